@@ -1,0 +1,5 @@
+"""Measures of vocoded speech against the recording it came from, one subject a file.
+
+Every measure is a function of numpy arrays `(reference, estimate, sample_rate)` or, where no reference
+is needed, `(audio, sample_rate)`. None imports torch, so worker processes start quickly.
+"""
