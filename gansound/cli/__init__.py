@@ -1,0 +1,197 @@
+"""The command line: ``gansound COMMAND ...``.
+
+A command is a module of this package with ``HELP: str``, ``add_arguments(parser)`` and ``run(args) -> int``,
+named in ``COMMANDS``; it is imported only when it is used. Optional: ``EXAMPLES: str``, shown under its help,
+and ``EXTRA = True``, with which the options that the command doesn't know, and the value after each, end up in
+``args.extra`` (``--data.path DIR``: settings of a recipe).
+"""
+
+import argparse
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import NoReturn
+
+from gansound.cli.errors import explain
+from gansound.cli.log import logging_to_stderr
+
+# name -> (module, the line that `gansound --help` shows without importing it)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("gansound.cli.demo", "the shipped vocoder on a shipped clip: sound, picture, figures"),
+    "data": ("gansound.cli.data", "look at a corpus, make a manifest of it"),
+    "train": ("gansound.cli.train", "train a model from a recipe, or go on with a run"),
+    "vocode": ("gansound.cli.vocode", "turn mel spectrograms or recordings into sound"),
+    "evaluate": ("gansound.cli.evaluate", "measure a model against the ground truth"),
+}
+_EXAMPLES = """examples:
+  gansound demo
+  gansound data check recordings/
+  gansound train tiny_cpu --data.path recordings/ --run runs/first
+  gansound vocode speech.wav --model default -o resynthesised.wav
+
+`gansound COMMAND --help` teaches each command."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes no abbreviations, and answers a mistake with one message instead of the usage."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        # An abbreviation breaks with each new option, and would swallow settings of a recipe.
+        kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. See `{self.prog} --help`\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; never raises.
+
+    Args:
+        argv: the arguments after the program's name; those of the process when None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("GANSOUND_DEBUG", "") not in ("", "0")
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # a full disk or a closed pipe behind stdout shows here, not at exit
+    except SystemExit as stop:  # argparse: help, version, usage
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        if isinstance(stop.code, str):
+            _say(stop.code)
+    except BaseException as error:
+        code, message = explain(error)
+        if debug and not isinstance(error, BrokenPipeError):
+            traceback.print_exc()
+        if message:
+            _say(message)
+        if isinstance(error, OSError):
+            _abandon_stdout()
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    known = name if name in COMMANDS else None
+    if name is not None and known is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        _parser(None, None).error(
+            f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    module = import_module(COMMANDS[known][0]) if known else None
+    parser = _parser(known, module)
+    extra: list[str] = []
+    if known and getattr(module, "EXTRA", False):
+        at = arguments.index(known) + 1
+        rest, extra = _split_extra(arguments[at:], parser.known_options)
+        arguments = arguments[:at] + rest
+    args = parser.parse_args(arguments)
+    if module is None:
+        parser.print_help(sys.stderr)
+        return 2
+    for flag in ("debug", "quiet", "verbose"):
+        setattr(args, flag, getattr(args, flag, False))
+    args.extra = extra
+    with logging_to_stderr(1 if args.verbose else -1 if args.quiet else 0):
+        return int(module.run(args))
+
+
+class _MainParser(_Parser):
+    """The parser of the whole command line, which knows the option strings of the command in use."""
+
+    known_options: frozenset[str] = frozenset()
+
+
+def _parser(command: str | None, module: ModuleType | None) -> _MainParser:
+    """The whole parser; only ``command`` has its arguments, the others their line in the overview."""
+    parser = _MainParser(
+        prog="gansound",
+        description="Audio GAN synthesis: train vocoders and sound generators, and turn mels into sound.",
+        epilog=_EXAMPLES,
+    )
+    _add_global_options(parser)
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", parser_class=_Parser
+    )
+    for name, (_, line) in COMMANDS.items():
+        sub = commands.add_parser(name, help=line)
+        _add_global_options(sub)
+        sub.add_argument("--version", action=_Version, nargs=0, help=argparse.SUPPRESS)
+        if name == command and module is not None:
+            sub.description = module.HELP
+            sub.epilog = getattr(module, "EXAMPLES", None)
+            module.add_arguments(sub)
+            parser.known_options = frozenset(sub._option_string_actions)
+    return parser
+
+
+def _add_global_options(parser: argparse.ArgumentParser) -> None:
+    # SUPPRESS: after the command's name they must not undo what was given before it.
+    group = parser.add_argument_group("in every command")
+    for flags, text in (
+        (("--debug",), "show the traceback of an error (also GANSOUND_DEBUG=1)"),
+        (("-q", "--quiet"), "show warnings and errors only"),
+        (("-v", "--verbose"), "show details"),
+    ):
+        group.add_argument(*flags, action="store_true", default=argparse.SUPPRESS, help=text)
+
+
+class _Version(argparse.Action):
+    """``--version``, looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import gansound
+
+        sys.stdout.write(f"gansound {gansound.__version__}\n")
+        parser.exit()
+
+
+def _split_extra(arguments: list[str], known: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Part a command's arguments from the options it doesn't know, each with the value that follows it.
+
+    argparse.parse_known_args won't do: it takes the value of an unknown option for a positional argument.
+    """
+    rest: list[str] = []
+    extra: list[str] = []
+    waiting = False
+    for argument in arguments:
+        if argument.startswith("--") and len(argument) > 2:
+            name, has_value, _ = argument.partition("=")
+            unknown = name not in known
+            (extra if unknown else rest).append(argument)
+            waiting = unknown and not has_value
+        else:
+            (extra if waiting else rest).append(argument)
+            waiting = False
+    return rest, extra
+
+
+def _say(message: str) -> None:
+    try:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.text import Text
+
+            Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        else:
+            sys.stderr.write(f"error: {message}\n")
+            sys.stderr.flush()
+    except OSError:
+        pass  # stderr is gone too: nobody is left to tell
+
+
+def _abandon_stdout() -> None:
+    """Keep the interpreter from failing a second time when it flushes a closed or full stdout at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:
+            pass
