@@ -1,0 +1,132 @@
+"""MelGAN's generator: a mel spectrogram to a waveform through transposed convolutions.
+
+Kumar et al., "MelGAN: Generative Adversarial Networks for Conditional Waveform Synthesis", NeurIPS 2019,
+arXiv 1910.06711, section 2.1; widths and kernels as published in descriptinc/melgan-neurips.
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from gansound.nn.conv import Conv1d, TransposedConv1d, weight_norm
+from gansound.nn.residual import dilated_residual
+
+NEGATIVE_SLOPE = 0.2
+END_KERNEL_SIZE = 7
+
+
+class MelGANGenerator(nn.Module):
+    """Mel frames to samples.
+
+    A convolution widens the mel to `channels`; each stage upsamples by its rate, halves the width and
+    refines with dilated residual blocks; a last convolution and tanh give the waveform. The weights start
+    from torch's default draw: the published N(0, 0.02) has no effect under weight norm.
+
+    Every convolution reflects at the ends of the utterance. Any utterance of one frame or more is taken:
+    where it is shorter than a reflection, it is mirrored back and forth (`gansound.nn.conv.reflect_pad`).
+
+    Args:
+        n_mels: mel bands of the input.
+        channels: width after the first convolution, halved by each stage.
+        upsample_rates: samples out for each sample in, stage by stage; their product is `hop_length`.
+        residual_dilations: dilation in samples of each residual block of a stage.
+
+    Shape:
+        mel `(B, n_mels, F)`, F >= 1 → audio `(B, F * hop_length)` in (-1, 1).
+
+    Raises:
+        ValueError: when a size isn't positive, or `channels` can't be halved once a stage.
+    """
+
+    def __init__(
+        self,
+        n_mels: int = 80,
+        channels: int = 512,
+        upsample_rates: tuple[int, ...] = (8, 8, 2, 2),
+        residual_dilations: tuple[int, ...] = (1, 3, 9),
+    ) -> None:
+        super().__init__()
+        if n_mels < 1 or not upsample_rates or min(*upsample_rates, *residual_dilations, 1) < 1:
+            raise ValueError(
+                "n_mels, upsample_rates and residual_dilations must be positive, with one or more rates, got "
+                f"n_mels={n_mels}, upsample_rates={upsample_rates}, residual_dilations={residual_dilations}"
+            )
+        halvings = 2 ** len(upsample_rates)
+        if channels < halvings or channels % halvings:
+            raise ValueError(
+                f"channels is halved by each of {len(upsample_rates)} stages, so it must be a multiple of "
+                f"{halvings}, got {channels}"
+            )
+        self.n_mels = n_mels
+        self.hop_length = math.prod(upsample_rates)
+
+        layers: list[nn.Module] = [
+            weight_norm(Conv1d(n_mels, channels, END_KERNEL_SIZE, padding_mode="reflect")),
+        ]
+        for rate in upsample_rates:
+            layers.append(_stage(channels, rate, residual_dilations))
+            channels //= 2
+        layers += [
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+            weight_norm(Conv1d(channels, 1, END_KERNEL_SIZE, padding_mode="reflect")),
+            nn.Tanh(),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Synthesize.
+
+        Shape:
+            mel `(B, n_mels, F)` → audio `(B, F * hop_length)`.
+
+        Raises:
+            ValueError: when the mel isn't `(B, n_mels, F)` with F >= 1.
+        """
+        if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] < 1:
+            turned = mel.dim() == 3 and mel.shape[2] == self.n_mels
+            raise ValueError(
+                f"expected a mel of shape (batch, {self.n_mels} bands, 1 or more frames), "
+                f"got {tuple(mel.shape)}"
+                + ("; it looks transposed: pass mel.transpose(1, 2)" if turned else "")
+            )
+        audio: Tensor = self.layers(mel)
+        return audio.squeeze(1)
+
+
+def _stage(channels: int, rate: int, residual_dilations: tuple[int, ...]) -> nn.Sequential:
+    """Upsample, halve the width, refine. Shape: `(B, channels, T)` → `(B, channels // 2, T * rate)`."""
+    width = channels // 2
+    return nn.Sequential(
+        nn.LeakyReLU(NEGATIVE_SLOPE),
+        weight_norm(TransposedConv1d(channels, width, rate=rate, kernel_size=2 * rate)),
+        *(dilated_residual(width, dilation=d, negative_slope=NEGATIVE_SLOPE) for d in residual_dilations),
+    )
+
+
+def melgan_neurips_keys(generator: MelGANGenerator) -> dict[str, str]:
+    """Our state-dict keys and, for each, the key that descriptinc/melgan-neurips uses for the same tensor.
+
+    Theirs is one flat `nn.Sequential` named `model` that counts activations and paddings: `model.1` is the
+    first convolution, then each stage takes one index for its activation, one for its transposed
+    convolution and one for each residual block. Weight norm's pair is `weight_g`, `weight_v`.
+    """
+    stages = [layer for layer in generator.layers if isinstance(layer, nn.Sequential)]
+    ours_to_theirs = {"layers.0": "model.1"}
+    index = 2
+    for number, stage in enumerate(stages, start=1):
+        ours_to_theirs[f"layers.{number}.1"] = f"model.{index + 1}"
+        for position in range(2, len(stage)):
+            block = f"model.{index + position}"
+            ours_to_theirs[f"layers.{number}.{position}.branch.1"] = f"{block}.block.2"
+            ours_to_theirs[f"layers.{number}.{position}.branch.3"] = f"{block}.block.4"
+            ours_to_theirs[f"layers.{number}.{position}.shortcut"] = f"{block}.shortcut"
+        index += len(stage)
+    ours_to_theirs[f"layers.{len(stages) + 2}"] = f"model.{index + 2}"
+
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    keys = {}
+    for key in generator.state_dict():
+        layer = next(name for name in ours_to_theirs if key.startswith(name + "."))
+        tensor = key.removeprefix(layer + ".")
+        keys[key] = f"{ours_to_theirs[layer]}.{names.get(tensor, tensor)}"
+    return keys

@@ -1,0 +1,141 @@
+"""Distances between spectra: of mels, and of magnitudes at several resolutions.
+
+Each is a mean over utterances of something that depends on one utterance alone, so that a batch cut into
+micro-batches, or spread over ranks, gives the same loss. All are computed in float32 also under autocast.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gansound.losses.precision import full_precision
+from gansound.mel import MelFrontEnd, MelSpec
+
+# (n_fft, hop, window) in samples. Yamamoto et al., "Parallel WaveGAN", arXiv 1910.11480.
+PARALLEL_WAVEGAN_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+
+POWER_FLOOR = 1e-7  # below it the square root's slope explodes and a logarithm measures nothing
+SILENCE_RMS = 1e-3  # −60 dBFS
+
+
+def mel_l1(fake_mel: Tensor, real_mel: Tensor) -> Tensor:
+    """Mean absolute difference of two mels `(B, M, F)` → scalar. HiFi-GAN, arXiv 2010.05646."""
+    return (full_precision(fake_mel) - full_precision(real_mel)).abs().mean()
+
+
+def stft_magnitude(audio: Tensor, n_fft: int, hop_length: int, window: Tensor) -> Tensor:
+    """Magnitude of the centred, reflected short-time spectrum, never below `sqrt(POWER_FLOOR)`.
+
+    Shape:
+        audio `(B, T)`, T > n_fft // 2 → `(B, n_fft // 2 + 1, 1 + T // hop_length)`.
+    """
+    spectrum = torch.stft(audio, n_fft, hop_length, window.numel(), window, center=True, return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square()).clamp_min(POWER_FLOOR).sqrt()
+
+
+def spectral_convergence(fake_magnitude: Tensor, real_magnitude: Tensor, floor: float = 0.0) -> Tensor:
+    """‖real − fake‖ / max(‖real‖, floor) of each utterance's spectrum, then the mean over utterances.
+
+    Arik et al., arXiv 1808.06719; Parallel WaveGAN, arXiv 1910.11480. Published code takes the
+    norms over the whole batch; a ratio of sums can't be accumulated over micro-batches.
+
+    Shape:
+        `(B, K, F)` each → scalar.
+    """
+    error = torch.linalg.vector_norm(real_magnitude - fake_magnitude, dim=(1, 2))
+    return (error / torch.linalg.vector_norm(real_magnitude, dim=(1, 2)).clamp_min(floor)).mean()
+
+
+def log_magnitude_l1(fake_magnitude: Tensor, real_magnitude: Tensor) -> Tensor:
+    """Mean absolute difference of natural logarithms. Parallel WaveGAN, arXiv 1910.11480.
+
+    Shape:
+        `(B, K, F)` each, positive → scalar.
+    """
+    return (real_magnitude.log() - fake_magnitude.log()).abs().mean()
+
+
+class MelL1(nn.Module):
+    """Mean absolute difference of mels, in the convention's own scale.
+
+    Args:
+        mel: the convention.
+        full_band: measure up to half the sample rate instead of the convention's fmax, as HiFi-GAN's loss
+            does, so that what the input doesn't show is trained too.
+
+    Shape:
+        fake, real `(B, T)` → scalar.
+    """
+
+    def __init__(self, mel: MelSpec, full_band: bool = False) -> None:
+        super().__init__()
+        self.front_end = MelFrontEnd(replace(mel, fmax=mel.sample_rate / 2) if full_band else mel)
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
+        with torch.autocast(fake.device.type, enabled=False):
+            return mel_l1(self.front_end(full_precision(fake)), self.front_end(full_precision(real)))
+
+
+class MultiResolutionSTFT(nn.Module):
+    """Spectral convergence plus log-magnitude distance, averaged over resolutions.
+
+    Parallel WaveGAN, arXiv 1910.11480. Two departures: convergence is per utterance, and an
+    utterance below −60 dBFS counts as white noise at −60 dBFS in its denominator, since otherwise one silent
+    segment would outweigh the rest of its batch a thousandfold.
+
+    Args:
+        resolutions: (n_fft, hop, window) in samples of each; Hann window.
+
+    Shape:
+        fake, real `(B, T)`, T > max(n_fft) // 2 → scalar.
+
+    Raises:
+        ValueError: when a window is longer than its n_fft, or the audio too short for the largest one.
+    """
+
+    def __init__(self, resolutions: tuple[tuple[int, int, int], ...] = PARALLEL_WAVEGAN_RESOLUTIONS) -> None:
+        super().__init__()
+        for n_fft, hop_length, win_length in resolutions:
+            if not (0 < win_length <= n_fft and hop_length > 0):
+                raise ValueError(
+                    "each resolution is (n_fft, hop, window) in samples, 0 < window <= n_fft, hop > 0, got "
+                    f"{(n_fft, hop_length, win_length)}"
+                )
+        if not resolutions:
+            raise ValueError("resolutions must hold at least one (n_fft, hop, window), got none")
+        self.resolutions = tuple((n_fft, hop_length) for n_fft, hop_length, _ in resolutions)
+        self.silence_magnitudes = []
+        for index, (_, _, win_length) in enumerate(resolutions):
+            window = torch.hann_window(win_length)
+            self.register_buffer(f"window_{index}", window, persistent=False)
+            # White noise of RMS a has the expected power a² Σw² in every bin.
+            self.silence_magnitudes.append(SILENCE_RMS * math.sqrt(window.square().sum().item()))
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Shape: fake, real `(B, T)` → scalar. Gradient flows into both.
+
+        Raises:
+            ValueError: when the shapes differ or the audio is too short for the largest n_fft.
+        """
+        longest = max(n_fft for n_fft, _ in self.resolutions)
+        if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] <= longest // 2:
+            raise ValueError(
+                f"expected two waveforms of one shape (batch, more than {longest // 2} samples), got "
+                f"{tuple(fake.shape)} and {tuple(real.shape)}; take longer segments or smaller resolutions"
+            )
+        losses = []
+        with torch.autocast(fake.device.type, enabled=False):
+            fake, real = full_precision(fake), full_precision(real)
+            for index, (n_fft, hop_length) in enumerate(self.resolutions):
+                window = self.get_buffer(f"window_{index}").to(fake.dtype)
+                fake_magnitude = stft_magnitude(fake, n_fft, hop_length, window)
+                real_magnitude = stft_magnitude(real, n_fft, hop_length, window)
+                floor = self.silence_magnitudes[index] * math.sqrt(real_magnitude[0].numel())
+                losses.append(
+                    spectral_convergence(fake_magnitude, real_magnitude, floor)
+                    + log_magnitude_l1(fake_magnitude, real_magnitude)
+                )
+        return torch.stack(losses).mean()
