@@ -1,4 +1,4 @@
-"""Audio files through soundfile (libsndfile): probe, read a segment by seeking, write what is whole or nothing."""
+"""Audio files through soundfile (libsndfile): probe, read a segment by seeking, write whole or nothing."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ import soundfile
 
 logger = logging.getLogger(__name__)
 
-# What a file's suffix means when writing: libsndfile's container, the default encoding, the encodings allowed.
+# What a suffix means when writing: libsndfile's container, the default encoding, those allowed.
 _PCM = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _WRITERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ".wav": ("WAV", "PCM_16", ("PCM_U8", *_PCM)),
@@ -55,6 +55,7 @@ class AudioInfo:
 
     @property
     def seconds(self) -> float:
+        """Duration."""
         return self.frames / self.sample_rate
 
 
@@ -112,8 +113,8 @@ def _open(path: Path) -> soundfile.SoundFile:
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         # TypeError: soundfile takes a .raw file for headerless samples and asks for their rate.
         raise AudioError(
-            f"{path}: not audio that can be read ({_reason(error)}). Readable are WAV, FLAC, Ogg, Opus, MP3, AIFF, "
-            "AU and CAF; convert other formats first, for example with ffmpeg"
+            f"{path}: not audio that can be read ({_reason(error)}). Readable are WAV, FLAC, Ogg, Opus, MP3, "
+            "AIFF, AU and CAF; convert other formats first, for example with ffmpeg"
         ) from None
     if file.frames < 1 or file.frames >= 2**62:
         file.close()
@@ -130,7 +131,8 @@ def _take(path: Path, file: soundfile.SoundFile, start: int, length: int, mono: 
         samples = file.read(length, dtype="float32", always_2d=True)
     if len(samples) < length:
         raise AudioError(
-            f"{path}: truncated: decoding stopped at sample {start + len(samples)} of {file.frames}. Copy it again"
+            f"{path}: truncated: decoding stopped at sample {start + len(samples)} of {file.frames}. "
+            "Copy it again"
         )
     if not np.isfinite(samples).all():
         bad = start + int(np.argmin(np.isfinite(samples).all(axis=1)))
@@ -185,9 +187,9 @@ class _Sink:
 class Writer:
     """Write a file piece by piece: beside its place first, renamed there when complete.
 
-    ``with Writer(path, 22050) as writer: writer.append(audio)``; after an exception nothing is left. Integer
-    encodings round to the nearest step, so a 16-bit file read and written again is the same; values beyond ±1 are
-    clipped, counted in ``clipped`` and logged at the end. FLOAT and DOUBLE keep them.
+    ``with Writer(path, 22050) as writer: writer.append(audio)``; after an exception nothing is left.
+    Integer encodings round to the nearest step, so a 16-bit file read and written again is the same; values
+    beyond ±1 are clipped, counted in ``clipped`` and logged at the end. FLOAT and DOUBLE keep them.
     Raises AudioError for a suffix, encoding or rate that can't be; OSError (with the path) for a full disk.
     """
 
@@ -202,7 +204,8 @@ class Writer:
         suffix = self.path.suffix.lower()
         if suffix not in _WRITERS:
             raise AudioError(
-                f"{self.path}: can't write audio with the suffix {suffix!r}. Use one of {', '.join(sorted(_WRITERS))}"
+                f"{self.path}: can't write audio with the suffix {suffix!r}. "
+                f"Use one of {', '.join(sorted(_WRITERS))}"
             )
         self.format, default, allowed = _WRITERS[suffix]
         self.subtype = default if subtype is None else subtype.upper()
@@ -226,10 +229,9 @@ class Writer:
             )
         except (soundfile.SoundFileError, ValueError, TypeError, OverflowError) as error:
             self._discard()
-            more = " (Opus knows 8, 12, 16, 24 and 48 kHz)" if self.subtype == "OPUS" else ""
             raise AudioError(
-                f"{self.path}: can't write {self.channels} channels at {self.sample_rate} Hz as {self.subtype}: "
-                f"{_reason(error)}{more}. Choose another rate or format"
+                f"{self.path}: can't write {self.channels} channels at {self.sample_rate} Hz as "
+                f"{self.subtype}: {_reason(error)}. Choose another rate or format, and give audio as (C, T)"
             ) from None
         return self
 
@@ -239,7 +241,7 @@ class Writer:
         if samples.ndim != 2 or samples.shape[0] != self.channels or samples.dtype.kind != "f":
             raise AudioError(
                 f"{self.path}: got {samples.dtype} samples of shape {np.shape(audio)}, expected floating-point "
-                f"samples of shape ({self.channels}, T){' or (T,)' if self.channels == 1 else ''} between -1 and 1"
+                f"ones between -1 and 1 of shape {'(T,)' if self.channels == 1 else f'({self.channels}, T)'}"
             )
         if not np.isfinite(samples).all():
             raise AudioError(
@@ -255,7 +257,7 @@ class Writer:
             raise AudioError(f"{self.path}: a WAV file holds 4 GiB at most. Write .flac or .w64")
 
     def _encode(self, samples: np.ndarray) -> np.ndarray:
-        # libsndfile would scale by 2^(bits-1) - 1 on writing and by 2^(bits-1) on reading: integers come back changed.
+        # libsndfile scales by 2^(bits-1) - 1 on writing but by 2^(bits-1) on reading: integers would change.
         bits = _INTEGER_BITS.get(self.subtype)
         if bits is None:
             clipped = samples if self.subtype in _FLOATS else samples.clip(-1.0, 1.0)
@@ -280,7 +282,7 @@ class Writer:
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
-                os.replace(self._temporary, self.path)
+                self._temporary.replace(self.path)
         except OSError as failure:
             raise OSError(failure.errno, failure.strerror, str(self.path)) from None
         finally:
@@ -299,8 +301,8 @@ def write(
 ) -> int:
     """Write (T,) or (C, T) to WAV, FLAC, Ogg, Opus or MP3 by suffix; returns how many samples were clipped.
 
-    The encoding is 16-bit, or the suffix's lossy one, unless ``subtype`` (PCM_24, FLOAT, …) says otherwise. Atomic,
-    and never wraps: see :class:`Writer`.
+    The encoding is 16-bit, or the suffix's lossy one, unless ``subtype`` (PCM_24, FLOAT, …) says otherwise.
+    Atomic, and never wraps: see :class:`Writer`.
     """
     audio = np.asarray(audio)
     if audio.ndim not in (1, 2) or audio.size == 0:

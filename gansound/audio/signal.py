@@ -33,7 +33,7 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 
 def rms_db(audio: np.ndarray) -> float:
-    """Root-mean-square level in dB relative to full scale; -inf for silence. A full-scale sine has -3.01 dB."""
+    """Root-mean-square level in dB relative to full scale (a full sine: -3.01); -inf for silence."""
     audio = np.asarray(audio, dtype=np.float64)
     power = float(np.mean(np.square(audio))) if audio.size else 0.0
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
@@ -72,7 +72,7 @@ def loudness_lufs(audio: np.ndarray, sample_rate: int) -> float:
 
 
 def _hop_energies(channel: np.ndarray, sample_rate: int, hop: int) -> np.ndarray:
-    """Energy of the K-weighted signal in each 100 ms, filtered in blocks of 30 s with half a second of run-up."""
+    """Energy of the K-weighted signal in each 100 ms; filtered 30 s at a time after half a second of run-up."""
     step, run_up = 300 * hop, 5 * hop
     energies = []
     for start in range(0, len(channel), step):
@@ -92,8 +92,8 @@ def _hop_energies(channel: np.ndarray, sample_rate: int, hop: int) -> np.ndarray
 def _k_weighting(sample_rate: int, length: int) -> np.ndarray:
     """Frequency response of BS.1770's two biquads on an rFFT's bins, at any rate.
 
-    The standard tabulates 48 kHz only; these analogue parameters reproduce its table through the bilinear transform
-    (Mansbridge, Finn and Reiss 2012; the constants are libebur128's).
+    The standard tabulates 48 kHz only; these analogue parameters reproduce its table through the bilinear
+    transform (Mansbridge, Finn and Reiss 2012; the constants are libebur128's).
     """
     z = np.exp(-2j * np.pi * np.arange(length // 2 + 1) / length)
     k = np.tan(np.pi * 1681.974450955533 / sample_rate)
@@ -111,7 +111,7 @@ def _k_weighting(sample_rate: int, length: int) -> np.ndarray:
 def trim(audio: np.ndarray, sample_rate: int, *, top_db: float = 40.0) -> tuple[np.ndarray, tuple[int, int]]:
     """Cut leading and trailing parts more than ``top_db`` under the loudest; also (start, end) in samples.
 
-    Level is the RMS of centred frames of 93 ms every 23 ms, as librosa.effects.trim (2048 and 512 at 22.05 kHz).
+    Level is the RMS of centred frames of 93 ms every 23 ms, as in librosa.effects.trim at 22.05 kHz.
     Shape: (T,) -> (end - start,). Digital silence is left empty: (0, 0).
     """
     audio = np.asarray(audio)

@@ -1,8 +1,9 @@
 """Random draws of training as pure functions of (seed, position, purpose).
 
-Counter-based generators (Philox; Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") make a draw
-independent of what was drawn before, so neither the number of workers nor a resume can change it. The key is a BLAKE2
-hash of seed and purpose (Python's own ``hash`` changes with the process), the counter's highest word is the position.
+Counter-based generators (Philox; Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") make a
+draw independent of what was drawn before, so neither the number of workers nor a resume can change it. The
+key is a BLAKE2 hash of seed and purpose (Python's own ``hash`` changes with the process), the counter's
+highest word is the position.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ import numpy as np
 def draw(seed: int, position: int, purpose: str) -> np.random.Generator:
     """The generator of one purpose ("crop", "gain", "latent", …) at one position; 15 µs.
 
-    The same arguments give the same numbers in every process and on every machine. Generators of other positions,
-    purposes or seeds never share numbers: each owns 2**192 blocks of its stream.
+    The same arguments give the same numbers in every process and on every machine. Generators of other
+    positions, purposes or seeds never share numbers: each owns 2**192 blocks of its stream.
     Raises ValueError for a position outside 0 … 2**64 - 1.
     """
     if not 0 <= position < 2**64:
