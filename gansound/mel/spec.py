@@ -1,22 +1,16 @@
-"""The mel convention as data, and the front end that follows it.
-
-A vocoder understands one convention only, and conventions differ in ways that can't be seen: the mel
-scale (Slaney, Auditory Toolbox 1998; O'Shaughnessy's formula, called HTK's), the framing, the base of the
-logarithm, its floor. `MelSpec` holds all of it; `presets()` names the conventions of the projects in this
-field, each read from that project's own code.
-"""
+"""`MelSpec`: what a log-mel spectrogram is made of, checked, comparable and convertible."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+
+from gansound.mel import filters
+from gansound.mel.presets import PRESETS
 
 Framing = Literal["same", "center"]
 Padding = Literal["reflect", "zero"]
@@ -109,28 +103,42 @@ class MelSpec:
             values = value if isinstance(value, tuple | list | np.ndarray) else (value,)
             object.__setattr__(self, name, tuple(_finite(name, v) for v in values))
             if len(getattr(self, name)) not in (1, self.n_mels):
-                raise ValueError(f"mel {name}: got {len(values)} numbers, expected 1 or n_mels = {self.n_mels}")
+                raise ValueError(
+                    f"mel {name}: got {len(values)} numbers, expected 1 or n_mels = {self.n_mels}"
+                )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"mel {name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}")
+                raise ValueError(
+                    f"mel {name}: got {getattr(self, name)!r}, expected one of {', '.join(choices)}"
+                )
         if self.n_fft % 2:
             raise ValueError(f"mel n_fft: got {self.n_fft}, expected an even number")
         if self.win_length > self.n_fft:
             raise ValueError(f"mel win_length: got {self.win_length}, expected at most n_fft = {self.n_fft}")
         if self.hop_length > self.win_length:
-            raise ValueError(f"mel hop_length: got {self.hop_length}, more than win_length = {self.win_length}: "
-                             "samples between two frames would be in neither")
+            raise ValueError(
+                f"mel hop_length: got {self.hop_length}, more than win_length = {self.win_length}: "
+                "samples between two frames would be in neither"
+            )
         if not 0 <= self.fmin < self.fmax:
-            raise ValueError(f"mel fmin, fmax: got {self.fmin:g} and {self.fmax:g} Hz, expected 0 <= fmin < fmax")
+            raise ValueError(
+                f"mel fmin, fmax: got {self.fmin:g} and {self.fmax:g} Hz, expected 0 <= fmin < fmax"
+            )
         if self.fmax > self.sample_rate / 2:
-            raise ValueError(f"mel fmax: got {self.fmax:g} Hz, above half the sample rate "
-                             f"({self.sample_rate / 2:g} Hz); lower fmax or raise sample_rate")
+            raise ValueError(
+                f"mel fmax: got {self.fmax:g} Hz, above half the sample rate "
+                f"({self.sample_rate / 2:g} Hz); lower fmax or raise sample_rate"
+            )
         if self.n_mels > self.n_fft // 2 + 1:
-            raise ValueError(f"mel n_mels: got {self.n_mels}, more than the {self.n_fft // 2 + 1} bins of "
-                             f"n_fft = {self.n_fft}")
+            raise ValueError(
+                f"mel n_mels: got {self.n_mels}, more than the {self.n_fft // 2 + 1} bins of "
+                f"n_fft = {self.n_fft}"
+            )
         if self.floor <= 0 or self.magnitude_eps < 0:
-            raise ValueError(f"mel floor, magnitude_eps: got {self.floor:g} and {self.magnitude_eps:g}, "
-                             "expected floor > 0 and magnitude_eps >= 0")
+            raise ValueError(
+                f"mel floor, magnitude_eps: got {self.floor:g} and {self.magnitude_eps:g}, "
+                "expected floor > 0 and magnitude_eps >= 0"
+            )
         if min(self.scale) <= 0:
             raise ValueError(f"mel scale: got {min(self.scale):g}, expected numbers above 0")
         if self.clip is not None:
@@ -141,9 +149,9 @@ class MelSpec:
     @classmethod
     def preset(cls, name: str) -> Self:
         """The convention of a known project; `presets()` lists the names."""
-        if name not in _PRESETS:
-            raise ValueError(f"mel preset {name!r} isn't known; known: {', '.join(_PRESETS)}")
-        return cls(**_PRESETS[name])
+        if name not in PRESETS:
+            raise ValueError(f"mel preset {name!r} isn't known; known: {', '.join(PRESETS)}")
+        return cls(**PRESETS[name])
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -154,7 +162,8 @@ class MelSpec:
         required = [n for n, f in fields.items() if f.default is dataclasses.MISSING]
         if missing := [n for n in required if n not in values]:
             raise ValueError(f"mel: missing key {', '.join(missing)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**arguments)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as JSON can hold it."""
@@ -162,7 +171,9 @@ class MelSpec:
 
     def filter_bank(self) -> Tensor:
         """The mel filters, (n_mels, n_fft // 2 + 1) float32, on the CPU."""
-        return _filter_bank(self).clone()
+        return filters.filter_bank(
+            self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax, self.mel_scale, self.mel_norm
+        ).clone()
 
     def frames(self, samples: int) -> int:
         """Frames that `mel` makes of so many samples."""
@@ -177,7 +188,9 @@ class MelSpec:
 
         Shape: (B, T) or (T,) → (B, M, F) with F = `frames(T)`.
         """
-        return _front_end(self, audio.device)(audio)
+        from gansound.mel.front_end import front_end  # it needs this class
+
+        return front_end(self, audio.device)(audio)
 
     def from_magnitude(self, magnitude: Tensor) -> Tensor:
         """Linear mel magnitude (…, M, F) → value: floor, logarithm, affine, clip."""
@@ -209,13 +222,18 @@ class MelSpec:
         """
         if self == target:
             return mel
-        reasons = [f"{name} {getattr(self, name)!s} → {getattr(target, name)!s} ({why})"
-                   for name, why in _FIXED.items() if getattr(self, name) != getattr(target, name)]
+        reasons = [
+            f"{name} {getattr(self, name)!s} → {getattr(target, name)!s} ({why})"
+            for name, why in _FIXED.items()
+            if getattr(self, name) != getattr(target, name)
+        ]
         if not reasons:
             (low, high), (target_low, target_high) = self._limits(), target._limits()
             if bool((low > target_low + 1e-6).any()):
-                reasons.append(f"floor {math.exp(low.max()):.3g} → {math.exp(target_low.min()):.3g} "
-                               "(what this one clamped is lost; only raising a floor is exact)")
+                reasons.append(
+                    f"floor {math.exp(low.max()):.3g} → {math.exp(target_low.min()):.3g} "
+                    "(what this one clamped is lost; only raising a floor is exact)"
+                )
             if bool((high < target_high - 1e-6).any()):
                 reasons.append(f"clip {self.clip} → {target.clip} (what this one clipped is lost)")
         if reasons:
@@ -232,15 +250,20 @@ class MelSpec:
                 raise ValueError(f"mel: got an array of {mel.dtype}, expected numbers (float32)")
             mel = torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32))
         if not isinstance(mel, Tensor):
-            raise ValueError(f"mel: got {type(mel).__name__}, expected a tensor or an array of shape (B, M, F)")
+            raise ValueError(
+                f"mel: got {type(mel).__name__}, expected a tensor or an array of shape (B, M, F)"
+            )
         if mel.is_complex() or mel.dtype == torch.bool:
             raise ValueError(f"mel: got a tensor of {mel.dtype}, expected real numbers (float32)")
         shape = tuple(mel.shape)
         if mel.ndim not in (2, 3):
             raise ValueError(f"mel: got shape {shape}, expected (B, {self.n_mels}, F) or ({self.n_mels}, F)")
         if shape[-2] != self.n_mels:
-            hint = f"; it looks transposed: swap the last two axes of shape {shape}" \
-                if shape[-1] == self.n_mels else ""
+            hint = (
+                f"; it looks transposed: swap the last two axes of shape {shape}"
+                if shape[-1] == self.n_mels
+                else ""
+            )
             raise ValueError(f"mel: got {shape[-2]} bands (shape {shape}), expected {self.n_mels}{hint}")
         if mel.numel() == 0:
             raise ValueError(f"mel: got shape {shape}, which holds no frames")
@@ -272,136 +295,17 @@ class MelSpec:
         return low, high
 
 
-class MelFrontEnd(nn.Module):
-    """Audio to mel by a `MelSpec`, in float32 also under autocast (float64 audio stays float64).
-
-    Shape: (B, T) or (T,) → (B, M, F) with F = `spec.frames(T)`.
-    """
-
-    filter_bank: Tensor
-    window: Tensor
-
-    def __init__(self, spec: MelSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.register_buffer("filter_bank", _filter_bank(spec).clone(), persistent=False)
-        self.register_buffer("window", _window(spec), persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # `model.half()` must not round the filters: they follow the device only.
-        super()._apply(fn, recurse)
-        self.filter_bank = _filter_bank(self.spec).to(self.filter_bank.device, copy=True)
-        self.window = _window(self.spec).to(self.window.device)
-        return self
-
-    def forward(self, audio: Tensor) -> Tensor:
-        spec = self.spec
-        if audio.ndim not in (1, 2) or not audio.is_floating_point():
-            raise ValueError(f"audio: got {audio.dtype} of shape {tuple(audio.shape)}, expected floats (B, T) or (T,)")
-        if spec.frames(audio.shape[-1]) < 1 or audio.shape[-1] < 1:
-            raise ValueError(f"audio: got {audio.shape[-1]} samples, fewer than one hop of {spec.hop_length}")
-        with torch.autocast(audio.device.type, enabled=False):
-            audio = audio if audio.dtype == torch.float64 else audio.float()
-            total = spec.n_fft if spec.framing == "center" else spec.n_fft - spec.hop_length
-            padded = _pad(audio if audio.ndim == 2 else audio.unsqueeze(0), total // 2, total - total // 2,
-                          spec.padding)
-            spectrum = torch.stft(padded, spec.n_fft, spec.hop_length, spec.win_length,
-                                  self.window.to(audio.dtype), center=False, return_complex=True)
-            if spec.magnitude_eps:
-                magnitude = (spectrum.real.square() + spectrum.imag.square() + spec.magnitude_eps).sqrt()
-            else:
-                magnitude = spectrum.abs()  # its gradient at zero is zero, where that of sqrt is infinite
-            return spec.from_magnitude(self.filter_bank.to(audio.dtype) @ magnitude)
-
-
-def presets() -> tuple[str, ...]:
-    """The names that `MelSpec.preset` knows."""
-    return tuple(_PRESETS)
-
-
 def _finite(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not math.isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.floating)
+        or not math.isfinite(value)
+    ):
         raise ValueError(f"mel {name}: got {value!r}, expected a finite number")
     return float(value)
 
 
 def _short(value: object) -> str:
-    return f"({value[0]}, … {len(value)} numbers)" if isinstance(value, tuple) and len(value) > 2 else str(value)
-
-
-def _pad(audio: Tensor, left: int, right: int, padding: str) -> Tensor:
-    """Pad (B, T) at both ends; reflection goes to and fro where it is longer than the audio."""
-    length = audio.shape[-1]
-    if padding == "zero" or length == 1:
-        return F.pad(audio, (left, right), mode="constant" if padding == "zero" else "replicate")
-    if max(left, right) < length:
-        return F.pad(audio, (left, right), mode="reflect")
-    index = torch.arange(-left, length + right, device=audio.device) % (2 * (length - 1))
-    return audio[:, torch.minimum(index, 2 * (length - 1) - index)]
-
-
-def _hz_to_mel(hz: Tensor, scale: str) -> Tensor:
-    """Slaney: linear to 1 kHz in steps of 200/3 Hz, then 27 steps for each factor of 6.4. HTK: 2595 log10."""
-    if scale == "htk":
-        return 2595.0 * torch.log10(1.0 + hz / 700.0)
-    return torch.where(hz < 1000.0, hz * 3.0 / 200.0, 15.0 + 27.0 * torch.log(hz.clamp(min=1.0) / 1000.0) / math.log(6.4))
-
-
-def _mel_to_hz(mel: Tensor, scale: str) -> Tensor:
-    if scale == "htk":
-        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    return torch.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * torch.exp((mel - 15.0) * math.log(6.4) / 27.0))
-
-
-@functools.lru_cache(maxsize=64)
-def _filter_bank(spec: MelSpec) -> Tensor:
-    # Cached, so never made under inference mode: training would refuse such a tensor later.
-    with torch.inference_mode(False):
-        limits = torch.tensor([spec.fmin, spec.fmax], dtype=torch.float64, device="cpu")
-        low, high = _hz_to_mel(limits, spec.mel_scale).tolist()
-        points = torch.linspace(low, high, spec.n_mels + 2, dtype=torch.float64, device="cpu")
-        edges = _mel_to_hz(points, spec.mel_scale)
-        bins = torch.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1, dtype=torch.float64, device="cpu")
-        left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-        filters = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
-        if spec.mel_norm == "slaney":
-            filters = filters * (2.0 / (right - left))
-        return filters.float()
-
-
-def _window(spec: MelSpec) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.hann_window(spec.win_length, periodic=spec.window == "hann", dtype=torch.float32, device="cpu")
-
-
-@functools.lru_cache(maxsize=16)
-def _front_end(spec: MelSpec, device: torch.device) -> MelFrontEnd:
-    with torch.inference_mode(False):
-        return MelFrontEnd(spec).to(device)
-
-
-def _row(rate: int, n_fft: int, hop: int, bands: int, fmin: float, fmax: float, **more: Any) -> dict[str, Any]:
-    return {"sample_rate": rate, "n_fft": n_fft, "hop_length": hop, "win_length": n_fft, "n_mels": bands,
-            "fmin": fmin, "fmax": fmax} | more
-
-
-_CENTRED: dict[str, Any] = {"framing": "center", "magnitude_eps": 0.0}
-_PWG: dict[str, Any] = _CENTRED | {"log": "log10", "floor": 1e-10}  # the stats of stats.h5 go into mean and scale
-_PRESETS: dict[str, dict[str, Any]] = {
-    "melgan_neurips": _row(22050, 1024, 256, 80, 0, 11025, magnitude_eps=0.0, log="log10"),
-    "hifigan": _row(22050, 1024, 256, 80, 0, 8000),
-    "bigvgan_22khz": _row(22050, 1024, 256, 80, 0, 8000),
-    "bigvgan_24khz": _row(24000, 1024, 256, 100, 0, 12000),
-    "bigvgan_44khz": _row(44100, 2048, 512, 128, 0, 22050),
-    "tacotron2": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED),
-    "seungwonpark_melgan": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, mean=(-5.0,), scale=(5.0,)),
-    "parallel_wavegan": _row(22050, 1024, 256, 80, 80, 7600, **_PWG),
-    "parallel_wavegan_24khz": _row(24000, 2048, 300, 80, 80, 7600, **_PWG) | {"win_length": 1200},
-    "vocos_24khz": _row(24000, 1024, 256, 100, 0, 12000, **_CENTRED, floor=1e-7, mel_scale="htk", mel_norm="none"),
-    # 20 dB of reference and a range of 100 dB onto −4 … 4: 8 (dB − 20 + 100) / 100 − 4 = (dB + 30) / 12.5.
-    "coqui": _row(22050, 1024, 256, 80, 0, 11025, **_CENTRED, log="db", floor=1e-8, mean=(-30.0,), scale=(12.5,),
-                  clip=(-4.0, 4.0)),
-    "nemo": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, padding="zero", window="hann_symmetric"),
-    "amphion_24khz": _row(24000, 1024, 256, 100, 0, 12000, magnitude_eps=1e-6),
-    "fish_44khz": _row(44100, 2048, 512, 128, 0, 22050, magnitude_eps=1e-6),
-}
+    return (
+        f"({value[0]}, … {len(value)} numbers)" if isinstance(value, tuple) and len(value) > 2 else str(value)
+    )

@@ -1,0 +1,61 @@
+"""The mel conventions of the projects in this field, each read from that project's own code."""
+
+from typing import Any
+
+
+def _row(
+    rate: int, n_fft: int, hop: int, bands: int, fmin: float, fmax: float, **more: Any
+) -> dict[str, Any]:
+    return {
+        "sample_rate": rate,
+        "n_fft": n_fft,
+        "hop_length": hop,
+        "win_length": n_fft,
+        "n_mels": bands,
+        "fmin": fmin,
+        "fmax": fmax,
+    } | more
+
+
+_CENTRED: dict[str, Any] = {"framing": "center", "magnitude_eps": 0.0}
+_PWG: dict[str, Any] = _CENTRED | {
+    "log": "log10",
+    "floor": 1e-10,
+}  # the stats of stats.h5 go into mean and scale
+PRESETS: dict[str, dict[str, Any]] = {
+    "melgan_neurips": _row(22050, 1024, 256, 80, 0, 11025, magnitude_eps=0.0, log="log10"),
+    "hifigan": _row(22050, 1024, 256, 80, 0, 8000),
+    "bigvgan_22khz": _row(22050, 1024, 256, 80, 0, 8000),
+    "bigvgan_24khz": _row(24000, 1024, 256, 100, 0, 12000),
+    "bigvgan_44khz": _row(44100, 2048, 512, 128, 0, 22050),
+    "tacotron2": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED),
+    "seungwonpark_melgan": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, mean=(-5.0,), scale=(5.0,)),
+    "parallel_wavegan": _row(22050, 1024, 256, 80, 80, 7600, **_PWG),
+    "parallel_wavegan_24khz": _row(24000, 2048, 300, 80, 80, 7600, **_PWG) | {"win_length": 1200},
+    "vocos_24khz": _row(
+        24000, 1024, 256, 100, 0, 12000, **_CENTRED, floor=1e-7, mel_scale="htk", mel_norm="none"
+    ),
+    # 20 dB of reference and a range of 100 dB onto −4 … 4: 8 (dB − 20 + 100) / 100 − 4 = (dB + 30) / 12.5.
+    "coqui": _row(
+        22050,
+        1024,
+        256,
+        80,
+        0,
+        11025,
+        **_CENTRED,
+        log="db",
+        floor=1e-8,
+        mean=(-30.0,),
+        scale=(12.5,),
+        clip=(-4.0, 4.0),
+    ),
+    "nemo": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, padding="zero", window="hann_symmetric"),
+    "amphion_24khz": _row(24000, 1024, 256, 100, 0, 12000, magnitude_eps=1e-6),
+    "fish_44khz": _row(44100, 2048, 512, 128, 0, 22050, magnitude_eps=1e-6),
+}
+
+
+def presets() -> tuple[str, ...]:
+    """The names that `MelSpec.preset` knows."""
+    return tuple(PRESETS)

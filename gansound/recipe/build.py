@@ -1,0 +1,278 @@
+"""Typed construction: a constructor's signature is the schema of its `init_args`."""
+
+import functools
+import importlib
+import inspect
+import re
+import types
+import typing
+from collections import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from gansound.recipe.text import RecipeError, meant, show
+
+ALLOWED = ("gansound", "torch.optim")
+
+
+def check_classes(node: Any, key: str = "", *, allow: Sequence[str] = ()) -> None:
+    """Refuse each `class_path` below the node that may not be imported. Imports nothing."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            below = f"{key}.{name}" if key else str(name)
+            if name == "class_path":
+                _check_class(value, below, allow)
+            check_classes(value, key if name == "init_args" and "class_path" in node else below, allow=allow)
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            check_classes(value, f"{key}.{i}" if key else str(i), allow=allow)
+
+
+def _check_class(path: Any, key: str, allow: Sequence[str]) -> None:
+    if not isinstance(path, str) or not all(p.isidentifier() and p[0] != "_" for p in path.split(".")):
+        raise RecipeError(f"{key}: got {show(path)}, expected package.module.Class")
+    if not _is_allowed(path, allow):
+        package = path.split(".")[0]
+        raise RecipeError(
+            f"{key}: {path} is refused and wasn't imported: a recipe may name classes of "
+            f"{' and '.join(ALLOWED)} only. If the package is yours, pass --allow {package}"
+        )
+
+
+def _is_allowed(path: str, allow: Sequence[str]) -> bool:
+    return any(path.startswith(f"{prefix}.") for prefix in (*ALLOWED, *allow))
+
+
+def _import_class(path: Any, key: str, allow: Sequence[str]) -> type:
+    _check_class(path, key, allow)
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise RecipeError(f"{key}: {path}: {error}") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, type) or not _is_allowed(f"{found.__module__}.{name}", allow):
+        classes = [
+            n
+            for n, c in vars(module).items()
+            if isinstance(c, type) and _is_allowed(c.__module__ + ".", allow)
+        ]
+        raise RecipeError(f"{key}: {module_name} has no class {name!r}{meant(name, classes)}")
+    return found
+
+
+def build(
+    node: Any, expected: Any, key: str, *, context: Mapping[str, Any] | None = None, allow: Sequence[str] = ()
+) -> Any:
+    """Make the object that a node of a recipe describes.
+
+    Args:
+        node: `{class_path, init_args}`, a mapping (for a dataclass), or a plain value.
+        expected: a class or any annotation: `dict[str, X]`, `list[X]`, `X | None`, `Literal`, `Callable[..., X]`
+            (a factory: the class with the given arguments, to be called with those that are missing).
+            `None` drops an entry of a dict. A class with a `preset` classmethod takes a preset's name instead,
+            or a mapping with `preset:` and what differs.
+        key: dotted, for messages.
+        context: arguments by name, for constructors that take them and weren't given them.
+        allow: packages of the user's own whose classes may be named.
+
+    Raises:
+        RecipeError: unknown key, missing key, wrong type, refused class, or a constructor's own ValueError.
+    """
+    check_classes(node, key, allow=allow)
+    return _Builder(dict(context or {}), tuple(allow)).convert(node, expected, key)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    context: dict[str, Any]
+    allow: tuple[str, ...]
+
+    def convert(self, value: Any, expected: Any, key: str) -> Any:
+        origin, args = get_origin(expected), get_args(expected)
+        if origin is typing.Annotated:
+            return self.convert(value, args[0], key)
+        if expected in (Any, object, inspect.Parameter.empty) or isinstance(expected, typing.TypeVar):
+            return (
+                self.instance(value, object, key)
+                if isinstance(value, dict) and "class_path" in value
+                else value
+            )
+        if origin in (Union, types.UnionType):
+            return self.union(value, args, expected, key)
+        if origin is Literal:
+            if any(value == a and type(value) is type(a) for a in args):
+                return value
+            raise _wrong(key, value, expected, meant(value, [a for a in args if isinstance(a, str)]))
+        if origin is abc.Callable or expected is abc.Callable:
+            result = args[1] if args else Any
+            return self.instance(value, object if result is Any else result, key, partial=True)
+        if origin in (dict, abc.Mapping, abc.MutableMapping) or expected is dict:
+            if not isinstance(value, dict):
+                raise _wrong(key, value, expected)
+            inner = args[1] if args else Any
+            return {
+                k: self.convert(v, inner, f"{key}.{k}")
+                for k, v in value.items()
+                if v is not None or _takes_none(inner)
+            }
+        if origin in (list, tuple, abc.Sequence, abc.Iterable) or expected in (list, tuple):
+            return self.sequence(value, origin or expected, args, expected, key)
+        return self.scalar_or_instance(value, origin or expected, key)
+
+    def union(self, value: Any, args: tuple[Any, ...], expected: Any, key: str) -> Any:
+        options = [a for a in args if a is not type(None)]
+        if value is None and len(options) < len(args):
+            return None
+        if len(options) == 1:
+            return self.convert(value, options[0], key)
+        for exact in (True, False):  # 3 is an int in `float | int`
+            for option in options:
+                if exact is (option is type(value)):
+                    try:
+                        return self.convert(value, option, key)
+                    except RecipeError as error:
+                        if not str(error).startswith(f"{key}: got"):
+                            raise  # it was this option; what is wrong lies deeper
+        raise _wrong(key, value, expected)
+
+    def sequence(self, value: Any, kind: Any, args: tuple[Any, ...], expected: Any, key: str) -> Any:
+        if not isinstance(value, list | tuple):
+            raise _wrong(key, value, expected)
+        if kind is tuple and args and args[-1] is not Ellipsis:
+            if len(value) != len(args):
+                raise _wrong(key, value, expected, f" (got {len(value)} of {len(args)})")
+            inner: Sequence[Any] = args
+        else:
+            inner = [args[0] if args else Any] * len(value)
+        made = [self.convert(v, a, f"{key}.{i}") for i, (v, a) in enumerate(zip(value, inner, strict=True))]
+        return tuple(made) if kind is tuple else made
+
+    def scalar_or_instance(self, value: Any, expected: Any, key: str) -> Any:
+        if expected in (bool, int, float, str, type(None), None):
+            if type(value) is expected or (value is None and expected in (None, type(None))):
+                return value
+            if expected is float and type(value) is int:
+                return float(value)
+            hint = ""
+            if expected is str and isinstance(value, int | float):
+                hint = "; to mean the text, quote it twice on a command line ('\"…\"') and once in a file"
+            if expected is int and isinstance(value, float) and value.is_integer():
+                hint = f"; write {int(value)}"
+            raise _wrong(key, value, expected, hint)
+        if not isinstance(expected, type):
+            return value
+        if isinstance(value, str) and issubclass(Path, expected):
+            return Path(value).expanduser()
+        return self.instance(value, expected, key)
+
+    def instance(self, value: Any, expected: type, key: str, partial: bool = False) -> Any:
+        is_protocol = getattr(expected, "_is_protocol", False)
+        if not isinstance(value, dict | str):
+            if not is_protocol and isinstance(value, expected) and not partial:
+                return value
+            raise _wrong(key, value, expected)
+        preset = getattr(expected, "preset", None)
+        if callable(preset) and (isinstance(value, str) or "preset" in value):
+            rest = {} if isinstance(value, str) else {k: v for k, v in value.items() if k != "preset"}
+            given = self.arguments(rest, expected, key, missing_allowed=True, use_context=False)
+            return _call(
+                key, lambda: replace(preset(value if isinstance(value, str) else value["preset"]), **given)
+            )
+        if isinstance(value, str):
+            raise _wrong(key, value, expected)
+        if "class_path" in value:
+            cls = _import_class(value["class_path"], f"{key}.class_path", self.allow)
+            if not is_protocol and not issubclass(cls, expected):
+                raise RecipeError(
+                    f"{key}.class_path: got {value['class_path']}, expected a {_name(expected)}"
+                )
+            if extra := sorted(set(value) - {"class_path", "init_args"}):
+                raise RecipeError(
+                    f"{key}.{extra[0]}: unknown key beside class_path{meant(extra[0], ['init_args'])}"
+                )
+            arguments = {} if value.get("init_args") is None else value["init_args"]
+        elif is_dataclass(expected):
+            cls, arguments = expected, value
+        else:
+            raise RecipeError(
+                f"{key}: got {show(value)}, expected class_path: and init_args: of a {_name(expected)}"
+            )
+        if not isinstance(arguments, dict):
+            raise _wrong(f"{key}.init_args", arguments, dict)
+        made = self.arguments(arguments, cls, key, missing_allowed=partial)
+        return functools.partial(cls, **made) if partial else _call(key, lambda: cls(**made))
+
+    def arguments(
+        self,
+        given: dict[str, Any],
+        cls: type,
+        key: str,
+        *,
+        missing_allowed: bool = False,
+        use_context: bool = True,
+    ) -> dict[str, Any]:
+        schema = parameters(cls)
+        made: dict[str, Any] = {}
+        for name, value in given.items():
+            below = f"{key}.{name}" if key else name
+            if name in schema:
+                made[name] = self.convert(value, schema[name].annotation, below)
+            elif "**" in schema:
+                made[name] = self.convert(value, schema["**"].annotation, below)
+            else:
+                raise RecipeError(
+                    f"{below}: unknown key of {cls.__name__}{meant(name, schema)}; "
+                    f"it takes {', '.join(schema) or 'none'}"
+                )
+        for name, parameter in schema.items():
+            if name in made or name == "**":
+                continue
+            if use_context and name in self.context:
+                made[name] = self.context[name]
+            elif parameter.default is inspect.Parameter.empty and not missing_allowed:
+                raise RecipeError(
+                    f"{f'{key}.' if key else ''}{name}: missing; {cls.__name__} needs it "
+                    f"({_name(parameter.annotation)})"
+                )
+        return made
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The constructor's parameters by name with their resolved annotations; `**` stands for `**kwargs`."""
+    try:
+        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    except (NameError, TypeError):
+        hints = {}
+    found = {}
+    for p in inspect.signature(cls).parameters.values():
+        if p.kind is not p.VAR_POSITIONAL:
+            found["**" if p.kind is p.VAR_KEYWORD else p.name] = p.replace(annotation=hints.get(p.name, Any))
+    return found
+
+
+def _call(key: str, make: Any) -> Any:
+    try:
+        return make()
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{key}: {error}") from error
+
+
+def _takes_none(annotation: Any) -> bool:
+    return annotation is Any or type(None) in get_args(annotation)
+
+
+def _wrong(key: str, value: Any, expected: Any, hint: str = "") -> RecipeError:
+    return RecipeError(f"{key}: got {show(value)}, expected {_name(expected)}{hint}")
+
+
+def _name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(annotation)))
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", str(annotation))
