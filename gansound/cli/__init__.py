@@ -2,7 +2,7 @@
 
 A command is a module of this package with ``HELP: str``, ``add_arguments(parser)`` and ``run(args) -> int``,
 named in ``COMMANDS``; it is imported only when it is used. Optional: ``EXAMPLES: str``, shown under its help,
-and ``EXTRA = True``, with which the options that the command doesn't know, and the value after each, end up in
+and ``EXTRA = True``, with which the options that the command does not know, and the value after each, end up in
 ``args.extra`` (``--data.path DIR``: settings of a recipe).
 """
 
