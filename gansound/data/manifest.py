@@ -1,0 +1,116 @@
+"""The manifest: one JSON object a line for each file of a corpus."""
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MANIFEST_NAME = "manifest.jsonl"
+SPLITS = ("train", "valid", "test")
+_FIELDS = {
+    "path": str,
+    "sample_rate": int,
+    "frames": int,
+    "speaker": str,
+    "text": str,
+    "label": str,
+    "split": str,
+}
+_REQUIRED = ("path", "sample_rate", "frames")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One file: where, at what rate, how many samples a channel, and what is known of it."""
+
+    path: Path
+    sample_rate: int
+    frames: int
+    speaker: str | None = None
+    text: str | None = None
+    label: str | None = None  # the class of a sound, from the label folders of a sample pack
+    split: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return self.frames / self.sample_rate
+
+
+def read_manifest(path: str | os.PathLike[str]) -> list[Record]:
+    """Read the records; relative paths are taken from the manifest's own folder.
+
+    Raises ValueError naming file and line for what isn't a record, OSError when the file can't be read.
+    """
+    path = Path(path)
+    records = []
+    with path.open(encoding="utf-8") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    records.append(_record(line, path.parent, f"{path}:{number}"))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path}: not text ({error.reason}). A manifest is JSON Lines in UTF-8"
+            ) from None
+    return records
+
+
+def _record(line: str, folder: Path, where: str) -> Record:
+    try:
+        values: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}). A manifest has one object a line") from None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{where}: got a {type(values).__name__}, expected an object with {', '.join(_FIELDS)}"
+        )
+    if missing := [name for name in _REQUIRED if values.get(name) is None]:
+        raise ValueError(
+            f"{where}: {', '.join(missing)} is missing. Run 'gansound data prepare' to make it anew"
+        )
+    if unknown := sorted(values.keys() - _FIELDS.keys()):
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}, expected some of {', '.join(_FIELDS)}")
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, _FIELDS[name]) or isinstance(value, bool)):
+            raise ValueError(f"{where}: {name} is {value!r}, expected {_FIELDS[name].__name__}")
+    for name in ("sample_rate", "frames"):
+        if values[name] < 1:
+            raise ValueError(f"{where}: {name} is {values[name]}, expected 1 or more")
+    if values.get("split") not in (None, *SPLITS):
+        raise ValueError(f"{where}: split is {values['split']!r}, expected one of {', '.join(SPLITS)}")
+    return Record(**{**values, "path": folder / values["path"]})
+
+
+def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
+    """Write the records, whole or not at all, and return how many.
+
+    Paths under the manifest's folder are written relative to it, so the folder can be moved; others absolute.
+    """
+    path = Path(path)
+    folder = path.parent.absolute()
+    count = 0
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            for record in records:
+                file.write(_line(record, folder))
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def _line(record: Record, folder: Path) -> str:
+    location = record.path.absolute()
+    if location.is_relative_to(folder):
+        location = location.relative_to(folder)
+    values = {name: getattr(record, name) for name in _FIELDS} | {"path": location.as_posix()}
+    kept = {name: value for name, value in values.items() if value is not None}
+    return json.dumps(kept, ensure_ascii=False) + "\n"

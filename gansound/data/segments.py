@@ -1,0 +1,292 @@
+"""Training segments by position: item ``position`` is a pure function of (seed, position) and the records.
+
+A file is drawn in proportion to how many segments it holds, then a crop, then a gain. Nothing depends on the
+order of access, on workers, on the cache or on the process, so resuming is knowing the next position.
+"""
+
+import logging
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from math import gcd
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler, default_collate
+
+from gansound import audio
+from gansound.data.draw import draw
+from gansound.data.manifest import Record
+
+logger = logging.getLogger(__name__)
+
+PEAK_LIMIT = 0.99
+_CROP_TRIES = 4
+_LEVEL_WINDOWS = 16
+_LOSSLESS_IN_INT16 = ("PCM_16", "PCM_S8", "PCM_U8")
+
+
+class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
+    """Segments of ``segment_samples`` at ``sample_rate``, mono, one for each position 0 … 2**64 - 1.
+
+    An item: ``audio`` (segment_samples,) float32, ``position``, ``record`` (index into ``records``), ``start``
+    (sample of the file where it begins, at the model's rate; negative: zeros before), ``gain_db``.
+
+    records: usually one split. Their rate and length must be true of the files: otherwise AudioError.
+    gain_db: range of a uniform gain, lowered where a peak would pass 0.99; None leaves levels as they are.
+    silence_db: a crop this far under its file's level is drawn anew, up to three times, so silence is still
+        seen, but rarely; None keeps the first draw.
+    crop: "random", or "start" for one-shots: every file equally often, from its first sample on.
+    pad: where zeros go when a file is shorter than a segment: "end", or "random" for a drawn offset.
+    cache_bytes: decoded audio is kept in memory (shared by forked workers) when all of it fits in this; as
+        16-bit integers where the files are 16-bit, mono and of the model's rate, else as float32.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        sample_rate: int,
+        segment_samples: int,
+        seed: int,
+        gain_db: tuple[float, float] | None = None,
+        silence_db: float | None = 30.0,
+        crop: Literal["random", "start"] = "random",
+        pad: Literal["end", "random"] = "end",
+        cache_bytes: int = 2**30,
+    ) -> None:
+        if not records:
+            raise ValueError(
+                "got no records to draw segments from, expected one or more. Check path and split"
+            )
+        if segment_samples < 1 or sample_rate < 1:
+            raise ValueError(
+                f"segment_samples and sample_rate must be 1 or more, got {segment_samples} and {sample_rate}"
+            )
+        if gain_db is not None and not (len(gain_db) == 2 and gain_db[0] <= gain_db[1]):
+            raise ValueError(f"gain_db must be (lowest, highest) in dB, got {gain_db}")
+        if crop not in ("random", "start") or pad not in ("end", "random"):
+            raise ValueError(f"crop is 'random' or 'start', pad 'end' or 'random'; got {crop!r} and {pad!r}")
+        self.records = list(records)
+        self.sample_rate = sample_rate
+        self.segment_samples = segment_samples
+        self.seed = seed
+        self.gain_db = gain_db
+        self.silence_db = silence_db
+        self.crop = crop
+        self.pad = pad
+        self.source = _Source(self.records, sample_rate, cache_bytes)
+        lengths = self.source.frames
+        weights = np.ones_like(lengths) if crop == "start" else -(-lengths // segment_samples)
+        self._cumulative = np.cumsum(weights)
+        self._levels: dict[int, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Duration of all the records."""
+        return float(self.source.frames.sum()) / self.sample_rate
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        position = int(position)
+        rng = draw(self.seed, position, "segment")
+        index = int(np.searchsorted(self._cumulative, rng.integers(self._cumulative[-1]), side="right"))
+        start, samples = self._crop(index, rng)
+        gain = self._gain(position, samples)
+        if gain:
+            samples = samples * np.float32(10 ** (gain / 20))
+        return {
+            "audio": torch.from_numpy(samples),
+            "position": torch.tensor(np.uint64(position).astype(np.int64)),
+            "record": torch.tensor(index),
+            "start": torch.tensor(start),
+            "gain_db": torch.tensor(gain, dtype=torch.float32),
+        }
+
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Items of a batch; what DataLoader calls."""
+        return [self[position] for position in positions]
+
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        spare = int(self.source.frames[index]) - self.segment_samples
+        if spare <= 0:
+            offset = int(rng.integers(1 - spare)) if self.pad == "random" else 0
+            samples = np.zeros(self.segment_samples, dtype=np.float32)
+            file = self.source.read(index, 0, self.segment_samples + spare)
+            samples[offset : offset + len(file)] = file
+            return -offset, samples
+        if self.crop == "start":
+            return 0, self.source.read(index, 0, self.segment_samples)
+        for _ in range(1 if self.silence_db is None else _CROP_TRIES):
+            start = int(rng.integers(spare + 1))
+            samples = self.source.read(index, start, self.segment_samples)
+            if self.silence_db is None or audio.rms_db(samples) >= self._level(index) - self.silence_db:
+                break
+        return start, samples
+
+    def _level(self, index: int) -> float:
+        """RMS in dB over up to 16 segments spread evenly over the file, decoded once."""
+        if index not in self._levels:
+            spare = int(self.source.frames[index]) - self.segment_samples
+            count = min(_LEVEL_WINDOWS, 1 + spare // self.segment_samples)
+            starts = np.linspace(0, spare, count).astype(int) if count > 1 else [spare // 2]
+            powers = [
+                np.mean(np.square(self.source.read(index, int(s), self.segment_samples))) for s in starts
+            ]
+            self._levels[index] = audio.rms_db(np.sqrt(powers))
+        return self._levels[index]
+
+    def _gain(self, position: int, samples: np.ndarray) -> float:
+        """In dB; a peak already over the limit is brought down to it."""
+        if self.gain_db is None:
+            return 0.0
+        gain = float(draw(self.seed, position, "gain").uniform(*self.gain_db))
+        return min(gain, 20 * np.log10(PEAK_LIMIT) - 1e-4 - audio.peak_db(samples))
+
+
+class _Source:
+    """Decoded audio of the records at one rate, from disk or from memory, the same either way."""
+
+    def __init__(self, records: Sequence[Record], sample_rate: int, cache_bytes: int) -> None:
+        self.records = records
+        self.sample_rate = sample_rate
+        self.frames = np.array(
+            [audio.resampled_frames(r.frames, r.sample_rate, sample_rate) for r in records], dtype=np.int64
+        )
+        if len(silent := np.flatnonzero(self.frames == 0)):
+            record = records[silent[0]]
+            raise ValueError(
+                f"{record.path}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
+                "Leave it out"
+            )
+        others = sorted({r.sample_rate for r in records} - {sample_rate})
+        if others:
+            logger.info(
+                "resampling %s Hz to %d Hz on reading; 'gansound data prepare --sample-rate %d' does it once",
+                ", ".join(map(str, others)),
+                sample_rate,
+                sample_rate,
+            )
+        self._checked = np.zeros(len(records), dtype=bool)
+        self._cache: _Cache | None = None
+        self._open_cache(cache_bytes)
+
+    def _open_cache(self, cache_bytes: int) -> None:
+        self.cache_bytes = cache_bytes
+        if 2 * int(self.frames.sum()) > cache_bytes:
+            return  # not even as 16 bits: spare a million files their probing
+        narrow = [self._is_narrow(index) for index in range(len(self.records))]
+        widths = np.where(narrow, 2, 4)
+        if int((self.frames * widths).sum()) <= cache_bytes:
+            self._cache = _Cache(self.frames, widths)
+
+    def _is_narrow(self, index: int) -> bool:
+        info = self._check(index)
+        return (
+            info.channels == 1 and info.sample_rate == self.sample_rate and info.subtype in _LOSSLESS_IN_INT16
+        )
+
+    def _check(self, index: int) -> audio.AudioInfo:
+        record = self.records[index]
+        info = audio.probe(record.path)
+        if (info.sample_rate, info.frames) != (record.sample_rate, record.frames):
+            raise audio.AudioError(
+                f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
+                f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
+            )
+        self._checked[index] = True
+        return info
+
+    def read(self, index: int, start: int, length: int) -> np.ndarray:
+        """``length`` samples from ``start`` on, (length,) float32, at the source's rate."""
+        if self._cache is None:
+            return self._decode(index, start, length)
+        if not self._cache.filled[index]:
+            self._cache.fill(index, self._decode(index, 0, int(self.frames[index])))
+        return self._cache.read(index, start, length)
+
+    def _decode(self, index: int, start: int, length: int) -> np.ndarray:
+        if not self._checked[index]:
+            self._check(index)
+        record = self.records[index]
+        if record.sample_rate == self.sample_rate:
+            return audio.read(record.path, start=start, frames=length)[0]
+        return self._decode_resampled(record, start, length)
+
+    def _decode_resampled(self, record: Record, start: int, length: int) -> np.ndarray:
+        """Decode only what the filter sees; equal to cutting from the whole file resampled.
+
+        Both ends lie where samples of the two rates coincide, with a margin of 50 ms for the filter.
+        """
+        divisor = gcd(record.sample_rate, self.sample_rate)
+        down, up = record.sample_rate // divisor, self.sample_rate // divisor
+        margin = -(-record.sample_rate // (20 * down))
+        first = max(0, start // up - margin) * down
+        last = min(record.frames, (-(-(start + length) // up) + margin) * down)
+        piece = audio.read(record.path, start=first, frames=last - first)[0]
+        offset = start - first // down * up
+        return audio.resample(piece, record.sample_rate, self.sample_rate)[offset : offset + length]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_cache(self.cache_bytes)  # a spawned worker keeps its own
+
+
+class _Cache:
+    """All files behind one another in anonymous shared memory, which forked workers fill for each other."""
+
+    def __init__(self, frames: np.ndarray, widths: np.ndarray) -> None:
+        self.frames = frames
+        self.widths = widths
+        ends = np.cumsum(frames * widths + 2 * (frames % 2))  # float32 stays aligned after odd 16-bit files
+        self.offsets = np.concatenate([[0], ends[:-1]])
+        self._memory = mmap.mmap(-1, int(ends[-1]))
+        self.filled = np.frombuffer(mmap.mmap(-1, len(frames)), dtype=np.uint8)
+
+    def _view(self, index: int) -> np.ndarray:
+        kind = np.int16 if self.widths[index] == 2 else np.float32
+        return np.frombuffer(self._memory, kind, int(self.frames[index]), int(self.offsets[index]))
+
+    def fill(self, index: int, samples: np.ndarray) -> None:
+        view = self._view(index)
+        view[:] = samples if view.dtype == np.float32 else np.rint(samples * 32768.0)
+        self.filled[index] = 1  # after the samples: another worker may look at any moment
+
+    def read(self, index: int, start: int, length: int) -> np.ndarray:
+        view = self._view(index)[start : start + length]
+        return view.copy() if view.dtype == np.float32 else view.astype(np.float32) / np.float32(32768)
+
+
+class PositionSampler(Sampler[int]):
+    """Positions ``start`` … ``stop`` - 1 in order: to resume, start at step * global batch.
+
+    With several ranks, each global batch of ``ranks * batch_size`` positions is dealt out in contiguous parts,
+    so that step and global batch alone say which items train, whatever the number of ranks. ``stop - start``
+    must then be a multiple of the global batch.
+    """
+
+    def __init__(self, start: int, stop: int, *, rank: int = 0, ranks: int = 1, batch_size: int = 1) -> None:
+        if not 0 <= start <= stop:
+            raise ValueError(f"expected 0 <= start <= stop, got {start} and {stop}")
+        if not 0 <= rank < ranks or batch_size < 1 or (stop - start) % (ranks * batch_size):
+            raise ValueError(
+                f"{stop - start} positions can't be dealt to {ranks} ranks (this is {rank}) in batches of "
+                f"{batch_size}: expected a multiple of {ranks * batch_size}"
+            )
+        self.start, self.stop = start, stop
+        self.rank, self.ranks, self.batch_size = rank, ranks, batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        whole = self.ranks * self.batch_size
+        for first in range(self.start + self.rank * self.batch_size, self.stop, whole):
+            yield from range(first, first + self.batch_size)
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) // self.ranks
+
+
+def collate(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Stack items: ``audio`` (B, T), the rest (B,)."""
+    return default_collate(list(items))
