@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
-from scipy.fft import rfft
-from scipy.signal import get_window
 
 from gansound.metrics.pair import Audio, UndefinedMeasure, is_silent, matched
 
@@ -44,9 +42,11 @@ def magnitude_stft(audio: Audio, n_fft: int, hop_length: int, win_length: int) -
     padded = np.pad(audio, half, mode="reflect" if audio.size > 1 else "edge")
     window = np.zeros(n_fft, np.float32)
     start = (n_fft - win_length) // 2
-    window[start : start + win_length] = get_window("hann", win_length)
+    window[start : start + win_length] = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(win_length) / win_length)
     frames = sliding_window_view(padded, n_fft)[::hop_length][: 1 + audio.size // hop_length]
-    magnitudes: NDArray[np.float32] = np.abs(rfft(frames * window, axis=1)).astype(np.float32, copy=False)
+    magnitudes: NDArray[np.float32] = np.abs(np.fft.rfft(frames * window, axis=1)).astype(
+        np.float32, copy=False
+    )
     return magnitudes
 
 

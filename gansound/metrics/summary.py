@@ -24,6 +24,7 @@ class Interval:
 
     @property
     def clear_of_zero(self) -> bool:
+        """Zero lies outside the interval."""
         return self.low > 0.0 or self.high < 0.0
 
 
@@ -50,7 +51,9 @@ def mean_interval(
     if share.shape != data.shape:
         raise ValueError(f"got {share.size} weights for {data.size} values, expected one each")
     if not np.isfinite(data).all():
-        raise ValueError("got NaN or infinite values, expected finite ones: leave undefined measures out first")
+        raise ValueError(
+            "got NaN or infinite values, expected finite ones: leave undefined measures out first"
+        )
     if not (np.isfinite(share).all() and (share > 0).all()):
         raise ValueError("got weights that are zero, negative or not finite, expected positive ones")
     if not 0.0 < level < 1.0:

@@ -28,6 +28,7 @@ class WordErrors(NamedTuple):
 
     @property
     def rate(self) -> float:
+        """Errors per word spoken."""
         return self.errors / self.words
 
 

@@ -1,0 +1,256 @@
+"""Judge vocoders on recordings: each utterance resynthesised by each system, measured against the recording.
+
+A system is any callable `vocode(audio (T,) float32, sample_rate) -> audio` at the same rate, so training's validation
+and `gansound evaluate` share this module, and it knows nothing of models.
+"""
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gansound.audio import read, resample
+from gansound.metrics.judge import DEFAULT_MEASURES, Judgement, check_measures, judge
+from gansound.metrics.pair import matched, one_waveform
+from gansound.metrics.summary import Interval, mean_interval, paired_difference
+
+log = logging.getLogger(__name__)
+
+Vocode = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
+Measure = Callable[[NDArray[np.float32], NDArray[np.float32], int], float]
+GROUND_TRUTH = "ground truth"
+_BATCH = 16
+
+WEIGHTS = {"word_error_rate": "spoken_words", "real_time_factor": "seconds"}
+"""Rates over the whole set: each utterance counts by this figure, so the mean is e.g. errors per word."""
+_NOT_SUMMARISED = frozenset({"seconds", "spoken_words", "word_errors"})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recording to judge on. `load` gives `(audio (T,), sample_rate)`; `text` is what it says, if known."""
+
+    id: str
+    load: Callable[[], tuple[NDArray[np.float32], int]]
+    text: str | None = None
+
+    @classmethod
+    def from_file(cls, path: Any, *, id: str | None = None, text: str | None = None) -> "Item":
+        """A whole audio file, mixed to mono."""
+        return cls(id or str(path), partial(read, path), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """The figures of one item: `systems[system][figure]`, None where a measure is undefined, with its reason."""
+
+    id: str
+    seconds: float
+    text: str | None
+    systems: dict[str, dict[str, float | None]]
+    undefined: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that couldn't be judged."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found. `systems` are in the order given, ground truth first."""
+
+    sample_rate: int
+    systems: tuple[str, ...]
+    measures: tuple[str, ...]
+    seed: int
+    utterances: list[Utterance] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def values(self, system: str, figure: str) -> list[float | None]:
+        """One value an utterance, None where undefined."""
+        return [utterance.systems[system].get(figure) for utterance in self.utterances]
+
+    def figures(self, system: str) -> list[str]:
+        """Names of the figures that at least one utterance has, in the order of measuring."""
+        names: dict[str, None] = {}
+        for utterance in self.utterances:
+            names |= {n: None for n, v in utterance.systems[system].items() if v is not None}
+        return [name for name in names if name not in _NOT_SUMMARISED]
+
+    def summary(self, system: str) -> dict[str, Interval]:
+        """Mean and 95 % interval of each figure over the utterances where it is defined."""
+        out = {}
+        for figure in self.figures(system):
+            kept = [(v, i) for i, v in enumerate(self.values(system, figure)) if v is not None]
+            weights = self._weights(system, figure, [i for _, i in kept])
+            out[figure] = mean_interval([v for v, _ in kept], weights=weights, seed=self.seed)
+        return out
+
+    def difference(self, first: str, second: str) -> dict[str, Interval]:
+        """Mean of first - second over the utterances where both are defined, paired, with 95 % intervals."""
+        out = {}
+        for figure in self.figures(first):
+            a, b = self.values(first, figure), self.values(second, figure)
+            if any(x is not None and y is not None for x, y in zip(a, b, strict=True)):
+                weights = self._weights(first, figure, range(len(a)))
+                out[figure] = paired_difference(a, b, weights=weights, seed=self.seed)
+        return out
+
+    def _weights(self, system: str, figure: str, indices: Iterable[int]) -> list[float] | None:
+        if figure not in WEIGHTS:
+            return None
+        # Where a value is undefined its weight is too; such a pair is left out before the weight is used.
+        return [self.utterances[i].systems[system].get(WEIGHTS[figure]) or 1.0 for i in indices]
+
+
+def evaluate(
+    items: Iterable[Item],
+    systems: Mapping[str, Vocode],
+    sample_rate: int,
+    *,
+    hop_length: int | None = None,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    jobs: int = 1,
+    seed: int = 0,
+    extra: Mapping[str, Measure] | None = None,
+    on_progress: Callable[[str], None] | None = None,
+    on_audio: Callable[[Item, dict[str, NDArray[np.float32]]], None] | None = None,
+) -> Evaluation:
+    """Resynthesise every item by every system and judge the results.
+
+    Recordings are brought to `sample_rate` first. Systems run one after the other in this process while no judge
+    works, so that their `real_time_factor` (seconds of work per second of audio, front end included) is their own;
+    how many threads they take is the caller's business. Judges run in `jobs` processes (1: this one).
+
+    Args:
+        items: recordings; drawn lazily, a batch at a time.
+        systems: callables by name.
+        sample_rate: hertz of everything measured and of what systems get and give.
+        jobs: processes that judge.
+        seed: of the bootstrap.
+        extra: further measures by figure name, `(reference, estimate, sample_rate) -> float`, run in this process.
+        hop_length: samples by which a system's output may differ in length; 25 ms without it.
+        measures: names out of `judge.MEASURES`.
+        on_progress: called with the item's id when it is done or has failed.
+        on_audio: called with the item and its waveforms, ground truth included, at `sample_rate`.
+
+    Returns:
+        The figures. An item that fails is listed in `failures` with its reason, and the others go on.
+
+    Raises:
+        ValueError: an unknown measure, no system, a system named "ground truth", `jobs` below 1.
+        MissingPackage: a measure asked for needs the extra `eval`.
+    """
+    measures = check_measures(measures)
+    if not systems or GROUND_TRUTH in systems:
+        raise ValueError(f"got systems {list(systems)}, expected at least one, none named {GROUND_TRUTH!r}")
+    if jobs < 1:
+        raise ValueError(f"got jobs {jobs}, expected at least 1")
+    result = Evaluation(sample_rate, (GROUND_TRUTH, *systems), measures, seed)
+    warm: set[str] = set()
+    with ExitStack() as stack:
+        run = map
+        if jobs > 1:
+            # Spawned, not forked: torch's threads and locks don't survive a fork.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context))
+            run = pool.map  # type: ignore[assignment]
+        for batch in _batches(items, _BATCH if jobs > 1 else 1):
+            ready = []
+            for item in batch:
+                try:
+                    audio, seconds = _synthesise(item, systems, sample_rate, hop_length, warm)
+                    here = {
+                        name: {
+                            figure: measure(audio[GROUND_TRUTH], audio[name], sample_rate)
+                            for figure, measure in (extra or {}).items()
+                        }
+                        for name in systems
+                    }
+                    if on_audio is not None:
+                        on_audio(item, audio)
+                    ready.append((item, audio, seconds, here))
+                except (ValueError, OSError, RuntimeError) as error:
+                    result.failures.append(Failure(item.id, str(error)))
+                    log.warning("%s: %s", item.id, error)
+                    if on_progress is not None:
+                        on_progress(item.id)
+            work = [(audio, sample_rate, item.text, measures) for item, audio, _, _ in ready]
+            for (item, audio, seconds, here), judgement in zip(ready, run(_judge, work), strict=True):
+                if isinstance(judgement, Judgement):
+                    result.utterances.append(_utterance(item, audio, sample_rate, seconds, here, judgement))
+                else:
+                    result.failures.append(Failure(item.id, judgement))
+                    log.warning("%s: %s", item.id, judgement)
+                if on_progress is not None:
+                    on_progress(item.id)
+    return result
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _synthesise(
+    item: Item, systems: Mapping[str, Vocode], sample_rate: int, hop_length: int | None, warm: set[str]
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
+    """Waveforms of ground truth and every system, all cut to one length, and the seconds each system took."""
+    recorded, rate = item.load()
+    recorded = one_waveform(resample(np.asarray(recorded), rate, sample_rate), "recording", sample_rate)
+    audio, seconds = {GROUND_TRUTH: recorded}, {}
+    for name, vocode in systems.items():
+        if name not in warm:
+            # The first call pays for imports, buffers and plans: not what a user waits for later.
+            vocode(recorded[: 2 * sample_rate], sample_rate)
+            warm.add(name)
+        start = time.perf_counter()
+        made = vocode(recorded, sample_rate)
+        seconds[name] = time.perf_counter() - start
+        try:
+            audio[name] = matched(recorded, made, sample_rate, tolerance_samples=hop_length)[1]
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    length = min(waveform.size for waveform in audio.values())
+    return {name: waveform[:length] for name, waveform in audio.items()}, seconds
+
+
+def _judge(work: tuple[dict[str, NDArray[np.float32]], int, str | None, tuple[str, ...]]) -> Judgement | str:
+    audio, sample_rate, text, measures = work
+    try:
+        estimates = {name: waveform for name, waveform in audio.items() if name != GROUND_TRUTH}
+        return judge(
+            audio[GROUND_TRUTH], estimates, sample_rate, text=text, measures=measures, own=GROUND_TRUTH
+        )
+    except (ValueError, RuntimeError) as error:
+        return str(error)
+
+
+def _utterance(
+    item: Item,
+    audio: dict[str, NDArray[np.float32]],
+    sample_rate: int,
+    seconds: dict[str, float],
+    here: dict[str, dict[str, float]],
+    judgement: Judgement,
+) -> Utterance:
+    length = audio[GROUND_TRUTH].size / sample_rate
+    figures: dict[str, dict[str, float | None]] = {}
+    for system in audio:
+        timing = {"real_time_factor": seconds[system] / length} if system in seconds else {}
+        figures[system] = {"seconds": length, **judgement.figures[system], **here.get(system, {}), **timing}
+    return Utterance(item.id, length, item.text, figures, judgement.undefined)

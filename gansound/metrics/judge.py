@@ -1,0 +1,134 @@
+"""Every measure of one utterance at once, so that what several share (the reference's pitch) is made once.
+
+The measures by name and the figures each gives:
+
+| measure | figures | without a reference | needs |
+|---|---|---|---|
+| `pesq` | `pesq_wb` | | |
+| `stoi` | `stoi` | | |
+| `mel` | `mel_distance` (nepers) | | |
+| `stft` | `stft_convergence`, `stft_log_magnitude` (nepers) | | |
+| `pitch` | `f0_rmse_cents`, `f0_rmse_hz`, `voicing_error` (share of frames) | | |
+| `dnsmos` | `dnsmos_p808`, `dnsmos_sig`, `dnsmos_bak`, `dnsmos_ovrl` | yes | gansound[eval] |
+| `words` | `word_error_rate`, `word_errors`, `spoken_words` | yes, with text | gansound[eval] |
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gansound.metrics.pair import MissingPackage, UndefinedMeasure
+from gansound.metrics.pesq import pesq_wb
+from gansound.metrics.pitch import PitchTrack, compare_tracks, track_pitch
+from gansound.metrics.quality import dnsmos
+from gansound.metrics.spectral import mel_distance, stft_distance
+from gansound.metrics.stoi import stoi
+from gansound.metrics.words import word_errors
+
+MEASURES = ("pesq", "stoi", "mel", "stft", "pitch", "dnsmos", "words")
+DEFAULT_MEASURES = ("pesq", "stoi", "mel", "stft", "pitch")
+FIGURES = {
+    "pesq": ("pesq_wb",),
+    "stoi": ("stoi",),
+    "mel": ("mel_distance",),
+    "stft": ("stft_convergence", "stft_log_magnitude"),
+    "pitch": ("f0_rmse_cents", "f0_rmse_hz", "voicing_error"),
+    "dnsmos": ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl"),
+    "words": ("word_error_rate", "word_errors", "spoken_words"),
+}
+_REFERENCE_FREE = frozenset({"dnsmos", "words"})
+_PACKAGES = {"dnsmos": ("speechmos", "onnxruntime"), "words": ("pocketsphinx", "jiwer")}
+_TITLES = {"dnsmos": "DNSMOS", "words": "The word error rate"}
+
+Audio = NDArray[np.float32]
+
+
+@dataclass
+class Judgement:
+    """`figures[system][figure]`, None where undefined; `undefined[system][figure]` is the reason."""
+
+    figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    undefined: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+def missing_packages(measure: str) -> tuple[str, ...]:
+    """Packages of the extra `eval` that this measure needs and that aren't installed."""
+    return tuple(package for package in _PACKAGES.get(measure, ()) if find_spec(package) is None)
+
+
+def available_measures() -> tuple[str, ...]:
+    """Measures that what is installed allows."""
+    return tuple(measure for measure in MEASURES if not missing_packages(measure))
+
+
+def check_measures(measures: Sequence[str]) -> tuple[str, ...]:
+    """The measures in order of `MEASURES`; ValueError for an unknown one, MissingPackage for one not installed."""
+    if unknown := sorted(set(measures) - set(MEASURES)):
+        raise ValueError(f"got measure {', '.join(unknown)}, expected some of {', '.join(MEASURES)}")
+    if not measures:
+        raise ValueError(f"got no measure, expected some of {', '.join(MEASURES)}")
+    for measure in measures:
+        if missing := missing_packages(measure):
+            raise MissingPackage(_TITLES[measure], missing[0])
+    return tuple(measure for measure in MEASURES if measure in measures)
+
+
+def judge(
+    reference: Audio,
+    estimates: Mapping[str, Audio],
+    sample_rate: int,
+    *,
+    text: str | None = None,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    own: str = "ground truth",
+) -> Judgement:
+    """Judge each estimate `(T,)` against the reference `(T,)`, and the reference itself where none is needed.
+
+    `text` is what is said; without it there is no word error rate. The reference's figures come under `own`.
+    A measure that is undefined for one system leaves None and its reason, and the rest goes on.
+    """
+    out = Judgement()
+    tracked = cache(lambda: track_pitch(reference, sample_rate))
+    for system, audio in {own: reference, **estimates}.items():
+        figures, reasons = out.figures.setdefault(system, {}), out.undefined.setdefault(system, {})
+        for measure in measures:
+            if (system == own and measure not in _REFERENCE_FREE) or (measure == "words" and text is None):
+                continue
+            try:
+                figures.update(_measure(measure, reference, audio, sample_rate, text or "", tracked))
+            except UndefinedMeasure as error:
+                figures.update(dict.fromkeys(FIGURES[measure]))
+                reasons.update(dict.fromkeys(FIGURES[measure], str(error)))
+    return out
+
+
+def _measure(
+    measure: str,
+    reference: Audio,
+    audio: Audio,
+    sample_rate: int,
+    text: str,
+    tracked: Callable[[], PitchTrack],
+) -> Iterator[tuple[str, float]]:
+    values: tuple[float, ...]
+    match measure:
+        case "pesq":
+            values = (pesq_wb(reference, audio, sample_rate),)
+        case "stoi":
+            values = (stoi(reference, audio, sample_rate),)
+        case "mel":
+            values = (mel_distance(reference, audio, sample_rate),)
+        case "stft":
+            values = stft_distance(reference, audio, sample_rate)
+        case "pitch":
+            values = compare_tracks(tracked(), track_pitch(audio, sample_rate))
+        case "dnsmos":
+            values = dnsmos(audio, sample_rate)
+        case _:
+            errors = word_errors(audio, sample_rate, text)
+            values = (errors.rate, float(errors.errors), float(errors.words))
+    return zip(FIGURES[measure], values, strict=True)
