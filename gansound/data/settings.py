@@ -1,0 +1,40 @@
+"""The part of a recipe that says what is trained on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """A corpus and how segments are drawn from it.
+
+    Args:
+        path: a manifest, a folder holding one, an LJSpeech layout, or any folder of audio.
+        segment_samples: length of a training segment at the model's sample rate.
+        gain_db: lowest and highest gain, drawn uniformly for each segment and limited so that nothing clips.
+        silence_db: a crop this far below its file's level is drawn again a few times; null keeps the first.
+        crop: `random`, or `start` for one-shots.
+        pad: where a file shorter than a segment gets its zeros.
+        valid: share of the corpus held out for validation, where the manifest doesn't say.
+        test: share held out for `gansound evaluate`, likewise.
+        workers: processes that load; 0 loads in the training process.
+        cache_gb: decoded audio is kept in memory when it fits in this.
+    """
+
+    segment_samples: int
+    path: str | None = None
+    gain_db: tuple[float, float] | None = None
+    silence_db: float | None = 30.0
+    crop: Literal["random", "start"] = "random"
+    pad: Literal["end", "random"] = "end"
+    valid: float = 0.05
+    test: float = 0.05
+    workers: int = 1
+    cache_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.segment_samples < 1 or self.workers < 0 or self.cache_gb < 0:
+            raise ValueError(
+                "expected segment_samples >= 1, workers >= 0 and cache_gb >= 0, got "
+                f"{self.segment_samples}, {self.workers} and {self.cache_gb}"
+            )

@@ -1,0 +1,59 @@
+"""What training opens: a manifest, a prepared folder, an LJSpeech layout or any folder of audio."""
+
+import logging
+import os
+from pathlib import Path
+
+from gansound.data.corpus import Scan, by_split, scan, split
+from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 5
+
+
+def open_corpus(
+    path: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    valid: float = 0.05,
+    test: float = 0.05,
+    speaker_pattern: str | None = None,
+) -> list[Record]:
+    """Records, each with its split, of a manifest (``.jsonl``), a folder that holds one, or a folder of audio.
+
+    Splits given by a manifest are kept; where none is given they are made by ``seed``, ``valid`` and ``test``.
+    Files that can't be read are skipped with a warning. Raises ValueError when nothing remains or there is none.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / MANIFEST_NAME).is_file():
+        found = scan(path, speaker_pattern=speaker_pattern)
+        records = usable(found)
+    else:
+        manifest = path / MANIFEST_NAME if path.is_dir() else path
+        if not manifest.is_file():
+            raise ValueError(f"{path}: no such folder or manifest. Check the path")
+        if manifest.suffix.lower() not in (".jsonl", ".json"):
+            raise ValueError(
+                f"{path}: expected a folder of audio or a manifest (.jsonl), got a {path.suffix} file"
+            )
+        records = read_manifest(manifest)
+        if not records:
+            raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
+    if any(record.split for record in records):
+        return records
+    records, rule = split(records, seed=seed, valid=valid, test=test)
+    shares = ", ".join(f"{name} {len(part)}" for name, part in by_split(records).items())
+    logger.info("%s: split by %s: %s files", path, rule, shares)
+    return records
+
+
+def usable(found: Scan) -> list[Record]:
+    """The records of a scan; logs what is left out. Raises ValueError when nothing is left."""
+    if found.unusable:
+        named = "; ".join(f"{path}: {reason}" for path, reason in found.unusable[:_NAMED])
+        more = f"; and {len(found.unusable) - _NAMED} more" if len(found.unusable) > _NAMED else ""
+        if not found.records:
+            raise ValueError(f"{found.root}: none of {len(found.unusable)} files can be used: {named}{more}")
+        logger.warning("%s: skipped %d files: %s%s", found.root, len(found.unusable), named, more)
+    return found.records
