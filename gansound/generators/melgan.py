@@ -28,14 +28,15 @@ class MelGANGenerator(nn.Module):
     Args:
         n_mels: mel bands of the input.
         channels: width after the first convolution, halved by each stage.
-        upsample_rates: samples out for each sample in, stage by stage; their product is `hop_length`.
+        upsample_rates: samples out for each sample in, stage by stage, each 2 or more; their product is
+            `hop_length`.
         residual_dilations: dilation in samples of each residual block of a stage.
 
     Shape:
         mel `(B, n_mels, F)`, F >= 1 → audio `(B, F * hop_length)` in (-1, 1).
 
     Raises:
-        ValueError: when a size isn't positive, or `channels` can't be halved once a stage.
+        ValueError: when a size isn't positive, a rate is below 2, or `channels` can't be halved once a stage.
     """
 
     def __init__(

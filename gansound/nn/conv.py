@@ -96,20 +96,23 @@ class TransposedConv1d(nn.ConvTranspose1d):
 
     Args:
         in_channels, out_channels: width before and after.
-        rate: output samples for each input sample.
+        rate: output samples for each input sample, 2 or more.
         kernel_size: taps, at least `rate`.
 
     Shape:
         x `(B, in_channels, T)` → `(B, out_channels, T * rate)`.
 
     Raises:
-        ValueError: when the kernel is shorter than the rate, which would leave holes.
+        ValueError: when the rate is below 2, or the kernel shorter than the rate, which would leave holes.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, rate: int, kernel_size: int) -> None:
         overlap_samples = kernel_size - rate
-        if rate < 1 or overlap_samples < 0:
-            raise ValueError(f"kernel_size must be at least rate >= 1, got {kernel_size} and {rate}")
+        if rate < 2 or overlap_samples < 0:
+            raise ValueError(
+                f"an upsampling rate must be 2 or more and its kernel at least as long, got rate={rate}, "
+                f"kernel_size={kernel_size}"
+            )
         super().__init__(
             in_channels,
             out_channels,
@@ -139,5 +142,10 @@ def fold_weight_norm(model: Module) -> Module:
     """
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight")
+            weight = module.weight.detach().clone()
+            # Not `remove_parametrizations`: it strips the class, which a deep copy shares with its original,
+            # so that folding an EMA's copy would break the generator in training.
+            module.__class__ = type(module).__bases__[0]
+            del module.parametrizations
+            module.register_parameter("weight", nn.Parameter(weight))
     return model
