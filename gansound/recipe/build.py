@@ -17,54 +17,67 @@ from gansound.recipe.text import RecipeError, meant, show
 ALLOWED = ("gansound", "torch.optim")
 
 
-def check_classes(node: Any, key: str = "", *, allow: Sequence[str] = ()) -> None:
-    """Refuse each `class_path` below the node that may not be imported. Imports nothing."""
+def check_classes(
+    node: Any, key: str = "", *, allow: Sequence[str] = (), roots: Sequence[str] = ALLOWED
+) -> None:
+    """Refuse each `class_path` below the node that lies neither in `roots` nor in `allow`. Imports nothing."""
     if isinstance(node, dict):
         for name, value in node.items():
             below = f"{key}.{name}" if key else str(name)
             if name == "class_path":
-                _check_class(value, below, allow)
-            check_classes(value, key if name == "init_args" and "class_path" in node else below, allow=allow)
+                _check_class(value, below, allow, roots)
+            check_classes(
+                value,
+                key if name == "init_args" and "class_path" in node else below,
+                allow=allow,
+                roots=roots,
+            )
     elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
-            check_classes(value, f"{key}.{i}" if key else str(i), allow=allow)
+            check_classes(value, f"{key}.{i}" if key else str(i), allow=allow, roots=roots)
 
 
-def _check_class(path: Any, key: str, allow: Sequence[str]) -> None:
+def _check_class(path: Any, key: str, allow: Sequence[str], roots: Sequence[str]) -> None:
     if not isinstance(path, str) or not all(p.isidentifier() and p[0] != "_" for p in path.split(".")):
         raise RecipeError(f"{key}: got {show(path)}, expected package.module.Class")
-    if not _is_allowed(path, allow):
+    if not _is_allowed(path, (*roots, *allow)):
         package = path.split(".")[0]
         raise RecipeError(
-            f"{key}: {path} is refused and wasn't imported: a recipe may name classes of "
-            f"{' and '.join(ALLOWED)} only. If the package is yours, pass --allow {package}"
+            f"{key}: {path} is refused and wasn't imported: only classes of {' and '.join(roots)} may be named. "
+            f"If the package is yours, allow it (--allow {package}, allow=[{package!r}])"
         )
 
 
-def _is_allowed(path: str, allow: Sequence[str]) -> bool:
-    return any(path.startswith(f"{prefix}.") for prefix in (*ALLOWED, *allow))
+def _is_allowed(path: str, prefixes: Sequence[str]) -> bool:
+    return any(path.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _import_class(path: Any, key: str, allow: Sequence[str]) -> type:
-    _check_class(path, key, allow)
+def _import_class(path: Any, key: str, allow: Sequence[str], roots: Sequence[str]) -> type:
+    _check_class(path, key, allow, roots)
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise RecipeError(f"{key}: {path}: {error}") from error
     found = getattr(module, name, None)
-    if not isinstance(found, type) or not _is_allowed(f"{found.__module__}.{name}", allow):
+    if not isinstance(found, type) or not _is_allowed(f"{found.__module__}.{name}", (*roots, *allow)):
         classes = [
             n
             for n, c in vars(module).items()
-            if isinstance(c, type) and _is_allowed(c.__module__ + ".", allow)
+            if isinstance(c, type) and _is_allowed(c.__module__ + ".", (*roots, *allow))
         ]
         raise RecipeError(f"{key}: {module_name} has no class {name!r}{meant(name, classes)}")
     return found
 
 
 def build(
-    node: Any, expected: Any, key: str, *, context: Mapping[str, Any] | None = None, allow: Sequence[str] = ()
+    node: Any,
+    expected: Any,
+    key: str,
+    *,
+    context: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    roots: Sequence[str] = ALLOWED,
 ) -> Any:
     """Make the object that a node of a recipe describes.
 
@@ -77,18 +90,21 @@ def build(
         key: dotted, for messages.
         context: arguments by name, for constructors that take them and weren't given them.
         allow: packages of the user's own whose classes may be named.
+        roots: packages whose classes may be named without that.
+        roots: packages whose classes may be named by anybody.
 
     Raises:
         RecipeError: unknown key, missing key, wrong type, refused class, or a constructor's own ValueError.
     """
-    check_classes(node, key, allow=allow)
-    return _Builder(dict(context or {}), tuple(allow)).convert(node, expected, key)
+    check_classes(node, key, allow=allow, roots=roots)
+    return _Builder(dict(context or {}), tuple(allow), tuple(roots)).convert(node, expected, key)
 
 
 @dataclass(frozen=True)
 class _Builder:
     context: dict[str, Any]
     allow: tuple[str, ...]
+    roots: tuple[str, ...]
 
     def convert(self, value: Any, expected: Any, key: str) -> Any:
         origin, args = get_origin(expected), get_args(expected)
@@ -184,7 +200,7 @@ class _Builder:
         if isinstance(value, str):
             raise _wrong(key, value, expected)
         if "class_path" in value:
-            cls = _import_class(value["class_path"], f"{key}.class_path", self.allow)
+            cls = _import_class(value["class_path"], f"{key}.class_path", self.allow, self.roots)
             if not is_protocol and not issubclass(cls, expected):
                 raise RecipeError(
                     f"{key}.class_path: got {value['class_path']}, expected a {_name(expected)}"
@@ -258,7 +274,7 @@ def _call(key: str, make: Any) -> Any:
         return make()
     except RecipeError:
         raise
-    except ValueError as error:
+    except (ValueError, ArithmeticError, RuntimeError) as error:
         raise RecipeError(f"{key}: {error}") from error
 
 

@@ -1,0 +1,335 @@
+"""The model folder: what inference loads, and what travels between people.
+
+    config.json         {"format": 1, "generator": {class_path, init_args}, "mel": {...}, "info": {...}}
+    model.safetensors   the generator's state dict, weight norm folded, float32 or float16
+
+Nothing in it is pickled, and since a folder may be a stranger's, only classes of `gansound.generators` are built from
+it unless the caller names more. It is written beside and then renamed, so it is the old one or the new one.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from gansound.mel import MelSpec
+from gansound.recipe import RecipeError, build
+
+log = logging.getLogger(__name__)
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1
+ROOTS = ("gansound.generators",)
+SHIPPED = Path(__file__).parent / "models"
+
+
+class ModelFolderError(ValueError):
+    """A model folder can't be written or read: "PATH: reason. What to do"."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A generator in eval mode and float32 on the CPU, with the mel convention that it understands."""
+
+    generator: nn.Module
+    mel: MelSpec
+    info: dict[str, Any]
+    path: Path
+
+
+def save_model_folder(
+    path: str | Path,
+    generator: nn.Module,
+    mel: MelSpec,
+    *,
+    config: Mapping[str, Any],
+    info: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> Path:
+    """Write a generator as a model folder; the generator itself is left as it is.
+
+    What was written is read back and compared before it takes its place. A model folder already there is replaced,
+    its other files (a README, say) carried over; any other folder is left alone.
+
+    Args:
+        path: the folder.
+        generator: its weight norm (any parametrization) is folded in the copy that is written.
+        mel: the convention of the mels it takes.
+        config: `{class_path, init_args}` that builds it; a parameter named `mel` may be left out.
+        info: licence, provenance, steps, figures: anything JSON holds.
+        half: store float16 (except weights beyond its range).
+
+    Raises:
+        ModelFolderError: weights that aren't finite, a config that builds another net, a mel of other bands or hop,
+            info that JSON can't hold, or a path that holds something else.
+        OSError: a full disk, no permission; nothing half-written stays.
+    """
+    path = Path(path).expanduser().resolve()
+    node = {"class_path": config.get("class_path"), "init_args": dict(config.get("init_args") or {})}
+    _check_shape_law(generator, mel, path)
+    if path.exists() and not _is_model_folder(path) and (not path.is_dir() or any(path.iterdir())):
+        raise ModelFolderError(f"{path}: something that isn't a model folder is there. Choose another path")
+    state = _storable(_folded_state(generator), half, path)
+    try:
+        described = {"format": FORMAT, "generator": node, "mel": mel.to_dict(), "info": dict(info or {})}
+        text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ModelFolderError(
+            f"{path}: JSON can't hold the config or info: {error}. Use numbers, text, lists"
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _beside(path)
+    if old.is_dir() and not path.exists():  # a save was killed between its two renames
+        old.rename(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        if path.is_dir():
+            for extra in path.iterdir():
+                if extra.name not in (CONFIG, WEIGHTS):
+                    copy_one = shutil.copytree if extra.is_dir() else shutil.copy2
+                    copy_one(extra, temporary / extra.name)
+        _write(temporary / WEIGHTS, safetensors.torch.save(state, metadata={"format": "pt"}))
+        _write(temporary / CONFIG, (text + "\n").encode())
+        _read_back(temporary, state, node, path)
+        _swap(temporary, path, old)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) -> LoadedModel:
+    """Load a model: a shipped name (`default`), a folder, or a Hugging Face repository id.
+
+    Args:
+        name_or_path: a folder wins over a shipped name, and that over a repository id (`owner/name`).
+        allow: packages besides `gansound.generators` whose classes the folder may name.
+
+    Raises:
+        ModelFolderError: not found, not readable, weights that don't fit, or a class that is refused.
+    """
+    path = _locate(str(name_or_path))
+    described = _read_config(path)
+    try:
+        mel = MelSpec.from_dict(described["mel"])
+    except (ValueError, TypeError) as error:
+        raise ModelFolderError(f"{path / CONFIG}: {error}") from error
+    try:
+        state = safetensors.torch.load_file(path / WEIGHTS)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelFolderError(
+            f"{path / WEIGHTS}: can't be read as safetensors: {error}. Fetch or save it again"
+        ) from error
+    # Building draws initial weights: neither they nor a default device may reach the caller's training.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        try:
+            generator = build(
+                described["generator"], nn.Module, "generator", context={"mel": mel}, allow=allow, roots=ROOTS
+            )
+        except RecipeError as error:
+            raise ModelFolderError(f"{path / CONFIG}: {error}") from error
+    generator = _fold(generator.float().eval())
+    _check_shape_law(generator, mel, path / CONFIG)
+    _load_state(
+        generator, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path / WEIGHTS
+    )
+    return LoadedModel(generator, mel, described["info"], path)
+
+
+def _locate(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_file():
+        raise ModelFolderError(
+            f"{path}: is a file, expected a folder with {CONFIG} and {WEIGHTS}. "
+            "Another project's checkpoint is made one with: gansound import"
+        )
+    if path.name and (old := _beside(path)[1]).is_dir():  # a save was killed between its two renames
+        log.warning("%s: taking %s, which an interrupted save left", path, old.name)
+        return old.resolve()
+    if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir():
+        return SHIPPED / name
+    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not path.parent.exists():
+        return _download(name)
+    shipped = sorted(p.name for p in SHIPPED.glob("*/") if _is_model_folder(p))
+    raise ModelFolderError(
+        f"{name}: no such model folder, and no shipped model of that name "
+        f"(shipped: {', '.join(shipped) or 'none'})"
+    )
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # its HTTP library's own errors are no OSError
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelFolderError(
+            f"{repository}: no folder of that name here, and it can't be fetched from the Hugging "
+            f"Face Hub: {reason} Check the name and the network, or give a local folder"
+        ) from error
+
+
+def _is_model_folder(path: Path) -> bool:
+    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise ModelFolderError(f"{path}: has no {name}. A model folder holds {CONFIG} and {WEIGHTS}")
+    where = path / CONFIG
+    try:
+        described = json.loads(where.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{where}: isn't JSON: {error}") from error
+    if not isinstance(described, dict) or "format" not in described:
+        raise ModelFolderError(
+            f"{where}: isn't a gansound model's config (no \"format\"). "
+            "Another project's checkpoint is made one with: gansound import"
+        )
+    if described["format"] != FORMAT:
+        raise ModelFolderError(
+            f"{where}: got format {described['format']!r}, expected {FORMAT}. Upgrade gansound"
+        )
+    for key in ("generator", "mel", "info"):
+        if not isinstance(described.setdefault(key, {} if key == "info" else None), dict):
+            raise ModelFolderError(f"{where}: got {key} {described[key]!r}, expected an object")
+    return described
+
+
+def _check_shape_law(generator: nn.Module, mel: MelSpec, path: Path) -> None:
+    for name in ("n_mels", "hop_length"):
+        mine, theirs = getattr(generator, name, None), getattr(mel, name)
+        if mine is not None and mine != theirs:
+            raise ModelFolderError(
+                f"{path}: the generator has {name} {mine}, its mel {theirs}. They must be equal"
+            )
+
+
+def _folded_state(generator: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each parametrized tensor as its value.
+
+    Read off, not removed from a copy: a deep copy shares its class with the original, and removing a
+    parametrization from the one deletes the property of both.
+    """
+    state = dict(generator.state_dict())
+    for prefix, module in generator.named_modules():
+        if not parametrize.is_parametrized(module) or not isinstance(module.parametrizations, nn.ModuleDict):
+            continue
+        for name, parametrization in module.parametrizations.items():
+            at = f"{prefix}." if prefix else ""
+            for key in [k for k in state if k.startswith(f"{at}parametrizations.{name}.")]:
+                del state[key]
+            was_training = parametrization.training
+            parametrization.eval()  # spectral norm takes a step of its power iteration at each look in training
+            with torch.no_grad():
+                state[f"{at}{name}"] = getattr(module, name).detach()
+            parametrization.train(was_training)
+    return state
+
+
+def _fold(generator: nn.Module) -> nn.Module:
+    for module in list(generator.modules()):
+        if parametrize.is_parametrized(module):
+            parametrizations = module.parametrizations
+            for name in list(parametrizations) if isinstance(parametrizations, nn.ModuleDict) else []:
+                parametrize.remove_parametrizations(module, name)
+    return generator
+
+
+def _storable(folded: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for name, tensor in folded.items():
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+            if not bool(torch.isfinite(tensor).all()):
+                raise ModelFolderError(
+                    f"{path}: {name} holds NaN or infinity, so nothing was saved. Training diverged"
+                )
+            if half and float(tensor.abs().max() if tensor.numel() else 0) <= torch.finfo(torch.float16).max:
+                tensor = tensor.half()
+        state[name] = tensor.contiguous().clone()
+    return state
+
+
+def _load_state(generator: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = generator.state_dict()
+    wrong = [f"{k} is missing" for k in expected if k not in state]
+    wrong += [f"{k} is unknown" for k in state if k not in expected]
+    wrong += [
+        f"{k} has shape {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
+        for k, v in state.items()
+        if k in expected and v.shape != expected[k].shape
+    ]
+    wrong += [f"{k} holds NaN or infinity" for k, v in state.items() if not bool(torch.isfinite(v).all())]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ModelFolderError(
+            f"{path}: the weights don't fit {type(generator).__name__} of {CONFIG}: "
+            f"{'; '.join(wrong[:3])}{more}"
+        )
+    generator.load_state_dict(dict(state))
+
+
+def _read_back(folder: Path, state: Mapping[str, Tensor], node: Mapping[str, Any], path: Path) -> None:
+    # Whoever saves a class trusts it; only the loader of a stranger's folder must name its package.
+    allow = sorted({c.rpartition(".")[0] for c in _class_paths(node)})
+    try:
+        loaded = load_model_folder(folder, allow=allow).generator.state_dict()
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path}: not saved, for it wouldn't load again: {error}") from error
+    for name, tensor in state.items():
+        if not torch.equal(loaded[name], tensor.to(loaded[name].dtype)):
+            raise ModelFolderError(f"{path}: not saved, for {name} was read back changed. Is the disk sound?")
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _class_paths(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("class_path"), str):
+            yield node["class_path"]
+        for value in node.values():
+            yield from _class_paths(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _class_paths(value)
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Where a save builds the new folder, and where it puts the old one for a moment."""
+    return path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.replaced")
+
+
+def _swap(temporary: Path, path: Path, old: Path) -> None:
+    """Put the new folder in the old one's place. Where a kill falls between, `_locate` finds the old one."""
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
