@@ -335,10 +335,11 @@ sys.exit(cli.main())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device of Linux")
-def test_stdout_on_a_full_disk_is_noticed():
+@pytest.mark.parametrize("argument", ["fake", "--help", "--version"])
+def test_stdout_on_a_full_disk_is_noticed(argument):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", FAKE, "fake"],
+            [sys.executable, "-c", FAKE, argument],
             cwd=ROOT,
             stdout=full,
             stderr=subprocess.PIPE,

@@ -57,12 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("GANSOUND_DEBUG", "") not in ("", "0")
     try:
-        code = _run(arguments)
+        try:
+            code = _run(arguments)
+        except SystemExit as stop:  # argparse: help, version, usage
+            code = stop.code if isinstance(stop.code, int) else 0
         sys.stdout.flush()  # a full disk or a closed pipe behind stdout shows here, not at exit
-    except SystemExit as stop:  # argparse: help, version, usage
-        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        if isinstance(stop.code, str):
-            _say(stop.code)
     except BaseException as error:
         code, message = explain(error)
         if debug and not isinstance(error, BrokenPipeError):
