@@ -46,6 +46,7 @@ class LoadedModel:
     mel: MelSpec
     info: dict[str, Any]
     path: Path
+    config: dict[str, Any]
 
 
 def save_model_folder(
@@ -144,7 +145,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     _load_state(
         generator, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path / WEIGHTS
     )
-    return LoadedModel(generator, mel, described["info"], path)
+    return LoadedModel(generator, mel, described["info"], path, described["generator"])
 
 
 def _locate(name: str) -> Path:

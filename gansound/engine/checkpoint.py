@@ -1,0 +1,153 @@
+"""Checkpoints as folders: safetensors for tensors, JSON for the rest, written beside and then renamed.
+
+`checkpoints/step_00001000/` holds one `NAME.safetensors` for each registered part and a `state.json` with the step,
+whatever of the parts isn't a tensor, and each file's size. Nothing is pickled. A folder appears under its name only
+when every byte of it is on the disk, so the newest one is always whole.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_NAME = re.compile(r"step_(\d{8,})")
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> Mapping[str, Any]: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
+class RunState:
+    """All that a run must remember, registered by name in one place, so that a resume forgets nothing."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Stateful] = {}
+
+    def register(self, name: str, part: Stateful) -> None:
+        """Raises ValueError for a name that is taken."""
+        if name in self._parts:
+            raise ValueError(f"run state {name!r} is registered twice")
+        self._parts[name] = part
+
+    def save(self, folder: Path, step: int) -> Path:
+        """Write `folder/step_NNNNNNNN`, or leave nothing but what was there."""
+        target = folder / f"step_{step:08d}"
+        beside = folder / f".{target.name}.writing"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        try:
+            rest: dict[str, Any] = {}
+            sizes: dict[str, int] = {}
+            for name, part in self._parts.items():
+                tensors, rest[name] = split_tensors(part.state_dict())
+                file = beside / f"{name}.safetensors"
+                save_file(tensors, file)
+                sizes[file.name] = file.stat().st_size
+                sync(file)
+            record = {"step": step, "sizes": sizes, "rest": rest}
+            (beside / "state.json").write_text(json.dumps(record, indent=1))
+            sync(beside / "state.json")
+            sync(beside)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(beside, target)
+            sync(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        return target
+
+    def load(self, checkpoint: Path) -> int:
+        """Restore every part; the step it was saved at.
+
+        Raises:
+            ValueError: the checkpoint holds other parts than this run has, or a file of it was cut.
+        """
+        record = json.loads((checkpoint / "state.json").read_text())
+        missing = set(self._parts) ^ set(record["rest"])
+        if missing:
+            raise ValueError(
+                f"{checkpoint} and this run differ in {', '.join(sorted(missing))}; "
+                "resume with the recipe the run was started with, or give another --run"
+            )
+        for name, part in self._parts.items():
+            file = checkpoint / f"{name}.safetensors"
+            if not file.exists() or file.stat().st_size != record["sizes"][file.name]:
+                raise ValueError(f"{file} is missing or cut; delete {checkpoint} to resume from the one before")
+            part.load_state_dict(join_tensors(load_file(file), record["rest"][name]))
+        return int(record["step"])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").exists()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep`, and what a killed run left half-written."""
+    for path in checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
+    for path in folder.glob(".step_*.writing"):
+        shutil.rmtree(path)
+
+
+def split_tensors(state: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
+    """Tensors of a nested state by their path, and the same nest with `{"tensor": path}` in their places."""
+    if isinstance(state, Tensor):
+        # Its own contiguous memory: safetensors refuses tensors that share.
+        return {prefix: state.detach().cpu().contiguous().clone()}, {"tensor": prefix}
+    if isinstance(state, Mapping):
+        tensors: dict[str, Tensor] = {}
+        items = []
+        for key, value in state.items():
+            if not isinstance(key, str | int):
+                raise TypeError(f"state key {key!r} is neither text nor a whole number")
+            inner, rest = split_tensors(value, f"{prefix}/{key}")
+            tensors |= inner
+            items.append([key, rest])
+        return tensors, {"items": items}
+    if isinstance(state, list | tuple):
+        tensors = {}
+        values = []
+        for i, value in enumerate(state):
+            inner, rest = split_tensors(value, f"{prefix}/{i}")
+            tensors |= inner
+            values.append(rest)
+        return tensors, {"tuple" if isinstance(state, tuple) else "list": values}
+    if state is None or isinstance(state, bool | int | float | str):
+        return {}, {"value": state}
+    raise TypeError(f"state at {prefix or 'its root'} holds a {type(state).__name__}, which a checkpoint can't keep")
+
+
+def join_tensors(tensors: Mapping[str, Tensor], rest: Any) -> Any:
+    """The inverse of `split_tensors`."""
+    ((kind, value),) = rest.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "items":
+        return {key: join_tensors(tensors, inner) for key, inner in value}
+    if kind == "list":
+        return [join_tensors(tensors, inner) for inner in value]
+    if kind == "tuple":
+        return tuple(join_tensors(tensors, inner) for inner in value)
+    return value
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder's entries to the disk before a rename promises them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+

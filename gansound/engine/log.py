@@ -1,0 +1,61 @@
+"""What a run writes down: `metrics.jsonl`, TensorBoard, pictures and sounds of validation."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from gansound.engine.task import Example
+from gansound.report.pictures import comparison
+
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Figures of a run, one JSON object a line with its `step`, and the same in TensorBoard.
+
+    A resumed run drops the lines after the step it resumes from, so that the file is that of one whole run.
+    """
+
+    def __init__(self, run: Path, start: int) -> None:
+        self._metrics = run / METRICS
+        forget_after(self._metrics, start)
+        self._file = self._metrics.open("a", buffering=1)
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start)
+
+    def scalars(self, step: int, figures: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
+    def examples(self, step: int, examples: Sequence[Example]) -> None:
+        for example in examples:
+            tag = f"valid/{example.name}"
+            self._board.add_audio(f"{tag}/generated", example.fake[None], step, example.sample_rate)
+            if step == 0:
+                self._board.add_audio(f"{tag}/real", example.real[None], step, example.sample_rate)
+            picture = comparison({"real": example.real, "generated": example.fake}, example.sample_rate)
+            self._board.add_figure(tag, picture, step)
+
+    def close(self) -> None:
+        self._board.close()
+        self._file.close()
+
+
+def forget_after(metrics: Path, step: int) -> None:
+    """Drop the lines of `metrics` past `step`, and a last line that a kill cut."""
+    if not metrics.exists():
+        return
+    kept = [line for line in metrics.read_text().splitlines() if _step(line) is not None and _step(line) <= step]  # type: ignore[operator]
+    beside = metrics.with_suffix(".tmp")
+    beside.write_text("".join(line + "\n" for line in kept))
+    os.replace(beside, metrics)
+
+
+def _step(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return None

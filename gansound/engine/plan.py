@@ -1,0 +1,80 @@
+"""From a recipe to what will run, before any file of the corpus is read.
+
+A recipe's top level holds the engine's settings (`RunSettings`) and, beside them, `task` and that class's own
+arguments: `generator`, `discriminators`, `losses`, …
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from gansound.engine.settings import RunSettings
+from gansound.engine.task import Task
+from gansound.mel import MelSpec
+from gansound.recipe import KeyHelp, RecipeError, build, describe
+
+
+def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The engine's settings, and the node of the task.
+
+    Raises:
+        RecipeError: no task is named.
+    """
+    if "task" not in recipe:
+        raise RecipeError("task: missing; name the class of the task, such as gansound.tasks.vocoder.VocoderTask")
+    names = {field.name for field in dataclasses.fields(RunSettings)}
+    own = {key: value for key, value in recipe.items() if key in names}
+    arguments = {key: value for key, value in recipe.items() if key not in names and key != "task"}
+    return own, {"class_path": recipe["task"], "init_args": arguments}
+
+
+def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
+    """Every key the recipe may hold, with its type, its value or default, and what it means."""
+    own, its = split(recipe)
+    return [*describe(own, RunSettings, allow=allow), *describe(its, object, allow=allow, context=("mel",))]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe as objects: networks with their first weights, their optimizers, and the settings."""
+
+    recipe: Mapping[str, Any]
+    settings: RunSettings
+    task: Task
+    optimizers: Mapping[str, Optimizer]
+
+
+def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
+    """Build all that a recipe describes.
+
+    Raises:
+        RecipeError: whatever is wrong with it, by its dotted key.
+    """
+    own, its = split(recipe)
+    settings: RunSettings = build(own, RunSettings, "", allow=allow)
+    context = {"mel": build(recipe["mel"], MelSpec, "mel", allow=allow)} if "mel" in recipe else {}
+    # The weights' first values depend on the seed alone, not on what was built before.
+    torch.manual_seed(settings.seed)
+    task: Task = build(its, object, "", context=context, allow=allow)
+    try:
+        task.check_segment(settings.data.segment_samples)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    sides = {"generator": (task.generator, settings.generator_optimization)}
+    if task.discriminator:
+        if settings.discriminator_optimization is None:
+            raise RecipeError("discriminator_optimization: missing; the recipe has discriminators")
+        sides["discriminator"] = (task.discriminator, settings.discriminator_optimization)
+    optimizers = {}
+    for side, (network, how) in sides.items():
+        try:
+            optimizers[side] = how.optimizer(network.parameters())
+        except (ValueError, TypeError) as error:
+            raise RecipeError(f"{side}_optimization.optimizer: {error}") from error
+        for group in optimizers[side].param_groups:
+            group.setdefault("initial_lr", group["lr"])
+    return Plan(recipe, settings, task, optimizers)

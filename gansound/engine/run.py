@@ -1,0 +1,308 @@
+"""The loop of a run: draw a batch, two phases, average, write down, and stop at the last step.
+
+A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and `model/`,
+which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a CPU it
+ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from gansound import __version__, audio
+from gansound.data.corpus import by_split
+from gansound.data.manifest import Record
+from gansound.data.segments import PositionSampler, SegmentDataset, collate
+from gansound.data.source import open_corpus
+from gansound.engine.checkpoint import RunState, checkpoints, prune
+from gansound.engine.guards import DiscriminatorGuard, NonFiniteLoss, TrainingError
+from gansound.engine.log import RunLog
+from gansound.engine.phases import Phases
+from gansound.engine.plan import Plan
+from gansound.engine.schedule import factor, set_learning_rate
+from gansound.model_folder import save_model_folder
+from gansound.recipe import RecipeError, parse_yaml, to_yaml
+
+log = logging.getLogger(__name__)
+
+# What may differ between a run and its resumption without making it another run.
+_MAY_CHANGE = frozenset(
+    {"steps", "log_every", "validate_every", "validate_utterances", "checkpoint_every", "keep_checkpoints", "threads"}
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever shows it."""
+
+    step: int
+    steps: int
+    figures: Mapping[str, float]
+    audio_seconds_per_second: float
+    seconds_left: float
+
+
+Observer = Callable[[Progress], None]
+
+
+class Run:
+    """A plan carried out in a folder.
+
+    Args:
+        plan: the recipe as objects.
+        folder: of the run; one that holds a run is resumed.
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe.
+        ValueError: the corpus can't be opened or holds nothing to train on.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.settings = plan.settings
+        self.task = plan.task
+        check_same_recipe(folder / "recipe.yaml", plan.recipe)
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
+        if self.settings.data.path is None:
+            raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.train_records, self.valid_records = self._open_corpus()
+        self.dataset = self._dataset()
+        self.task.to(self.accelerator.device)
+        clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
+        if self.settings.discriminator_optimization is not None:
+            clip_norm["discriminator"] = self.settings.discriminator_optimization.clip_norm
+        self.phases = Phases(self.task, self.accelerator, plan.optimizers, self.settings.precision, clip_norm)
+        self.guard = DiscriminatorGuard()
+        self.average = self._average()
+        self.state = self._register()
+
+    @property
+    def generator(self) -> nn.Module:
+        """The one that is validated and shipped: the average, where the recipe has one."""
+        return self.task.generator if self.average is None else self.average.module
+
+    def fit(self, observe: Observer | None = None) -> None:
+        """Train to the last step.
+
+        Raises:
+            TrainingError: a loss is not finite; the message says what to do.
+            OSError: a full disk; checkpoints already written stay good.
+        """
+        start = self._resume()
+        steps = self.settings.steps
+        if start >= steps:
+            log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
+            return
+        run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
+        try:
+            if start == 0:
+                self._validate(0, run_log)
+            self._loop(start, run_log, observe)
+        finally:
+            if run_log is not None:
+                run_log.close()
+
+    def _loop(self, start: int, run_log: RunLog | None, observe: Observer | None) -> None:
+        settings = self.settings
+        batches = self._batches(start)
+        begun = last = time.perf_counter()
+        waited = 0.0
+        segment_seconds = settings.data.segment_samples / self.task.sample_rate
+        for step in range(start, settings.steps):
+            before = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - before
+            figures = self._step(step, batch)
+            done = step + 1
+            if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
+                now = time.perf_counter()
+                count = done % settings.log_every or settings.log_every
+                seconds = (now - last) / min(count, done - start)
+                timing = {"step_seconds": seconds, "data_share": waited / (now - last)}
+                run_log.scalars(done, figures | timing)
+                last, waited = now, 0.0
+            if observe is not None:
+                pace = (time.perf_counter() - begun) / (done - start)
+                rate = settings.batch_size * segment_seconds / pace
+                observe(Progress(done, settings.steps, figures, rate, pace * (settings.steps - done)))
+            self.guard.watch(done, figures)
+            if settings.validate_every is not None and (done % settings.validate_every == 0 or done == settings.steps):
+                self._validate(done, run_log)
+            if done % settings.checkpoint_every == 0 or done == settings.steps:
+                self._save(done)
+
+    def _step(self, step: int, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        for side, how in (
+            ("generator", self.settings.generator_optimization),
+            ("discriminator", self.settings.discriminator_optimization),
+        ):
+            if side in self.plan.optimizers and how is not None:
+                by = factor(how.schedule, step, self.settings.steps)
+                set_learning_rate(self.plan.optimizers[side], by)
+        adversarial = "discriminator" in self.plan.optimizers and step >= self.settings.adversarial_from
+        placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        parts = self.settings.micro_batches
+        size = len(placed["audio"]) // parts
+        micro = [{name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)]
+        try:
+            figures = self.phases.step(micro, adversarial=adversarial)
+        except NonFiniteLoss as error:
+            names = sorted({str(self.train_records[i].path) for i in batch["record"].tolist()})
+            raise TrainingError(
+                f"step {step + 1}: {error}. Its batch came from {', '.join(names)}. Nothing was written; start the "
+                "command again to go on from the last checkpoint, with a lower learning rate or a clip_norm if it "
+                "happens again, with precision fp32 if it is bf16, and without those files if it is always they"
+            ) from error
+        if self.average is not None:
+            self.average.update_parameters(self.task.generator)
+        figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
+        return figures
+
+    def _validate(self, step: int, run_log: RunLog | None) -> None:
+        if run_log is None or not self.valid_records or self.settings.validate_every is None:
+            return
+        utterances = []
+        for record in spread(self.valid_records, self.settings.validate_utterances):
+            samples, rate = audio.read(record.path)
+            utterances.append((Path(record.path).stem, audio.resample(samples, rate, self.task.sample_rate)))
+        generator = self.generator.eval()
+        figures, examples = self.task.validate(generator, utterances, self.accelerator.device)
+        generator.train()
+        run_log.scalars(step, {f"valid/{name}": value for name, value in figures.items()})
+        run_log.examples(step, examples[:4])
+        log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+    def _save(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        folder = self.folder / "checkpoints"
+        self.state.save(folder, step)
+        prune(folder, self.settings.keep_checkpoints)
+        save_model_folder(
+            self.folder / "model",
+            self.generator,
+            self.task.mel,
+            config=self.plan.recipe["generator"],
+            info={"gansound": __version__, "steps": step, "seed": self.settings.seed},
+        )
+
+    def _resume(self) -> int:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoints(self.folder / "checkpoints")
+        if self.accelerator.is_main_process:
+            write_beside(self.folder / "recipe.yaml", to_yaml(self.plan.recipe))
+        if not found:
+            return 0
+        step = self.state.load(found[-1])
+        log.info("resuming %s from step %d", self.folder, step)
+        return step
+
+    def _register(self) -> RunState:
+        state = RunState()
+        state.register("generator", self.task.generator)
+        state.register("generator_optimizer", self.plan.optimizers["generator"])
+        if self.average is not None:
+            state.register("generator_average", self.average)
+        if "discriminator" in self.plan.optimizers:
+            state.register("discriminator", self.task.discriminator)
+            state.register("discriminator_optimizer", self.plan.optimizers["discriminator"])
+            state.register("discriminator_guard", self.guard)
+        return state
+
+    def _average(self) -> AveragedModel | None:
+        decay = self.settings.ema_decay
+        if decay is None:
+            return None
+        return AveragedModel(self.task.generator, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def _open_corpus(self) -> tuple[list[Record], list[Record]]:
+        data = self.settings.data
+        assert data.path is not None
+        splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
+        train = splits.get("train", [])
+        if not train:
+            raise ValueError(f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}")
+        return train, splits.get("valid", [])
+
+    def _dataset(self) -> SegmentDataset:
+        data = self.settings.data
+        return SegmentDataset(
+            self.train_records,
+            sample_rate=self.task.sample_rate,
+            segment_samples=data.segment_samples,
+            seed=self.settings.seed,
+            gain_db=data.gain_db,
+            silence_db=data.silence_db,
+            crop=data.crop,
+            pad=data.pad,
+            cache_bytes=int(data.cache_gb * 2**30),
+        )
+
+    def _batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
+        whole = self.settings.batch_size
+        ranks = self.accelerator.num_processes
+        if whole % ranks:
+            raise ValueError(f"batch_size {whole} must be a multiple of the {ranks} processes")
+        sampler = PositionSampler(
+            start * whole,
+            self.settings.steps * whole,
+            rank=self.accelerator.process_index,
+            ranks=ranks,
+            batch_size=whole // ranks,
+        )
+        loader: DataLoader[dict[str, torch.Tensor]] = DataLoader(
+            self.dataset,
+            batch_size=whole // ranks,
+            sampler=sampler,
+            num_workers=self.settings.data.workers,
+            collate_fn=collate,
+            pin_memory=self.accelerator.device.type == "cuda",
+            persistent_workers=False,
+        )
+        return iter(loader)
+
+
+def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
+    """Raises RecipeError when a run's folder holds another recipe than the one it is resumed with."""
+    if not path.exists():
+        return
+    before = parse_yaml(path.read_text(), str(path))
+    changed = [
+        key
+        for key in sorted(before.keys() | recipe.keys())
+        if key not in _MAY_CHANGE and to_yaml({"": before.get(key)}) != to_yaml({"": recipe.get(key)})
+    ]
+    if changed:
+        raise RecipeError(
+            f"{path.parent} holds a run of another recipe: {', '.join(changed)} differ. Give another --run, or the "
+            f"recipe it was started with (gansound train {path})"
+        )
+
+
+def spread(records: list[Record], count: int) -> list[Record]:
+    """`count` of them at equal distances, so that they don't all come from the first speaker."""
+    if len(records) <= count:
+        return records
+    return [records[i * len(records) // count] for i in range(count)]
+
+
+def write_beside(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.writing")
+    try:
+        beside.write_text(text)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""The part of a recipe that is the engine's: everything but the task."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch.optim import Optimizer
+
+from gansound.data.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning-rate factor as a pure function of the step.
+
+    Args:
+        warmup_steps: rises linearly from 0 over so many steps.
+        decay: after that, `constant`, `cosine` (to `final` at the last step) or `exponential` (by `gamma` every
+            `gamma_steps` steps, as HiFi-GAN decays by 0.999 every epoch).
+        final: the factor that a cosine ends at.
+        gamma: factor of one exponential decay.
+        gamma_steps: steps between two exponential decays.
+    """
+
+    warmup_steps: int = 0
+    decay: Literal["constant", "cosine", "exponential"] = "constant"
+    final: float = 0.0
+    gamma: float = 0.999
+    gamma_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0 or self.gamma_steps < 1:
+            raise ValueError(
+                f"expected warmup_steps >= 0 and gamma_steps >= 1, got {self.warmup_steps} and {self.gamma_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How one of the two sides learns.
+
+    Args:
+        optimizer: `class_path` and `init_args` of a torch optimizer, without its parameters.
+        schedule: of its learning rate.
+        clip_norm: largest norm of its gradient; null doesn't clip.
+    """
+
+    optimizer: Callable[..., Optimizer]
+    schedule: Schedule = field(default_factory=Schedule)
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How long, how fast, on what, and what is written down.
+
+    Args:
+        data: the corpus and the segments drawn from it.
+        steps: updates of the generator in all.
+        batch_size: segments a step, over all processes.
+        generator_optimization: how the generator learns.
+        discriminator_optimization: how the discriminators learn.
+        seed: of the weights and of every draw.
+        adversarial_from: the step at which the discriminators join; before it only the spectral losses teach.
+        micro_batches: parts a batch is worked through in, to fit in memory.
+        precision: `bf16` runs networks under autocast; losses stay in fp32 either way.
+        ema_decay: of the averaged generator that is validated and shipped; null ships the generator itself.
+        log_every: steps between two lines of metrics.jsonl.
+        validate_every: steps between two validations; null never validates.
+        validate_utterances: how many held-out utterances are vocoded for it.
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: how many of the latest are kept.
+        threads: CPU threads; null leaves torch's choice.
+    """
+
+    data: DataSettings
+    steps: int
+    batch_size: int
+    generator_optimization: Optimization
+    discriminator_optimization: Optimization | None = None
+    seed: int = 0
+    adversarial_from: int = 0
+    micro_batches: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    ema_decay: float | None = None
+    log_every: int = 50
+    validate_every: int | None = 5000
+    validate_utterances: int = 8
+    checkpoint_every: int = 5000
+    keep_checkpoints: int = 2
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps", "batch_size", "micro_batches", "log_every", "validate_utterances", "checkpoint_every",
+            "keep_checkpoints",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")

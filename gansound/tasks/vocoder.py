@@ -1,0 +1,185 @@
+"""What a batch means to a vocoder: the mel of a real waveform, and the waveform made from it.
+
+The generator's loss is that of MelGAN (arXiv 1910.06711) with whatever spectral terms the recipe adds; the
+discriminators are any number of networks, each with its weight.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gansound.losses.adversarial import AdversarialLoss, Hinge
+from gansound.losses.feature_matching import FeatureMatching
+from gansound.mel import MelFrontEnd, MelSpec
+from gansound.metrics.pair import UndefinedMeasure
+from gansound.metrics.pesq import pesq_wb
+
+Features = list[list[Tensor]]
+
+
+@dataclass
+class Adversary:
+    """A discriminator and its share in the generator's loss.
+
+    Args:
+        network: maps `(B, T)` to a list over sub-discriminators of feature maps, the logits last.
+        weight: of its adversarial and feature-matching losses for the generator.
+    """
+
+    network: nn.Module
+    weight: float = 1.0
+
+
+@dataclass
+class WeightedLoss:
+    """A term of the generator's loss that compares two waveforms.
+
+    Args:
+        loss: maps fake `(B, T)` and real `(B, T)` to a scalar.
+        weight: its coefficient, applied nowhere else.
+    """
+
+    loss: nn.Module
+    weight: float
+
+
+@dataclass
+class WeightedFeatureMatching:
+    """Feature matching and its share in the generator's loss.
+
+    Args:
+        loss: which convention.
+        weight: its coefficient, times the weight of each discriminator.
+    """
+
+    loss: FeatureMatching = field(default_factory=FeatureMatching)
+    weight: float = 10.0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance of a validation, to be looked at and heard; waveforms are `(T,)` float32."""
+
+    name: str
+    sample_rate: int
+    real: np.ndarray
+    fake: np.ndarray
+
+
+class VocoderTask:
+    """Mel spectrogram to waveform.
+
+    Args:
+        mel: the convention of the mels; also fixes the sample rate of the audio.
+        generator: maps `(B, n_mels, F)` to `(B, F * hop_length)`.
+        discriminators: by name; empty trains on the spectral losses alone.
+        adversarial: the adversarial loss, MelGAN's hinge by default.
+        feature_matching: and its weight (MelGAN: 10).
+        losses: further terms by name, each with its weight.
+
+    Raises:
+        ValueError: hop length or number of bands differ between the mel and the generator, or nothing is to be learned.
+    """
+
+    def __init__(
+        self,
+        mel: MelSpec,
+        generator: nn.Module,
+        discriminators: dict[str, Adversary] | None = None,
+        adversarial: AdversarialLoss | None = None,
+        feature_matching: WeightedFeatureMatching | None = None,
+        losses: dict[str, WeightedLoss] | None = None,
+    ) -> None:
+        for name in ("hop_length", "n_mels"):
+            if getattr(generator, name) != getattr(mel, name):
+                raise ValueError(
+                    f"mel.{name} is {getattr(mel, name)} but the generator's {name} is {getattr(generator, name)}"
+                    + (" (the product of its upsample_rates)" if name == "hop_length" else "")
+                    + "; they must be equal"
+                )
+        self.discriminators = discriminators or {}
+        self.losses = losses or {}
+        if not self.discriminators and not self.losses:
+            raise ValueError("give at least one of discriminators and losses: there is nothing to learn from")
+        self.mel = mel
+        self.sample_rate = mel.sample_rate
+        self.generator = generator
+        self.discriminator = nn.ModuleDict({name: a.network for name, a in self.discriminators.items()})
+        self.adversarial = adversarial or Hinge()
+        matching = feature_matching or WeightedFeatureMatching()
+        self.feature_matching = matching.loss
+        self.criteria = nn.ModuleDict({name: term.loss for name, term in self.losses.items()})
+        self.front_end = MelFrontEnd(mel)
+        self.weights = {name: term.weight for name, term in self.losses.items()}
+        for name, adversary in self.discriminators.items():
+            self.weights[f"adversarial/{name}"] = adversary.weight
+            self.weights[f"feature_matching/{name}"] = adversary.weight * matching.weight
+            self.weights[f"discriminator/{name}"] = 1.0
+
+    def to(self, device: torch.device) -> None:
+        """Move what is neither generator nor discriminator: the engine places those two."""
+        self.front_end.to(device)
+        self.criteria.to(device)
+
+    def check_segment(self, segment_samples: int) -> None:
+        if segment_samples % self.mel.hop_length:
+            raise ValueError(
+                f"data.segment_samples must be a multiple of mel.hop_length {self.mel.hop_length}, got "
+                f"{segment_samples}; take {max(1, round(segment_samples / self.mel.hop_length)) * self.mel.hop_length}"
+            )
+
+    def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the generator is given: the mel `(B, n_mels, F)` of the real audio, F = T / hop_length."""
+        with torch.no_grad():
+            frames = batch["audio"].shape[-1] // self.mel.hop_length
+            return self.front_end(batch["audio"])[..., :frames]
+
+    def real(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return batch["audio"]
+
+    def discriminator_losses(self, real: dict[str, Features], fake: dict[str, Features]) -> dict[str, Tensor]:
+        return {
+            f"discriminator/{name}": self.adversarial.discriminator(logits(real[name]), logits(fake[name]))
+            for name in real
+        }
+
+    def generator_losses(
+        self, fake_audio: Tensor, real_audio: Tensor, fake: dict[str, Features], real: dict[str, Features]
+    ) -> dict[str, Tensor]:
+        terms = {name: term(fake_audio, real_audio) for name, term in self.criteria.items()}
+        for name in fake:
+            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(fake[name]))
+            terms[f"feature_matching/{name}"] = self.feature_matching(real[name], fake[name])
+        return terms
+
+    @torch.no_grad()
+    def validate(
+        self, generator: nn.Module, utterances: Sequence[tuple[str, np.ndarray]], device: torch.device
+    ) -> tuple[dict[str, float], list[Example]]:
+        """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1 and wide-band PESQ, and the sounds."""
+        distances: list[float] = []
+        scores: list[float] = []
+        examples: list[Example] = []
+        for name, audio in utterances:
+            usable = len(audio) // self.mel.hop_length * self.mel.hop_length
+            real = torch.from_numpy(audio[:usable]).to(device)[None]
+            mel = self.condition({"audio": real})
+            fake = generator(mel).float()
+            distances.append((self.front_end(fake)[..., : mel.shape[-1]] - mel).abs().mean().item())
+            example = Example(name, self.sample_rate, real[0].cpu().numpy(), fake[0].cpu().numpy())
+            examples.append(example)
+            # An early generator may be silent, and a clip may hold no speech: PESQ has no figure for them.
+            with contextlib.suppress(UndefinedMeasure):
+                scores.append(pesq_wb(example.real, example.fake, self.sample_rate))
+        figures = {"mel_distance": float(np.mean(distances))}
+        if scores:
+            figures["pesq_wb"] = float(np.mean(scores))
+        return figures, examples
+
+
+def logits(features: Features) -> list[Tensor]:
+    return [maps[-1] for maps in features]
