@@ -1,0 +1,241 @@
+"""`gansound evaluate`: copy synthesis of recordings, measured against them."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansound.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gansound.data.manifest import Record
+    from gansound.metrics.evaluation import Evaluation, Item
+
+HELP = """Measure a vocoder against recordings: each recording's mel is turned back into sound and compared with it.
+
+PESQ wide band, STOI, mel and multi-resolution STFT distance, F0 and voicing error, and with the extra
+'gansound[eval]' DNSMOS and the word error rate of an offline recogniser; for each utterance and in all."""
+EXAMPLES = """examples:
+  gansound evaluate --model default --data recordings/ --split all --html page/
+  gansound evaluate --model runs/first/model --data corpus/ --baseline griffin-lim --json figures.json"""
+_SPLITS = ("train", "valid", "test", "all")
+_MODEL = "model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, help="name, model folder or Hugging Face id; 'default' is shipped"
+    )
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", type=Path, help="folder of audio, or a manifest"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=_SPLITS, help="which part of the data (default: test)"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="N utterances, evenly spread over the sorted list"
+    )
+    parser.add_argument("--measures", help="comma-separated: pesq,stoi,mel,stft,pitch,dnsmos,words (default: "
+                        "all that what is installed allows)")  # fmt: skip
+    parser.add_argument("--baseline", action="append", default=[], choices=["griffin-lim"],
+                        help="measure this as well, on the same mels")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures as one JSON object")
+    parser.add_argument("--html", metavar="DIR", type=Path, help="write a page with players and spectrograms")
+    parser.add_argument(
+        "--html-clips", type=int, default=30, metavar="N", help="utterances with players (30)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the split, as in training, and of the intervals"
+    )
+    parser.add_argument("--device", help="cpu (one thread, the default), cuda, cuda:1 ...")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that measure (default: 1)"
+    )
+    parser.add_argument(
+        "--utterances", action="store_true", help="a line for each utterance in the terminal too"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    from gansound.data.source import open_corpus
+    from gansound.metrics.judge import available_measures, check_measures
+
+    asked = available_measures() if args.measures is None else args.measures.split(",")
+    try:
+        measures = check_measures([name.strip() for name in asked])
+    except ValueError as error:
+        raise UsageError(f"--measures: {error}") from None
+    records = choose(open_corpus(args.data, seed=args.seed), args.split, args.limit, args.data)
+    evaluation = _evaluate(args, items_of(records, args.data), measures)
+    _show(args, evaluation, measures)
+    return 1 if evaluation.failures else 0
+
+
+def choose(records: "Sequence[Record]", split: str, limit: int | None, source: Path) -> "list[Record]":
+    """The records of a split, `limit` of them evenly spread; ValueError when there are none."""
+    chosen = [record for record in records if split == "all" or (record.split or "train") == split]
+    if not chosen:
+        raise ValueError(
+            f"{source}: none of {len(records)} files is in the split {split!r}. Use --split all, or prepare the data "
+            "with a larger share for it"
+        )
+    chosen.sort(key=lambda record: record.path.as_posix())
+    count = len(chosen) if limit is None else min(limit, len(chosen))
+    return [chosen[index * len(chosen) // count] for index in range(count)]
+
+
+def items_of(records: "Sequence[Record]", source: Path) -> "list[Item]":
+    """Items named by their path below the data's folder."""
+    from gansound.metrics.evaluation import Item
+
+    folder = source if source.is_dir() else source.parent
+    items = []
+    for record in records:
+        inside = record.path.is_relative_to(folder)
+        name = record.path.relative_to(folder).as_posix() if inside else record.path.as_posix()
+        items.append(Item.from_file(record.path, id=name, text=record.text))
+    return items
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("limit", "jobs", "html_clips"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')}: got {value}, expected at least 1")
+    if args.seed < 0:
+        raise UsageError(f"--seed: got {args.seed}, expected 0 or more")
+    if not args.data.exists():
+        raise UsageError(f"--data {args.data}: no such folder or manifest")
+    if args.json is not None and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
+        raise UsageError(f"--json {args.json}: expected a file in a folder that exists")
+    if args.html is not None and args.html.exists() and not args.html.is_dir():
+        raise UsageError(f"--html {args.html}: is a file, expected a folder")
+
+
+def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str, ...]) -> "Evaluation":
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from gansound.inference.vocoder import Vocoder
+    from gansound.metrics.evaluation import Vocode, evaluate
+    from gansound.metrics.griffin_lim import GriffinLim
+    from gansound.report.page import EvaluationPage
+
+    vocoder = Vocoder.from_pretrained(args.model, device=args.device or "cpu")
+    spec = vocoder.mel_spec
+    systems: dict[str, Vocode] = {_MODEL: vocoder.vocode_audio}
+    if "griffin-lim" in args.baseline:
+        systems["Griffin-Lim"] = GriffinLim(spec, seed=args.seed)
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        page = None
+        if args.html is not None:
+            about = {
+                "model": args.model,
+                "data": f"{args.data}, split {args.split}",
+                "real-time factor": "on one thread of the CPU"
+                if args.device in (None, "cpu")
+                else args.device,
+            }
+            title = f"{args.model}: copy synthesis"
+            page = stack.enter_context(
+                EvaluationPage(args.html, spec.sample_rate, title=title, about=about, limit=args.html_clips)
+            )
+        # One thread, NumPy's too, so that real-time factors of different systems can be compared.
+        stack.enter_context(threadpool_limits(1))
+        torch.set_num_threads(1)
+        stack.callback(torch.set_num_threads, threads)
+        advance = stack.enter_context(_progress(len(items), quiet=getattr(args, "quiet", False)))
+        evaluation = evaluate(
+            items,
+            systems,
+            spec.sample_rate,
+            hop_length=spec.hop_length,
+            measures=measures,
+            jobs=args.jobs,
+            seed=args.seed,
+            extra={"mel_distance_model": partial(_own_mel_distance, spec)},
+            on_progress=advance,
+            on_audio=None if page is None else page.add,
+        )
+        if page is not None:
+            page.write(evaluation)
+    return evaluation
+
+
+def _own_mel_distance(spec: Any, reference: "np.ndarray", estimate: "np.ndarray", sample_rate: int) -> float:
+    """Mean absolute difference of natural-log mels in the model's own convention, floor and all."""
+    import torch
+
+    with torch.inference_mode():
+        pair = torch.stack([torch.from_numpy(reference), torch.from_numpy(estimate)])
+        real, fake = spec.to_magnitude(spec.mel(pair)).clamp(min=1e-12).log()
+        return float((real - fake).abs().mean())
+
+
+def _progress(total: int, *, quiet: bool) -> Any:
+    """A context that gives a callable for each item done."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    @contextmanager
+    def showing() -> Any:
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+            task = progress.add_task("measuring", total=total)
+            yield lambda name: progress.update(task, advance=1, description=escape(Path(name).name))
+
+    return showing()
+
+
+def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from gansound.metrics.judge import MEASURES
+    from gansound.report.pictures import write_bytes
+    from gansound.report.record import evaluation_record
+    from gansound.report.tables import difference_table, summary_table, utterance_table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a file or a pipe has no width: don't fold the table to 80 columns
+    if evaluation.utterances:
+        console.print(summary_table(evaluation, title=f"{len(evaluation.utterances)} utterances"))
+        for other in evaluation.systems[2:]:
+            console.print(difference_table(evaluation, _MODEL, other))
+        if args.utterances:
+            for system in evaluation.systems[1:]:
+                console.print(utterance_table(evaluation, system))
+    if args.measures is None and (left := [name for name in MEASURES if name not in measures]):
+        console.print(
+            Text(f"not measured: {', '.join(left)}. Install them: pip install 'gansound[eval]'", "yellow")
+        )
+    if evaluation.failures:
+        console.print(Text(f"{len(evaluation.failures)} failed:", "bold red"))
+        for failure in evaluation.failures:
+            reason = failure.reason if failure.id in failure.reason else f"{failure.id}: {failure.reason}"
+            console.print(Text(f"  {reason}"), soft_wrap=True)
+    if args.json is not None:
+        about = {
+            "model": args.model,
+            "data": str(args.data),
+            "split": args.split,
+            "device": args.device or "cpu",
+        }
+        record = evaluation_record(evaluation, **about)
+        write_bytes(
+            args.json, (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        )
+        console.print(Text(f"figures: {args.json}"))
+    if args.html is not None:
+        console.print(Text(f"page: {args.html / 'index.html'}"))

@@ -1,0 +1,64 @@
+"""An evaluation as tables for the terminal, by rich."""
+
+from rich.table import Table
+from rich.text import Text
+
+from gansound.metrics.evaluation import Evaluation
+from gansound.report.figures import style
+
+_COLOURS = {"better": "green", "worse": "red", "open": ""}
+
+
+def summary_table(evaluation: Evaluation, *, title: str = "") -> Table:
+    """One row a figure, one column a system: mean and 95 % interval. An arrow points to better."""
+    table = Table(title=title or None, title_style="bold", caption="mean and 95 % bootstrap interval")
+    table.add_column("", no_wrap=True)
+    summaries = {system: evaluation.summary(system) for system in evaluation.systems}
+    shown = [system for system in evaluation.systems if summaries[system]]
+    for system in shown:
+        table.add_column(Text(system), justify="right")
+    for figure in figure_names(evaluation):
+        cells = []
+        for system in shown:
+            mean, interval = style(figure).interval(summaries[system].get(figure))
+            cells.append(Text(mean, "bold") + Text(f"  {interval}" if interval else "", "dim"))
+        table.add_row(Text(style(figure).heading), *cells)
+    return table
+
+
+def difference_table(evaluation: Evaluation, first: str, second: str) -> Table:
+    """Paired differences of two systems, green where `first` is better beyond doubt, red where worse."""
+    table = Table(title=Text(f"{first} − {second}, paired"), title_style="bold")
+    table.add_column("", no_wrap=True)
+    table.add_column("difference", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("utterances", justify="right")
+    for figure, difference in evaluation.difference(first, second).items():
+        mean, interval = style(figure).interval(difference, signed=True)
+        colour = _COLOURS[style(figure).verdict(difference)]
+        table.add_row(
+            Text(style(figure).heading), Text(mean, colour), Text(interval, colour), str(difference.count)
+        )
+    return table
+
+
+def utterance_table(evaluation: Evaluation, system: str) -> Table:
+    """One row an utterance, one column a figure."""
+    table = Table(title=Text(system), title_style="bold")
+    table.add_column("utterance", overflow="fold")
+    table.add_column("seconds", justify="right")
+    figures = evaluation.figures(system)
+    for figure in figures:
+        table.add_column(Text(style(figure).heading), justify="right")
+    for utterance in evaluation.utterances:
+        values = [style(figure).text(utterance.systems[system].get(figure)) for figure in figures]
+        table.add_row(Text(utterance.id), f"{utterance.seconds:.2f}", *values)
+    return table
+
+
+def figure_names(evaluation: Evaluation) -> list[str]:
+    """Every figure that some system has, in the order of the last system that has most of them."""
+    names: dict[str, None] = {}
+    for system in sorted(evaluation.systems, key=lambda s: -len(evaluation.figures(s))):
+        names |= dict.fromkeys(evaluation.figures(system))
+    return list(names)
