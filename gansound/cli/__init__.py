@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gansound.cli.errors import explain
 from gansound.cli.log import logging_to_stderr
@@ -43,6 +43,10 @@ class _Parser(argparse.ArgumentParser):
         # An abbreviation breaks with each new option, and would swallow settings of a recipe.
         kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:  # argparse's own hides that the disk is full
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}. See `{self.prog} --help`\n")
