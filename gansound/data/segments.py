@@ -33,6 +33,8 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
     (sample of the file where it begins, at the model's rate; negative: zeros before), ``gain_db``.
 
     records: usually one split. Their rate and length must be true of the files: otherwise AudioError.
+    speed: largest change of speed and pitch, in octaves either way: half of the segments, drawn, are resampled by
+        a factor uniform on a logarithmic scale, so that one speaker sounds like several. None changes none.
     gain_db: range of a uniform gain, lowered where a peak would pass 0.99; None leaves levels as they are.
     silence_db: a crop this far under its file's level is drawn anew, up to three times, so silence is still
         seen, but rarely; None keeps the first draw.
@@ -49,6 +51,7 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         sample_rate: int,
         segment_samples: int,
         seed: int,
+        speed: float | None = None,
         gain_db: tuple[float, float] | None = None,
         silence_db: float | None = 30.0,
         crop: Literal["random", "start"] = "random",
@@ -70,7 +73,10 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         self.records = list(records)
         self.sample_rate = sample_rate
         self.segment_samples = segment_samples
+        if speed is not None and not 0 < speed <= 1:
+            raise ValueError(f"speed must be above 0 and at most 1 octave, got {speed}")
         self.seed = seed
+        self.speed = speed
         self.gain_db = gain_db
         self.silence_db = silence_db
         self.crop = crop
@@ -90,7 +96,12 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         position = int(position)
         rng = draw(self.seed, position, "segment")
         index = int(np.searchsorted(self._cumulative, rng.integers(self._cumulative[-1]), side="right"))
-        start, samples = self._crop(index, rng)
+        rate = self._rate(position)
+        # Rounded up, so that what is left after resampling still fills the segment.
+        length = -(-self.segment_samples * rate // self.sample_rate)
+        start, samples = self._crop(index, length, rng)
+        if rate != self.sample_rate:
+            samples = np.ascontiguousarray(audio.resample(samples, rate, self.sample_rate)[: self.segment_samples])
         gain = self._gain(position, samples)
         if gain:
             samples = samples * np.float32(10 ** (gain / 20))
@@ -106,19 +117,19 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         """Items of a batch; what DataLoader calls."""
         return [self[position] for position in positions]
 
-    def _crop(self, index: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        spare = int(self.source.frames[index]) - self.segment_samples
+    def _crop(self, index: int, length: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        spare = int(self.source.frames[index]) - length
         if spare <= 0:
             offset = int(rng.integers(1 - spare)) if self.pad == "random" else 0
-            samples = np.zeros(self.segment_samples, dtype=np.float32)
-            file = self.source.read(index, 0, self.segment_samples + spare)
+            samples = np.zeros(length, dtype=np.float32)
+            file = self.source.read(index, 0, length + spare)
             samples[offset : offset + len(file)] = file
             return -offset, samples
         if self.crop == "start":
-            return 0, self.source.read(index, 0, self.segment_samples)
+            return 0, self.source.read(index, 0, length)
         for _ in range(1 if self.silence_db is None else _CROP_TRIES):
             start = int(rng.integers(spare + 1))
-            samples = self.source.read(index, start, self.segment_samples)
+            samples = self.source.read(index, start, length)
             if self.silence_db is None or audio.rms_db(samples) >= self._level(index) - self.silence_db:
                 break
         return start, samples
@@ -134,6 +145,15 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
             ]
             self._levels[index] = audio.rms_db(np.sqrt(powers))
         return self._levels[index]
+
+    def _rate(self, position: int) -> int:
+        """The rate this segment is taken to have been recorded at."""
+        if self.speed is None:
+            return self.sample_rate
+        rng = draw(self.seed, position, "speed")
+        if rng.random() < 0.5:
+            return self.sample_rate
+        return round(self.sample_rate * 2 ** rng.uniform(-self.speed, self.speed))
 
     def _gain(self, position: int, samples: np.ndarray) -> float:
         """In dB; a peak already over the limit is brought down to it."""

@@ -11,6 +11,7 @@ class DataSettings:
     Args:
         path: a manifest, a folder holding one, an LJSpeech layout, or any folder of audio.
         segment_samples: length of a training segment at the model's sample rate.
+        speed: largest change of speed and pitch in octaves, for half of the segments; null changes none.
         gain_db: lowest and highest gain, drawn uniformly for each segment and limited so that nothing clips.
         silence_db: a crop this far below its file's level is drawn again a few times; null keeps the first.
         crop: `random`, or `start` for one-shots.
@@ -23,6 +24,7 @@ class DataSettings:
 
     segment_samples: int
     path: str | None = None
+    speed: float | None = None
     gain_db: tuple[float, float] | None = None
     silence_db: float | None = 30.0
     crop: Literal["random", "start"] = "random"

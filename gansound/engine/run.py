@@ -244,6 +244,7 @@ class Run:
             sample_rate=self.task.sample_rate,
             segment_samples=data.segment_samples,
             seed=self.settings.seed,
+            speed=data.speed,
             gain_db=data.gain_db,
             silence_db=data.silence_db,
             crop=data.crop,

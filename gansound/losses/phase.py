@@ -1,57 +1,113 @@
-"""Losses that see the phase of a waveform's short-time spectrum.
+"""A loss that sees amplitude and phase of a waveform's short-time spectrum.
 
-The three errors are APNet's (Ai and Ling, "APNet: An All-Frame-Level Neural Vocoder", arXiv 2305.07952): of the
-phase itself (instantaneous phase), of its difference along frequency (group delay) and along time (instantaneous
-angular frequency). There each is anti-wrapped, |x - 2 pi round(x / 2 pi)|. Here the same comparison is made without
-an angle: for two complex numbers of phase error x, |sin(x / 2)| = sqrt((1 - cos x) / 2), which has the period, the
-minimum and near it the slope of the anti-wrapped error, and no branch cut. Errors are weighted by the square root
-of the real amplitude, since the phase of silence is noise.
+The phase terms are APNet's (Ai and Ling, "APNet: An All-Frame-Level Neural Vocoder", arXiv 2305.07952): the error of
+the phase's difference along frequency (group delay) and along time (instantaneous frequency). There each is
+anti-wrapped, |x - 2 pi round(x / 2 pi)|. Here the same comparison is made without an angle: for an error x,
+|sin(x / 2)| = sqrt((1 - cos x) / 2) has the same period, minimum and slope there, and no branch cut. Each is weighted
+by the square root of the real amplitude, since the phase of silence is noise.
+
+APNet's third term, the phase itself, is left out: a mel does not tell where in a period it starts, the term stays at
+chance (2 / pi) and its gradient is noise. Five minutes of training on two cores reached a PESQ of 2.10 with it and
+2.18 without, see the shipped model's card.
 """
 
 import torch
 from torch import Tensor, nn
 
+from gansound.losses.precision import full_precision
 
-def phase_errors(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted mean of |sin(error / 2)| of phase, group delay and instantaneous frequency, each a scalar in [0, 1].
+AMPLITUDE_FLOOR = 1e-5
 
-    Shape: two complex spectra `(B, K, F)`.
+
+class AmplitudeAndPhase(nn.Module):
+    """Weighted sum of log-amplitude L1, group-delay error and instantaneous-frequency error of one short-time spectrum.
+
+    Frames lie as a vocoder's do, one a hop, the waveform mirrored by (n_fft - hop_length) / 2 at both ends.
+
+    Args:
+        n_fft: length of the Hann window, in samples.
+        hop_length: samples between two frames.
+        amplitude: coefficient of the L1 between natural log-amplitudes.
+        group_delay: coefficient of the phase's error along frequency, in [0, 1] by itself.
+        frequency: coefficient of the phase's error along time, in [0, 1] by itself.
+
+    Shape: fake, real `(B, T)` -> scalar.
     """
-    weight = real.abs().sqrt()
+
+    window: Tensor
+
+    def __init__(
+        self,
+        n_fft: int = 1024,
+        hop_length: int = 256,
+        amplitude: float = 0.5,
+        group_delay: float = 1.0,
+        frequency: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < hop_length <= n_fft or (n_fft - hop_length) % 2:
+            raise ValueError(
+                f"expected 0 < hop_length <= n_fft with an even difference, got {hop_length} and {n_fft}"
+            )
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.amplitude = amplitude
+        self.group_delay = group_delay
+        self.frequency = frequency
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Gradient flows into `fake`.
+
+        Raises:
+            ValueError: shapes that differ, or too short to be mirrored.
+        """
+        pad = (self.n_fft - self.hop_length) // 2
+        if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] <= pad:
+            raise ValueError(
+                f"expected two waveforms of one shape (B, T > {pad}), got {tuple(fake.shape)} and {tuple(real.shape)}"
+            )
+        with torch.autocast(fake.device.type, enabled=False):
+            made = self._spectrum(full_precision(fake))
+            with torch.no_grad():
+                true = self._spectrum(full_precision(real))
+            amplitude, group_delay, frequency = amplitude_and_phase_errors(made, true)
+        return self.amplitude * amplitude + self.group_delay * group_delay + self.frequency * frequency
+
+    def _spectrum(self, audio: Tensor) -> Tensor:
+        pad = (self.n_fft - self.hop_length) // 2
+        padded = nn.functional.pad(audio.unsqueeze(1), (pad, pad), mode="reflect").squeeze(1)
+        spectrum = torch.stft(
+            padded, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True
+        )
+        return torch.view_as_real(spectrum)
+
+
+def amplitude_and_phase_errors(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-amplitude L1, and the weighted |sin(error / 2)| of group delay and of instantaneous frequency.
+
+    Shape: two spectra `(B, K, F, 2)`, real and imaginary parts -> three scalars, means over utterances.
+    """
+    fake_power, real_power = fake.square().sum(-1), real.square().sum(-1)
+    floor = AMPLITUDE_FLOOR**2
+    fake_amplitude, real_amplitude = (fake_power + floor).sqrt(), (real_power + floor).sqrt()
+    amplitude = (fake_amplitude.log() - real_amplitude.log()).abs().mean()
+    # The phasor of the error: its modulus is 1, fading to 0 at amplitudes where a phase means nothing.
+    inverse = torch.rsqrt((fake_power + 1e-8) * (real_power + 1e-8))
+    x = (fake[..., 0] * real[..., 0] + fake[..., 1] * real[..., 1]) * inverse
+    y = (fake[..., 1] * real[..., 0] - fake[..., 0] * real[..., 1]) * inverse
+    weight = real_amplitude.sqrt()
     # Per utterance, so that a batch is the mean of its items whatever their levels.
-    weight = weight / weight.mean(dim=(1, 2), keepdim=True).clamp_min(1e-5)
-    fake, real = unit(fake), unit(real)
-    error = fake * real.conj()
-    along_frequency = error[:, 1:] * error[:, :-1].conj()
-    along_time = error[:, :, 1:] * error[:, :, :-1].conj()
+    weight = weight / weight.mean(dim=(1, 2), keepdim=True)
+    along_frequency = x[:, 1:] * x[:, :-1] + y[:, 1:] * y[:, :-1]
+    along_time = x[:, :, 1:] * x[:, :, :-1] + y[:, :, 1:] * y[:, :, :-1]
     return (
-        (weight * half_sine(error)).mean(),
+        amplitude,
         (weight[:, 1:] * half_sine(along_frequency)).mean(),
         (weight[:, :, 1:] * half_sine(along_time)).mean(),
     )
 
 
-def unit(spectrum: Tensor) -> Tensor:
-    """x / |x|, fading to zero for amplitudes below 1e-4 where a phase means nothing and its gradient explodes."""
-    squared = spectrum.real.square() + spectrum.imag.square()
-    return spectrum * torch.rsqrt(squared + 1e-8)
-
-
-def half_sine(error: Tensor) -> Tensor:
-    """|sin(x / 2)| of the angle x of a complex number of modulus 1."""
-    return torch.sqrt(((1 - error.real) / 2).clamp_min(0) + 1e-6)
-
-
-def compressed_complex_l1(fake: Tensor, real: Tensor, power: float) -> Tensor:
-    """L1 between spectra whose amplitudes are raised to `power`, their phases kept, relative to the real one's mean.
-
-    Power-law compression as in Ephrat et al., "Looking to Listen at the Cocktail Party" (arXiv 1804.03619).
-    """
-    fake, real = compress(fake, power), compress(real, power)
-    distance = torch.view_as_real(fake - real).abs().sum(-1).mean(dim=(1, 2))
-    return (distance / real.abs().mean(dim=(1, 2)).clamp_min(1e-4)).mean()
-
-
-def compress(spectrum: Tensor, power: float) -> Tensor:
-    squared = spectrum.real.square() + spectrum.imag.square()
-    return spectrum * (squared + 1e-8).pow((power - 1) / 2)
+def half_sine(cosine: Tensor) -> Tensor:
+    """|sin(x / 2)| from cos(x), its slope kept finite at zero."""
+    return (((1 - cosine) / 2).clamp_min(0) + 1e-6).sqrt()
