@@ -88,7 +88,7 @@ def _hop_energies(channel: np.ndarray, sample_rate: int, hop: int) -> np.ndarray
     return np.concatenate(energies) if energies else np.zeros(0)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _k_weighting(sample_rate: int, length: int) -> np.ndarray:
     """Frequency response of BS.1770's two biquads on an rFFT's bins, at any rate.
 

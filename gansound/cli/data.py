@@ -1,0 +1,240 @@
+"""``gansound data check`` and ``gansound data prepare``: look at a corpus, make it ready to train on."""
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansound.cli import _add_global_options
+from gansound.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gansound.data.check import CorpusReport
+
+HELP = "Look at a corpus, make a manifest of it."
+EXAMPLES = """examples:
+  gansound data check recordings/
+  gansound data check LJSpeech-1.1/ --json report.json
+  gansound data prepare recordings/ -o prepared/ --sample-rate 22050
+  gansound data prepare VCTK/ -o prepared/ --speaker '(p\\d+)_'
+
+A corpus is any folder of WAV, FLAC, Ogg, Opus, MP3, AIFF, AU or CAF, searched through its subfolders, or an
+LJSpeech layout: metadata.csv with lines of id|text|text, and the audio in wavs/."""
+_LISTED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="what to do", dest="action", metavar="check|prepare", required=True)
+    check = actions.add_parser(
+        "check",
+        help="what a corpus holds, and whether it is enough",
+        description="Decode every file, measure it, and say what the corpus is good for.",
+    )
+    prepare = actions.add_parser(
+        "prepare",
+        help="make a manifest, and copies at another sample rate",
+        description="Decode every file once, and write OUT/manifest.jsonl with a train, valid and test split. Files "
+        "that can't be used are named and left out. What belongs together (a speaker, the takes of one prompt) "
+        "stays in one split.",
+    )
+    for action in (check, prepare):
+        action.add_argument("folder", type=Path, metavar="DIR", help="the corpus")
+        action.add_argument(
+            "--speaker",
+            metavar="REGEX",
+            help="pattern whose (group), found in a file's relative path, is its speaker; splits are then by speaker",
+        )
+        _add_global_options(action)
+    check.add_argument("--json", type=Path, metavar="FILE", help="also write every figure of every file here")
+    prepare.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write")
+    prepare.add_argument(
+        "--sample-rate",
+        type=int,
+        metavar="HZ",
+        help="files of another rate get a FLAC copy at this one in OUT/audio",
+    )
+    prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    prepare.add_argument(
+        "--valid", type=float, default=0.05, metavar="SHARE", help="for validation (default 0.05)"
+    )
+    prepare.add_argument(
+        "--test", type=float, default=0.05, metavar="SHARE", help="for testing (default 0.05)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if not args.folder.is_dir():
+        raise UsageError(f"{args.folder}: {'not a folder' if args.folder.exists() else 'no such folder'}")
+    return _check(args) if args.action == "check" else _prepare(args)
+
+
+@contextmanager
+def _progress(title: str, quiet: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, disable=quiet or not console.is_terminal, transient=True
+    ) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from gansound.data.check import check_corpus
+
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        raise UsageError(f"--json {args.json}: there is no folder {args.json.parent}")
+    with _progress("checking", args.quiet) as progress:
+        report = check_corpus(args.folder, speaker_pattern=args.speaker, progress=progress)
+    if args.json is not None:
+        _write_json(args.json, report.to_dict())
+    _show(report)
+    if not report.files:
+        raise ValueError(
+            f"{args.folder}: none of {len(report.unusable)} files can be used, see the reasons above"
+        )
+    return 0
+
+
+def _show(report: "CorpusReport") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    s = report.summary
+    table = Table(title=escape(str(report.root)), title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in _rows(report, s):
+        table.add_row(name, escape(value))
+    console.print(table)
+    _list(console, "can't be used", [f"{path}: {reason}" for path, reason in report.unusable])
+    _list(console, "exact copies", [" = ".join(str(path) for path in paths) for paths in report.duplicates])
+    console.print()
+    for line in report.verdicts:
+        console.print(f"• {escape(line)}", soft_wrap=True, highlight=False)
+
+
+def _list(console: Any, title: str, lines: list[str]) -> None:
+    from rich.markup import escape
+
+    if lines:
+        console.print(f"\n[bold]{title}[/bold]", highlight=False)
+        for line in lines[:_LISTED]:
+            console.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
+        if len(lines) > _LISTED:
+            console.print(f"  and {len(lines) - _LISTED} more; --json FILE lists all", highlight=False)
+
+
+def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield (
+        "files",
+        str(s["files"]) + (f", and {s['unusable_files']} that can't be used" if s["unusable_files"] else ""),
+    )
+    if not s["files"]:
+        return
+    yield "hours", f"{s['hours']:.2f}"
+    yield "sample rate", _counted(s["sample_rates_hz"], "Hz")
+    yield "channels", _counted(s["channels"], "")
+    yield "format", _counted(s["formats"], "")
+    d = s["duration_seconds"]
+    yield "duration", f"{d['min']:.2f} / {d['median']:.2f} / {d['max']:.2f} s (min, median, max)"
+    for key, name, unit in (
+        ("loudness_lufs", "loudness", "LUFS"),
+        ("rms_db", "RMS level", "dB"),
+        ("peak_db", "peak level", "dB"),
+        ("noise_floor_db", "noise floor", "dB"),
+    ):
+        q = s[key]
+        yield name, f"{q['median']:.1f} {unit} (5 % under {q['p5']:.1f}, 5 % over {q['p95']:.1f})"
+    yield "silence", f"{s['silence_share']:.0%}"
+    yield "clipped", f"{s['clipped_files']} files, {s['clipped_samples']} samples"
+    if s["band_limited_files"]:
+        limit = s["band_limit_hz"]["median"]
+        yield (
+            "band limit",
+            f"{s['band_limited_files']} files hold nothing above {limit / 1000:.1f} kHz (median)",
+        )
+    yield "exact copies", str(s["duplicate_files"])
+    if report.speakers:
+        yield "speakers", f"{len(report.speakers)}: {_counted(report.speakers, '', most=5)}"
+    if report.labels:
+        yield "labels", _counted(report.labels, "", most=8)
+    yield (
+        "split by",
+        f"{report.grouping}: {sum(report.takes.values())} groups, up to {max(report.takes)} files in one",
+    )
+
+
+def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
+    named = [f"{name} {unit}".strip() for name in counts]
+    if len(counts) == 1:
+        return named[0]
+    parts = [f"{name} ({count})" for name, count in zip(named, counts.values(), strict=True)]
+    return ", ".join(parts[:most]) + (f" and {len(parts) - most} more" if len(parts) > most else "")
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if path.exists() and not path.is_file():  # a device or a pipe: renaming would replace it
+        path.write_text(text, encoding="utf-8")
+        return
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from gansound.data.corpus import by_split
+    from gansound.data.prepare import prepare
+
+    if args.sample_rate is not None and not 1000 <= args.sample_rate <= 384000:
+        raise UsageError(f"--sample-rate: expected 1,000 to 384,000 Hz, got {args.sample_rate}")
+    if not (0 <= args.valid < 1 and 0 <= args.test < 1 and args.valid + args.test < 1):
+        raise UsageError(f"--valid and --test are shares, together below 1; got {args.valid} and {args.test}")
+    if args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"-o {args.out}: is there already and not a folder")
+    if args.sample_rate is not None and args.out.resolve().is_relative_to(args.folder.resolve()):
+        raise UsageError(f"-o {args.out}: copies inside the corpus {args.folder} would become part of it")
+    with _progress("preparing", args.quiet) as progress:
+        done = prepare(
+            args.folder,
+            args.out,
+            sample_rate=args.sample_rate,
+            seed=args.seed,
+            valid=args.valid,
+            test=args.test,
+            speaker_pattern=args.speaker,
+            progress=progress,
+        )
+    lines = [
+        f"{done.manifest}: {len(done.records)} files, {sum(r.seconds for r in done.records) / 3600:.2f} h"
+    ]
+    for name, part in by_split(done.records).items():
+        lines.append(f"  {name}: {len(part)} files, {sum(r.seconds for r in part) / 60:.1f} min")
+    lines.append(f"split by {done.grouping}, seed {args.seed}")
+    if done.resampled:
+        lines.append(f"{done.resampled} files resampled to {args.sample_rate} Hz in {args.out / 'audio'}")
+    if done.mixed:
+        lines.append(f"{done.mixed} files of several channels are mixed to mono")
+    if done.unusable:
+        lines.append(f"{len(done.unusable)} files can't be used and are left out:")
+        lines += [f"  {path}: {reason}" for path, reason in done.unusable]
+    if not args.quiet:
+        sys.stdout.write("\n".join(lines) + "\n")
+    return 0

@@ -1,0 +1,289 @@
+"""What a corpus holds and whether it is good to train on: measures of each file, a summary, plain words."""
+
+import hashlib
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansound import audio
+from gansound.data.corpus import Entry, entries, groups, in_threads
+from gansound.data.manifest import Record
+from gansound.data.verdict import verdicts
+
+CLIPPED_RUN = 3  # this many full-scale samples in a row don't come from a microphone
+FULL_SCALE = 0.995
+SILENT_UNDER_LOUD_DB = 40.0
+SILENT_DB = -70.0
+_FRAME_SECONDS = 0.02
+_SPECTRUM = 1024
+_BAND_DEPTH_DB = 75.0
+_CLIFF_DB = 15.0
+_LOUDNESS_SECONDS = 600.0  # of a longer file the loudness of its beginning stands for the rest
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """Measures of one file; levels in dB relative to full scale, -inf for digital silence."""
+
+    path: Path
+    sample_rate: int
+    frames: int
+    channels: int
+    format: str
+    subtype: str
+    seconds: float
+    rms_db: float
+    peak_db: float
+    loudness_lufs: float
+    noise_floor_db: float  # 5th percentile of the level of 20 ms frames that aren't digital silence
+    silence_share: float  # frames 40 dB under the file's loud ones (95th percentile), or under -70 dB
+    clipped_samples: int  # in runs of three or more at full scale
+    offset: float  # mean of the samples
+    band_limit_hz: float | None  # above it there is nothing, though the sample rate has room; None: full band
+    content_hash: str  # of the decoded samples, rate and channels
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusReport:
+    """Measures of a corpus: files, what can't be used, exact duplicates, groups, verdicts in plain words."""
+
+    root: Path
+    files: list[FileReport]
+    unusable: list[tuple[Path, str]]
+    duplicates: list[list[Path]]
+    grouping: str
+    takes: dict[int, int]  # files in a group -> groups of that size
+    speakers: dict[str, int]
+    labels: dict[str, int]
+    verdicts: list[str]
+    summary: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: figures with units in their names; what is infinite is null."""
+        files = [asdict(f) | {"path": str(f.path)} for f in self.files]
+        return _finite(
+            {
+                "root": str(self.root),
+                "summary": self.summary,
+                "verdicts": self.verdicts,
+                "unusable": [{"path": str(path), "reason": reason} for path, reason in self.unusable],
+                "duplicates": [[str(path) for path in paths] for paths in self.duplicates],
+                "grouping": self.grouping,
+                "takes": {str(size): count for size, count in sorted(self.takes.items())},
+                "speakers": self.speakers,
+                "labels": self.labels,
+                "files": files,
+            }
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_corpus(
+    root: str | os.PathLike[str],
+    *,
+    speaker_pattern: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CorpusReport:
+    """Decode and measure every file of a corpus, on all cores. Raises ValueError when no file is found."""
+    found, unusable = entries(root, speaker_pattern=speaker_pattern)
+    files: list[FileReport] = []
+    used: list[Entry] = []
+    for entry, outcome in zip(found, in_threads(_attempt, found, progress), strict=True):
+        if isinstance(outcome, str):
+            unusable.append((entry.path, outcome))
+        else:
+            files.append(outcome)
+            used.append(entry)
+    records = [
+        Record(e.path, f.sample_rate, f.frames, e.speaker, e.text, e.label)
+        for e, f in zip(used, files, strict=True)
+    ]
+    names, grouping = groups(records)
+    by_content: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        by_content[file.content_hash].append(file.path)
+    duplicates = [paths for paths in by_content.values() if len(paths) > 1]
+    summary = summarise(files, len(unusable), duplicates)
+    return CorpusReport(
+        Path(root),
+        files,
+        unusable,
+        duplicates,
+        grouping,
+        dict(Counter(Counter(names).values())),
+        dict(Counter(r.speaker for r in records if r.speaker).most_common()),
+        dict(Counter(r.label for r in records if r.label).most_common()),
+        verdicts(summary),
+        summary,
+    )
+
+
+def _attempt(entry: Entry) -> FileReport | str:
+    try:
+        return check_file(entry.path)
+    except audio.AudioError as error:
+        return str(error).removeprefix(f"{entry.path}: ")
+
+
+def check_file(path: str | os.PathLike[str]) -> FileReport:
+    """Decode one file piece by piece and measure it. Raises AudioError when it can't be used."""
+    info = audio.probe(path)
+    rate, frame = info.sample_rate, max(1, round(_FRAME_SECONDS * info.sample_rate))
+    digest = hashlib.blake2b(f"{rate} {info.channels}".encode(), digest_size=16)
+    powers, spectra, weight = [], np.zeros(_SPECTRUM // 2 + 1), 0
+    total = squares = peak = 0.0
+    clipped = 0
+    beginning: list[np.ndarray] = []
+    for block in audio.blocks(path, block_samples=60 * 50 * frame, mono=False):
+        digest.update(np.ascontiguousarray(block.T).tobytes())
+        clipped += sum(_clipped(channel) for channel in block)
+        peak = max(peak, float(np.abs(block).max()))
+        mono = block.mean(axis=0, dtype=np.float64)
+        total += float(mono.sum())
+        squares += float(np.square(mono).sum())
+        powers.append(_frame_powers(mono, frame))
+        spectrum, count = _spectrum(mono)
+        spectra, weight = spectra + spectrum, weight + count
+        if len(beginning) * 60 < _LOUDNESS_SECONDS:
+            beginning.append(mono)
+    power = np.concatenate(powers)
+    sounding = power[power > 0]
+    loud = np.percentile(power, 95)
+    threshold = max(loud * 10 ** (-SILENT_UNDER_LOUD_DB / 10), 10 ** (SILENT_DB / 10))
+    return FileReport(
+        path=info.path,
+        sample_rate=rate,
+        frames=info.frames,
+        channels=info.channels,
+        format=info.format,
+        subtype=info.subtype,
+        seconds=info.seconds,
+        rms_db=_db(squares / info.frames),
+        peak_db=_db(peak**2),
+        loudness_lufs=audio.loudness_lufs(np.concatenate(beginning), rate) if rate >= 100 else -math.inf,
+        noise_floor_db=_db(float(np.percentile(sounding, 5))) if len(sounding) else -math.inf,
+        silence_share=float(np.mean(power < threshold)),
+        clipped_samples=clipped,
+        offset=total / info.frames,
+        band_limit_hz=band_limit(spectra / max(weight, 1), rate),
+        content_hash=digest.hexdigest(),
+    )
+
+
+def _db(power: float) -> float:
+    return 10 * math.log10(power) if power > 0 else -math.inf
+
+
+def _clipped(channel: np.ndarray) -> int:
+    """Samples in runs of CLIPPED_RUN or more at full scale, of one sign."""
+    count = 0
+    for side in (channel >= FULL_SCALE, channel <= -FULL_SCALE):
+        if not side.any():
+            continue
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], side.astype(np.int8), [0]])))
+        runs = edges[1::2] - edges[::2]
+        count += int(runs[runs >= CLIPPED_RUN].sum())
+    return count
+
+
+def _frame_powers(mono: np.ndarray, frame: int) -> np.ndarray:
+    whole = len(mono) // frame * frame
+    if not whole:
+        return np.array([np.mean(np.square(mono))])
+    return np.square(mono[:whole]).reshape(-1, frame).mean(axis=1)
+
+
+def _spectrum(mono: np.ndarray) -> tuple[np.ndarray, int]:
+    """Sum of the power spectra of half-overlapping Hann windows, and how many."""
+    if len(mono) < _SPECTRUM:
+        mono = np.pad(mono, (0, _SPECTRUM - len(mono)))
+    windows = np.lib.stride_tricks.sliding_window_view(mono, _SPECTRUM)[:: _SPECTRUM // 2]
+    hann = np.hanning(_SPECTRUM)
+    total = np.zeros(_SPECTRUM // 2 + 1)
+    for first in range(0, len(windows), 512):
+        spectrum = np.fft.rfft(windows[first : first + 512] * hann)
+        total += np.square(np.abs(spectrum)).sum(axis=0)
+    return total, len(windows)
+
+
+def band_limit(power: np.ndarray, sample_rate: int) -> float | None:
+    """Where the long-term power spectrum ends, if it ends well short of half the sample rate, and at a cliff.
+
+    ``power``: (bins,) from 0 Hz to half the rate. The end is the highest frequency within 75 dB of the strongest
+    (or 6 dB above the floor of 16-bit rounding, if that is higher). It is a limit when it is under 85 % of the
+    half rate and the mean level falls by 15 dB or more across it, which a resampler or a lossy encoder does and
+    a decaying sound doesn't. In Hz, or None.
+    """
+    smooth = np.convolve(power, np.ones(5) / 5, mode="same")
+    hann_gain = _SPECTRUM * 3 / 8
+    rounding = hann_gain / (12 * 32768.0**2) * 10 ** (6 / 10)
+    floor = max(float(smooth.max()) * 10 ** (-_BAND_DEPTH_DB / 10), rounding)
+    above = np.flatnonzero(smooth > floor)
+    if not len(above):
+        return None
+    end = int(above[-1])
+    bins = len(power) - 1
+    if end >= 0.85 * bins or end < 8:
+        return None
+    inside = power[int(0.85 * end) : max(int(0.97 * end), int(0.85 * end) + 1)].mean()
+    outside = power[math.ceil(1.03 * end) + 1 : math.ceil(1.2 * end) + 2].mean()
+    if _db(float(inside)) - _db(float(max(outside, 1e-30))) < _CLIFF_DB:
+        return None
+    return end * sample_rate / 2 / bins
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return dict.fromkeys(("min", "p5", "median", "p95", "max"), -math.inf)
+    low, p5, middle, p95, high = np.percentile(finite, [0, 5, 50, 95, 100])
+    return {
+        "min": float(low),
+        "p5": float(p5),
+        "median": float(middle),
+        "p95": float(p95),
+        "max": float(high),
+    }
+
+
+def summarise(
+    files: Sequence[FileReport], unusable: int, duplicates: Sequence[Sequence[Path]]
+) -> dict[str, Any]:
+    """Figures of the whole corpus, named with their units."""
+    seconds = sum(f.seconds for f in files)
+    limits = [f for f in files if f.band_limit_hz is not None]
+    return {
+        "files": len(files),
+        "unusable_files": unusable,
+        "hours": seconds / 3600,
+        "sample_rates_hz": {str(k): v for k, v in Counter(f.sample_rate for f in files).most_common()},
+        "channels": {str(k): v for k, v in Counter(f.channels for f in files).most_common()},
+        "formats": dict(Counter(f"{f.format} {f.subtype}" for f in files).most_common()),
+        "duration_seconds": _quantiles([f.seconds for f in files]),
+        "rms_db": _quantiles([f.rms_db for f in files]),
+        "peak_db": _quantiles([f.peak_db for f in files]),
+        "loudness_lufs": _quantiles([f.loudness_lufs for f in files]),
+        "noise_floor_db": _quantiles([f.noise_floor_db for f in files]),
+        "silence_share": sum(f.silence_share * f.seconds for f in files) / seconds if seconds else 0.0,
+        "silent_files": sum(not math.isfinite(f.rms_db) for f in files),
+        "clipped_files": sum(f.clipped_samples > 0 for f in files),
+        "clipped_samples": sum(f.clipped_samples for f in files),
+        "over_full_scale_files": sum(f.peak_db > 0 for f in files),
+        "offset_files": sum(abs(f.offset) > 0.01 for f in files),
+        "band_limited_files": len(limits),
+        "band_limit_hz": _quantiles([f.band_limit_hz or 0.0 for f in limits]) if limits else None,
+        "duplicate_files": sum(len(paths) - 1 for paths in duplicates),
+    }

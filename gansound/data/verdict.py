@@ -1,0 +1,111 @@
+"""What the figures of a corpus mean for someone who is about to train on it, in plain words."""
+
+from typing import Any
+
+_ENOUGH_HOURS = 10.0
+_SOME_HOURS = 1.0
+
+
+def verdicts(summary: dict[str, Any]) -> list[str]:
+    """Sentences for the figures of gansound.data.check.summarise; the amount first, then what to look at."""
+    if not summary["files"]:
+        return ["no file can be used: see the reasons above"]
+    return [_amount(summary), *_rates(summary), *_levels(summary), *_defects(summary)]
+
+
+def _amount(s: dict[str, Any]) -> str:
+    median, hours = s["duration_seconds"]["median"], s["hours"]
+    if median < 2.0 and s["duration_seconds"]["p95"] < 5.0:
+        amount = f"{s['files']} short sounds ({_duration(hours)}): "
+        if s["files"] < 200:
+            return (
+                amount
+                + "too few for a clip generator, which would learn them by heart; 200 is little, 1,000 good"
+            )
+        return amount + (
+            "a clip generator can learn from them, better with 1,000 or more"
+            if s["files"] < 1000
+            else "enough for a clip generator"
+        )
+    amount = f"{_duration(hours)}: "
+    if hours >= _ENOUGH_HOURS:
+        return amount + "enough to train a vocoder from scratch"
+    if hours >= _SOME_HOURS:
+        return amount + "enough to fine-tune a vocoder or to train a small one; 10 h and more for a large one"
+    if hours >= 0.15:
+        return (
+            amount + "enough to fine-tune a vocoder on a voice, too little to train one; 1 h for a small one"
+        )
+    return amount + "enough to try things out, too little to train on"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.1f} min"
+
+
+def _rates(s: dict[str, Any]) -> list[str]:
+    said = []
+    if len(s["sample_rates_hz"]) > 1:
+        said.append(
+            f"{len(s['sample_rates_hz'])} sample rates: 'gansound data prepare --sample-rate N' makes them one"
+        )
+    if s["band_limited_files"]:
+        limit, count = s["band_limit_hz"]["median"], s["band_limited_files"]
+        said.append(
+            f"{_files(count, s)} hold nothing above about {limit / 1000:.1f} kHz, less than their sample rate has room "
+            f"for (up-sampled or lossy before?): a model trained on them stays as dull"
+        )
+    if wide := sum(n for channels, n in s["channels"].items() if int(channels) > 1):
+        said.append(f"{_files(wide, s)} have several channels, which are mixed to mono when read")
+    return said
+
+
+def _levels(s: dict[str, Any]) -> list[str]:
+    said = []
+    loud = s["loudness_lufs"]
+    if loud["median"] < -33:
+        said.append(
+            f"quiet (median {loud['median']:.0f} LUFS): train with gain augmentation, so louder voices work too"
+        )
+    if loud["p95"] - loud["p5"] > 12:
+        said.append(
+            f"levels differ by {loud['p95'] - loud['p5']:.0f} dB between files (5th to 95th percentile)"
+        )
+    if s["noise_floor_db"]["median"] > -45:
+        said.append(
+            f"noisy: the quietest moments are at {s['noise_floor_db']['median']:.0f} dB; the model will learn that"
+        )
+    if s["silence_share"] > 0.3:
+        said.append(f"{s['silence_share']:.0%} is silence: trimming the files saves training time")
+    return said
+
+
+def _defects(s: dict[str, Any]) -> list[str]:
+    said = []
+    if s["silent_files"]:
+        said.append(
+            f"{_files(s['silent_files'], s)} are digital silence from beginning to end: leave them out"
+        )
+    if s["clipped_files"]:
+        said.append(
+            f"{_files(s['clipped_files'], s)} are clipped ({s['clipped_samples']} samples): the model learns the crackle"
+        )
+    if s["over_full_scale_files"]:
+        said.append(
+            f"{_files(s['over_full_scale_files'], s)} pass full scale (floating point): lower their level"
+        )
+    if s["offset_files"]:
+        said.append(
+            f"{_files(s['offset_files'], s)} have a constant offset above 1 %: remove it with a high-pass filter"
+        )
+    if s["duplicate_files"]:
+        said.append(
+            f"{_files(s['duplicate_files'], s)} are exact copies of another: they may stand on both sides of a split"
+        )
+    if s["unusable_files"]:
+        said.append(f"{s['unusable_files']} files can't be used and are skipped: see the reasons")
+    return said
+
+
+def _files(count: int, s: dict[str, Any]) -> str:
+    return "all files" if count == s["files"] else f"{count} of {s['files']} files"
