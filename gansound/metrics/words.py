@@ -72,7 +72,6 @@ def recognise(audio: ArrayLike, sample_rate: int) -> str:
     samples = resample(one_waveform(audio, "audio", sample_rate), sample_rate, RECOGNISER_SAMPLE_RATE)
     pcm = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
     decoder = _decoder()
-    decoder.start_stream()  # forget the running estimate of noise and mean that the last utterance left
     decoder.start_utt()
     decoder.process_raw(pcm.tobytes(), no_search=False, full_utt=True)
     decoder.end_utt()
