@@ -142,10 +142,11 @@ def fold_weight_norm(model: Module) -> Module:
     """
     for module in list(model.modules()):
         if parametrize.is_parametrized(module, "weight"):
-            weight = module.weight.detach().clone()
+            weight = module.weight
+            assert isinstance(weight, Tensor)
             # Not `remove_parametrizations`: it strips the class, which a deep copy shares with its original,
             # so that folding an EMA's copy would break the generator in training.
             module.__class__ = type(module).__bases__[0]
             del module.parametrizations
-            module.register_parameter("weight", nn.Parameter(weight))
+            module.register_parameter("weight", nn.Parameter(weight.detach().clone()))
     return model
