@@ -11,9 +11,10 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     """What the learning rate is multiplied by at `step` (from 0) of `steps`."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
-    since = step - schedule.warmup_steps
+    held = schedule.warmup_steps + schedule.constant_steps
+    since = max(0, step - held)
     if schedule.decay == "cosine":
-        progress = min(1.0, since / max(1, steps - schedule.warmup_steps))
+        progress = min(1.0, since / max(1, steps - held))
         return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
     if schedule.decay == "exponential":
         return schedule.gamma ** (since // schedule.gamma_steps)

@@ -15,6 +15,7 @@ class Schedule:
 
     Args:
         warmup_steps: rises linearly from 0 over so many steps.
+        constant_steps: then stays at 1 for so many.
         decay: after that, `constant`, `cosine` (to `final` at the last step) or `exponential` (by `gamma` every
             `gamma_steps` steps, as HiFi-GAN decays by 0.999 every epoch).
         final: the factor that a cosine ends at.
@@ -23,15 +24,17 @@ class Schedule:
     """
 
     warmup_steps: int = 0
+    constant_steps: int = 0
     decay: Literal["constant", "cosine", "exponential"] = "constant"
     final: float = 0.0
     gamma: float = 0.999
     gamma_steps: int = 1000
 
     def __post_init__(self) -> None:
-        if self.warmup_steps < 0 or self.gamma_steps < 1:
+        if min(self.warmup_steps, self.constant_steps) < 0 or self.gamma_steps < 1:
             raise ValueError(
-                f"expected warmup_steps >= 0 and gamma_steps >= 1, got {self.warmup_steps} and {self.gamma_steps}"
+                "expected warmup_steps >= 0, constant_steps >= 0 and gamma_steps >= 1, got "
+                f"{self.warmup_steps}, {self.constant_steps} and {self.gamma_steps}"
             )
 
 
