@@ -78,10 +78,9 @@ def _hop_energies(channel: np.ndarray, sample_rate: int, hop: int) -> np.ndarray
     for start in range(0, len(channel), step):
         first = max(0, start - run_up)
         piece = channel[first : start + step]
-        spectrum = np.fft.rfft(piece, n=step + 2 * run_up)
-        weighted = np.fft.irfft(spectrum * _k_weighting(sample_rate, step + 2 * run_up))[
-            start - first : len(piece)
-        ]
+        length = 1 << (len(piece) + run_up).bit_length()  # a run-up more, so that the filter's tail has room
+        weighted = np.fft.irfft(np.fft.rfft(piece, n=length) * _k_weighting(sample_rate, length))
+        weighted = weighted[start - first : len(piece)]
         whole = np.zeros(-(-len(weighted) // hop) * hop)
         whole[: len(weighted)] = weighted
         energies.append(np.square(whole).reshape(-1, hop).sum(axis=1))

@@ -101,7 +101,9 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         length = -(-self.segment_samples * rate // self.sample_rate)
         start, samples = self._crop(index, length, rng)
         if rate != self.sample_rate:
-            samples = np.ascontiguousarray(audio.resample(samples, rate, self.sample_rate)[: self.segment_samples])
+            samples = np.ascontiguousarray(
+                audio.resample(samples, rate, self.sample_rate)[: self.segment_samples]
+            )
         gain = self._gain(position, samples)
         if gain:
             samples = samples * np.float32(10 ** (gain / 20))

@@ -88,7 +88,8 @@ def _defects(s: dict[str, Any]) -> list[str]:
         )
     if s["clipped_files"]:
         said.append(
-            f"{_files(s['clipped_files'], s)} are clipped ({s['clipped_samples']} samples): the model learns the crackle"
+            f"{_files(s['clipped_files'], s)} are clipped ({s['clipped_samples']} samples): "
+            "the model learns the crackle"
         )
     if s["over_full_scale_files"]:
         said.append(
