@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from gansound.nn.convnext import FrameConv
 
 COMPRESSION = 0.3
+POWER_FLOOR = 1e-5  # below it the compression would turn the noise of silence into the loudest gradient
 SLOPE = 0.2
 
 
@@ -77,7 +78,7 @@ class SpectrumDiscriminator(nn.Module):
             spectrum = torch.stft(
                 padded, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True
             )
-            power = spectrum.real.square() + spectrum.imag.square() + 1e-8
+            power = spectrum.real.square() + spectrum.imag.square() + POWER_FLOOR
             by = power.pow((COMPRESSION - 1) / 2)
             parts = torch.cat([spectrum.real * by, spectrum.imag * by, power.sqrt() * by], dim=1)
         return parts.transpose(1, 2)

@@ -1,0 +1,69 @@
+"""`gansound demo`: the first sound a newcomer hears."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gansound.metrics.evaluation import Item
+
+HELP = """Turn a recording into a mel spectrogram and the mel back into sound with the shipped vocoder.
+
+Writes the recording, the vocoder's version, Griffin-Lim's version of the same mel and a picture of all three, and
+prints how they measure. The speaker was never heard in training."""
+
+EXAMPLES = """examples:
+  gansound demo
+  gansound demo --input my_voice.wav -o listen/"""
+
+CLIP = Path(__file__).parents[1] / "models" / "demo.flac"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", type=Path, default=CLIP, help="a recording of yours (default: a shipped clip)")
+    parser.add_argument("--model", default="default", help="shipped name or model folder (default: default)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("gansound-demo"), help="folder (default: gansound-demo)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from gansound import audio
+    from gansound.inference.vocoder import Vocoder
+    from gansound.metrics.evaluation import Item, evaluate
+    from gansound.metrics.griffin_lim import GriffinLim
+    from gansound.report.pictures import comparison, save
+    from gansound.report.tables import summary_table
+
+    vocoder = Vocoder.from_pretrained(args.model, device="cpu")
+    sounds: dict[str, np.ndarray] = {}
+
+    def keep(item: "Item", systems: "dict[str, np.ndarray]") -> None:
+        sounds.update(systems)
+
+    evaluation = evaluate(
+        [Item.from_file(args.input)],
+        {"gansound": vocoder.vocode_audio, "Griffin-Lim": GriffinLim(vocoder.mel_spec)},
+        vocoder.sample_rate,
+        hop_length=vocoder.mel_spec.hop_length,
+        measures=("pesq", "stoi", "mel"),
+        on_audio=keep,
+    )
+    if evaluation.failures:
+        raise ValueError(evaluation.failures[0].reason)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, sound in sounds.items():
+        audio.write(args.output / f"{name.lower().replace(' ', '-')}.wav", sound, vocoder.sample_rate)
+    save(comparison(sounds, vocoder.sample_rate), args.output / "spectrograms.png")
+    console = Console()
+    console.print(summary_table(evaluation, title=f"{args.input.name}, {evaluation.utterances[0].seconds:.1f} s"))
+    seconds = evaluation.utterances[0].systems["gansound"]["real_time_factor"]
+    assert seconds is not None
+    console.print(f"{1 / seconds:.0f} times faster than real time, the mel included. Listen to and look at:")
+    for path in sorted(args.output.iterdir()):
+        console.print(f"  {path}", highlight=False)
+    return 0
