@@ -21,7 +21,8 @@ def draw(seed: int, position: int, purpose: str) -> np.random.Generator:
     """
     if not 0 <= position < 2**64:
         raise ValueError(f"a position counts items from 0 on, got {position}")
-    return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=[0, 0, 0, position]))
+    counter = np.array([0, 0, 0, position], dtype=np.uint64)  # a plain list would pass through float64
+    return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
 
 
 def draw_seed(seed: int, position: int, purpose: str) -> int:

@@ -235,18 +235,26 @@ class _Source:
         return self._decode_resampled(record, start, length)
 
     def _decode_resampled(self, record: Record, start: int, length: int) -> np.ndarray:
-        """Decode only what the filter sees; equal to cutting from the whole file resampled.
+        """From blocks of two seconds, each resampled on its own with 50 ms more on both sides for the filter.
 
-        Both ends lie where samples of the two rates coincide, with a margin of 50 ms for the filter.
+        That equals cutting from the whole file resampled to rounding errors. The blocks' places are fixed (where
+        samples of the two rates coincide), so any cut through them, of one segment or of a whole file for the
+        cache, gives the very same bits.
         """
         divisor = gcd(record.sample_rate, self.sample_rate)
         down, up = record.sample_rate // divisor, self.sample_rate // divisor
-        margin = -(-record.sample_rate // (20 * down))
-        first = max(0, start // up - margin) * down
-        last = min(record.frames, (-(-(start + length) // up) + margin) * down)
-        piece = audio.read(record.path, start=first, frames=last - first)[0]
-        offset = start - first // down * up
-        return audio.resample(piece, record.sample_rate, self.sample_rate)[offset : offset + length]
+        units, margin = 2 * divisor, -(-divisor // 20)  # a unit is 1 / divisor seconds at either rate
+        first, last = start // (units * up), (start + length - 1) // (units * up)
+        blocks = []
+        for block in range(first, last + 1):
+            begin = max(0, block * units - margin) * down
+            end = min(record.frames, (block * units + units + margin) * down)
+            piece = audio.read(record.path, start=begin, frames=end - begin)[0]
+            offset = block * units * up - begin // down * up
+            resampled = audio.resample(piece, record.sample_rate, self.sample_rate)
+            blocks.append(resampled[offset : offset + units * up])
+        offset = start - first * units * up
+        return np.concatenate(blocks)[offset : offset + length]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": None}
