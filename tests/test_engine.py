@@ -1,5 +1,6 @@
 """The engine: equal to a plain loop, exact when resumed, whole when killed, and outspoken when something is wrong."""
 
+import itertools
 import json
 import os
 import signal
@@ -174,7 +175,7 @@ Run(plan(json.loads(os.environ["RECIPE"])), Path(os.environ["RUN"])).fit()
 """
 
 
-@pytest.mark.parametrize(("where", "count"), [("checkpoint", 3), ("checkpoint", 12), ("step", 7)])
+@pytest.mark.parametrize("where, count", [("checkpoint", 3), ("checkpoint", 12), ("step", 7)])
 def test_killed_and_started_again(corpus: Path, whole: Path, tmp_path: Path, where: str, count: int) -> None:
     folder, witness = tmp_path / "run", tmp_path / "witness"
     environment = os.environ | {
@@ -187,7 +188,9 @@ def test_killed_and_started_again(corpus: Path, whole: Path, tmp_path: Path, whe
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert witness.exists()
     if where == "checkpoint":
-        assert list((folder / "checkpoints").glob(".step_*.writing")), "the kill was to land inside a checkpoint"
+        assert list((folder / "checkpoints").glob(".step_*.writing")), (
+            "the kill was to land inside a checkpoint"
+        )
     Run(plan(tiny(corpus, 6)), folder).fit()
     assert_same_run(whole, folder)
     assert not list((folder / "checkpoints").glob(".step_*.writing"))
@@ -289,12 +292,12 @@ def test_schedules() -> None:
     assert values[9:50] == [1.0] * 41
     assert values[75] == pytest.approx(0.55, abs=0.02)
     assert values[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     assert factor(Schedule(decay="exponential", gamma=0.5, gamma_steps=10), 25, 100) == 0.25
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes, message",
     [
         ({"optimiser": 1}, "optimiser"),
         ({"data.segment_samples": 2000}, "segment_samples"),

@@ -6,6 +6,8 @@ with few channels, which costs ten spectral steps on a CPU; here the bins are th
 a matrix product that costs half of one.
 """
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -57,7 +59,7 @@ class SpectrumDiscriminator(nn.Module):
         self.hop_length = hop_length
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         sizes = [3 * (n_fft // 2 + 1)] + [channels] * layers
-        self.convs = nn.ModuleList(FrameConv(a, b, 3) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.convs = nn.ModuleList(FrameConv(a, b, 3) for a, b in itertools.pairwise(sizes))
         self.logits = FrameConv(channels, 1, 3)
         for conv in (*self.convs, self.logits):
             weight_norm(conv.conv)

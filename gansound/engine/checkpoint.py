@@ -20,6 +20,8 @@ _NAME = re.compile(r"step_(\d{8,})")
 
 
 class Stateful(Protocol):
+    """What torch's modules and optimizers can do."""
+
     def state_dict(self) -> Mapping[str, Any]: ...
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
@@ -80,7 +82,9 @@ class RunState:
         for name, part in self._parts.items():
             file = checkpoint / f"{name}.safetensors"
             if not file.exists() or file.stat().st_size != record["sizes"][file.name]:
-                raise ValueError(f"{file} is missing or cut; delete {checkpoint} to resume from the one before")
+                raise ValueError(
+                    f"{file} is missing or cut; delete {checkpoint} to resume from the one before"
+                )
             part.load_state_dict(join_tensors(load_file(file), record["rest"][name]))
         return int(record["step"])
 
@@ -89,7 +93,9 @@ def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").exists()]
+    found = [
+        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").exists()
+    ]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
@@ -126,7 +132,9 @@ def split_tensors(state: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]
         return tensors, {"tuple" if isinstance(state, tuple) else "list": values}
     if state is None or isinstance(state, bool | int | float | str):
         return {}, {"value": state}
-    raise TypeError(f"state at {prefix or 'its root'} holds a {type(state).__name__}, which a checkpoint can't keep")
+    raise TypeError(
+        f"state at {prefix or 'its root'} holds a {type(state).__name__}, which a checkpoint can't keep"
+    )
 
 
 def join_tensors(tensors: Mapping[str, Tensor], rest: Any) -> Any:
@@ -150,4 +158,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-

@@ -48,7 +48,9 @@ def forget_after(metrics: Path, step: int) -> None:
     """Drop the lines of `metrics` past `step`, and a last line that a kill cut."""
     if not metrics.exists():
         return
-    kept = [line for line in metrics.read_text().splitlines() if _step(line) is not None and _step(line) <= step]  # type: ignore[operator]
+    kept = [
+        line for line in metrics.read_text().splitlines() if (at := _step(line)) is not None and at <= step
+    ]
     beside = metrics.with_suffix(".tmp")
     beside.write_text("".join(line + "\n" for line in kept))
     os.replace(beside, metrics)

@@ -7,7 +7,7 @@ in the second, as in melgan-neurips.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,14 +45,13 @@ class Phases:
         self.optimizers = optimizers
         self.clip_norm = clip_norm or {}
         self.generator: nn.Module = accelerator.prepare_model(task.generator)
-        # An empty dict has no gradients for DDP to sum.
-        self.judges: nn.Module = (
-            accelerator.prepare_model(_Judges(task.discriminator)) if task.discriminator else _Judges(task.discriminator)
-        )
+        judges: nn.Module = _Judges(task.discriminator)
+        # Without discriminators there are no gradients for DDP to sum, which it refuses.
+        self.judges = accelerator.prepare_model(judges) if task.discriminator else judges
         self.frozen_judges: nn.Module = accelerator.unwrap_model(self.judges)
         self._autocast = precision == "bf16"
 
-    def step(self, micro_batches: list[Batch], *, adversarial: bool) -> dict[str, float]:
+    def step(self, micro_batches: Sequence[Batch], *, adversarial: bool) -> dict[str, float]:
         """One update of each side; the unweighted losses and figures of the step, by name.
 
         Raises:
@@ -70,7 +69,7 @@ class Phases:
         return {name: value.item() for name, value in figures.items()}
 
     def _discriminator_phase(
-        self, micro_batches: list[Batch], kept: list[Tensor] | None, figures: dict[str, Tensor]
+        self, micro_batches: Sequence[Batch], kept: list[Tensor] | None, figures: dict[str, Tensor]
     ) -> list[dict[str, Features]]:
         real_features: list[dict[str, Features]] = []
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
@@ -88,15 +87,17 @@ class Phases:
                 losses = self.task.discriminator_losses(real, made)
                 self._backward(losses, figures, len(micro_batches))
             for name in real:
-                wins = torch.stack([(r[-1] > f[-1]).float().mean() for r, f in zip(real[name], made[name], strict=True)])
-                accumulate(figures, f"discriminator_wins/{name}", wins.mean().detach() / len(micro_batches))
+                wins = [(r[-1] > f[-1]).float().mean() for r, f in zip(real[name], made[name], strict=True)]
+                accumulate(
+                    figures, f"discriminator_wins/{name}", torch.stack(wins).mean() / len(micro_batches)
+                )
             real_features.append({n: [[m.detach() for m in maps] for maps in real[n]] for n in real})
         self._update("discriminator", self.judges, figures)
         return real_features
 
     def _generator_phase(
         self,
-        micro_batches: list[Batch],
+        micro_batches: Sequence[Batch],
         kept: list[Tensor] | None,
         real_features: list[dict[str, Features]],
         figures: dict[str, Tensor],
@@ -163,6 +164,7 @@ def halves(features: dict[str, Features]) -> tuple[dict[str, Features], dict[str
 
 
 def in_fp32(features: dict[str, Features]) -> dict[str, Features]:
+    """The same maps in fp32, as the losses want them."""
     return {name: [[m.float() for m in maps] for maps in subs] for name, subs in features.items()}
 
 
@@ -179,4 +181,5 @@ def frozen(module: nn.Module) -> Any:
 
 
 def accumulate(figures: dict[str, Tensor], name: str, value: Tensor) -> None:
+    """Add to a figure, or begin it."""
     figures[name] = figures[name] + value if name in figures else value

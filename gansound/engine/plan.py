@@ -25,7 +25,9 @@ def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         RecipeError: no task is named.
     """
     if "task" not in recipe:
-        raise RecipeError("task: missing; name the class of the task, such as gansound.tasks.vocoder.VocoderTask")
+        raise RecipeError(
+            "task: missing; name the class of the task, such as gansound.tasks.vocoder.VocoderTask"
+        )
     names = {field.name for field in dataclasses.fields(RunSettings)}
     own = {key: value for key, value in recipe.items() if key in names}
     arguments = {key: value for key, value in recipe.items() if key not in names and key != "task"}

@@ -37,7 +37,15 @@ log = logging.getLogger(__name__)
 
 # What may differ between a run and its resumption without making it another run.
 _MAY_CHANGE = frozenset(
-    {"steps", "log_every", "validate_every", "validate_utterances", "checkpoint_every", "keep_checkpoints", "threads"}
+    {
+        "steps",
+        "log_every",
+        "validate_every",
+        "validate_utterances",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "threads",
+    }
 )
 
 
@@ -139,7 +147,9 @@ class Run:
                 rate = settings.batch_size * segment_seconds / pace
                 observe(Progress(done, settings.steps, figures, rate, pace * (settings.steps - done)))
             self.guard.watch(done, figures)
-            if settings.validate_every is not None and (done % settings.validate_every == 0 or done == settings.steps):
+            if settings.validate_every is not None and (
+                done % settings.validate_every == 0 or done == settings.steps
+            ):
                 self._validate(done, run_log)
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 self._save(done)
@@ -156,7 +166,9 @@ class Run:
         placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
         parts = self.settings.micro_batches
         size = len(placed["audio"]) // parts
-        micro = [{name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)]
+        micro = [
+            {name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)
+        ]
         try:
             figures = self.phases.step(micro, adversarial=adversarial)
         except NonFiniteLoss as error:
@@ -234,7 +246,9 @@ class Run:
         splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
         train = splits.get("train", [])
         if not train:
-            raise ValueError(f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}")
+            raise ValueError(
+                f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}"
+            )
         return train, splits.get("valid", [])
 
     def _dataset(self) -> SegmentDataset:
@@ -301,6 +315,7 @@ def spread(records: list[Record], count: int) -> list[Record]:
 
 
 def write_beside(path: Path, text: str) -> None:
+    """Replace a text file in one move."""
     beside = path.with_name(f".{path.name}.writing")
     try:
         beside.write_text(text)

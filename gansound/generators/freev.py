@@ -60,7 +60,8 @@ class FreeVGenerator(nn.Module):
         self.embed = FrameConv(mel.n_mels, channels, kernel_size)
         self.embed_norm = nn.LayerNorm(channels, eps=1e-6)
         self.blocks = nn.ModuleList(
-            ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks) for _ in range(blocks)
+            ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks)
+            for _ in range(blocks)
         )
         self.final_norm = nn.LayerNorm(channels, eps=1e-6)
         self.head = nn.Linear(channels, 3 * bins)  # log-amplitude correction, real, imaginary

@@ -65,7 +65,7 @@ class Vocoder:
         """Of the sound it makes, in Hz."""
         return self.mel_spec.sample_rate
 
-    def __call__(self, mel: Tensor | ArrayLike) -> Tensor:
+    def __call__(self, mel: Tensor | np.ndarray) -> Tensor:
         """Waveform of a mel in the convention `mel_spec`.
 
         Values that look like another convention (log base, orientation) are warned of.
@@ -113,4 +113,6 @@ class Vocoder:
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` loads."""
-        return save_model_folder(path, self.generator, self.mel_spec, config=self._config, info=self.info)
+        return save_model_folder(
+            os.fspath(path), self.generator, self.mel_spec, config=self._config, info=self.info
+        )

@@ -37,7 +37,9 @@ class ConvNeXtBlock(nn.Module):
     Shape: `(B, F, C)` -> `(B, F, C)`.
     """
 
-    def __init__(self, channels: int, hidden_channels: int, kernel_size: int, *, initial_scale: float) -> None:
+    def __init__(
+        self, channels: int, hidden_channels: int, kernel_size: int, *, initial_scale: float
+    ) -> None:
         super().__init__()
         self.depthwise = FrameConv(channels, channels, kernel_size, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)

@@ -182,4 +182,5 @@ class VocoderTask:
 
 
 def logits(features: Features) -> list[Tensor]:
+    """The last map of each sub-discriminator."""
     return [maps[-1] for maps in features]
