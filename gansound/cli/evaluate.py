@@ -210,7 +210,8 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
     if not console.is_terminal:
         console = Console(width=160)  # a file or a pipe has no width: don't fold the table to 80 columns
     if evaluation.utterances:
-        console.print(summary_table(evaluation, title=f"{len(evaluation.utterances)} utterances"))
+        count = len(evaluation.utterances)
+        console.print(summary_table(evaluation, title=f"{count} utterance{'s' * (count != 1)}"))
         for other in evaluation.systems[2:]:
             console.print(difference_table(evaluation, _MODEL, other))
         if args.utterances:

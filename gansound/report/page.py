@@ -149,6 +149,7 @@ class EvaluationPage:
     def _utterance(self, evaluation: Evaluation, utterance: Utterance, inside: bool) -> Iterator[str]:
         yield f"<article><h3>{escape(utterance.id)}</h3>"
         yield f"<p class=dim>{escape(utterance.text or '')} {utterance.seconds:.1f} s</p><div class=systems>"
+        preload = "metadata" if inside else "none"
         for system, name in self._assets[utterance.id].items():
             sound, picture = (self._source(name + suffix, inside) for suffix in (".flac", ".png"))
             figures = utterance.systems[system]
@@ -156,7 +157,7 @@ class EvaluationPage:
             text = ", ".join(f"{escape(style(f).label)} <b>{style(f).text(figures[f])}</b>" for f in shown)
             yield (
                 f"<figure><figcaption>{escape(system)}</figcaption>"
-                f'<audio controls preload="none" src="{sound}" '
+                f'<audio controls preload="{preload}" src="{sound}" '
                 f'aria-label="{escape(utterance.id)}, {escape(system)}"></audio>'
                 f'<img src="{picture}" loading="lazy" alt="Spectrogram of {escape(utterance.id)}, {escape(system)}">'
                 f"<p>{text}</p></figure>"
