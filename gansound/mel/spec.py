@@ -274,7 +274,14 @@ class MelSpec:
 
     def suspicions(self, mel: Tensor) -> list[str]:
         """What the values themselves say against this convention; empty where they fit."""
-        return []
+        from gansound.mel.suspicions import suspicions  # it reads this class
+
+        return suspicions(self, mel)
+
+    def ln_limits(self) -> tuple[float, float]:
+        """Least and greatest natural logarithm of magnitude that any band's value can say; the floor, the clip."""
+        low, high = self._limits()
+        return float(low.min()), float(high.max())
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)

@@ -7,14 +7,17 @@ over its base: mappings deeply, lists whole; a changed `class_path` drops the ba
 """
 
 from gansound.recipe.build import ALLOWED, build, check_classes, parameters
+from gansound.recipe.describe import KeyHelp, describe
 from gansound.recipe.load import load_recipe, recipe_names
 from gansound.recipe.text import RecipeError, parse_yaml, to_yaml
 
 __all__ = [
     "ALLOWED",
+    "KeyHelp",
     "RecipeError",
     "build",
     "check_classes",
+    "describe",
     "load_recipe",
     "parameters",
     "parse_yaml",

@@ -52,7 +52,8 @@ def _is_allowed(path: str, prefixes: Sequence[str]) -> bool:
     return any(path.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _import_class(path: Any, key: str, allow: Sequence[str], roots: Sequence[str]) -> type:
+def import_class(path: Any, key: str, allow: Sequence[str], roots: Sequence[str]) -> type:
+    """The class that a `class_path` names; RecipeError where it is refused or doesn't exist."""
     _check_class(path, key, allow, roots)
     module_name, _, name = path.rpartition(".")
     try:
@@ -200,10 +201,10 @@ class _Builder:
         if isinstance(value, str):
             raise _wrong(key, value, expected)
         if "class_path" in value:
-            cls = _import_class(value["class_path"], f"{key}.class_path", self.allow, self.roots)
+            cls = import_class(value["class_path"], f"{key}.class_path", self.allow, self.roots)
             if not is_protocol and not issubclass(cls, expected):
                 raise RecipeError(
-                    f"{key}.class_path: got {value['class_path']}, expected a {_name(expected)}"
+                    f"{key}.class_path: got {value['class_path']}, expected a {type_name(expected)}"
                 )
             if extra := sorted(set(value) - {"class_path", "init_args"}):
                 raise RecipeError(
@@ -214,7 +215,7 @@ class _Builder:
             cls, arguments = expected, value
         else:
             raise RecipeError(
-                f"{key}: got {show(value)}, expected class_path: and init_args: of a {_name(expected)}"
+                f"{key}: got {show(value)}, expected class_path: and init_args: of a {type_name(expected)}"
             )
         if not isinstance(arguments, dict):
             raise _wrong(f"{key}.init_args", arguments, dict)
@@ -251,7 +252,7 @@ class _Builder:
             elif parameter.default is inspect.Parameter.empty and not missing_allowed:
                 raise RecipeError(
                     f"{f'{key}.' if key else ''}{name}: missing; {cls.__name__} needs it "
-                    f"({_name(parameter.annotation)})"
+                    f"({type_name(parameter.annotation)})"
                 )
         return made
 
@@ -283,10 +284,11 @@ def _takes_none(annotation: Any) -> bool:
 
 
 def _wrong(key: str, value: Any, expected: Any, hint: str = "") -> RecipeError:
-    return RecipeError(f"{key}: got {show(value)}, expected {_name(expected)}{hint}")
+    return RecipeError(f"{key}: got {show(value)}, expected {type_name(expected)}{hint}")
 
 
-def _name(annotation: Any) -> str:
+def type_name(annotation: Any) -> str:
+    """An annotation as a message shows it."""
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, get_args(annotation)))
     if isinstance(annotation, type) and not get_args(annotation):
