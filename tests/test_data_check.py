@@ -96,9 +96,8 @@ def test_a_corpus_report_counts_what_was_put_in(tmp_path):
 
 def test_prepare_keeps_what_is_whole_and_resamples_the_rest(tmp_path):
     folder = bad_corpus(tmp_path / "c")
-    audio.write(folder / "sub" / "slow.wav", noise(1.0, 8000), 8000) if (
-        folder / "sub"
-    ).mkdir() is None else None
+    (folder / "sub").mkdir()
+    audio.write(folder / "sub" / "slow.wav", noise(1.0, 8000), 8000)
     done = prepare(folder, tmp_path / "out", sample_rate=RATE, seed=3)
     assert len(done.unusable) == 4
     assert (done.resampled, done.mixed) == (1, 1)
@@ -111,10 +110,20 @@ def test_prepare_keeps_what_is_whole_and_resamples_the_rest(tmp_path):
     assert slow.frames == RATE
     expected = audio.resample(audio.read(folder / "sub" / "slow.wav")[0], 8000, RATE)
     np.testing.assert_allclose(audio.read(slow.path)[0], expected, atol=0.51 / 32768)
+    # A copy under another name goes where its original goes.
+    for i in range(30):
+        audio.write(folder / f"n{i}.wav", noise(0.05, seed=100 + i), RATE)
+        audio.write(folder / f"m{i}.flac", noise(0.05, seed=100 + i), RATE)
+    again = {r.path.stem: r.split for r in prepare(folder, tmp_path / "two", valid=0.3, test=0.3).records}
+    assert all(again[f"n{i}"] == again[f"m{i}"] for i in range(30))
+    assert len(set(again.values())) == 3
     for record in records:
         info = audio.probe(record.path)
         assert (info.frames, info.sample_rate) == (record.frames, record.sample_rate)
     # Again: the copy is kept, the manifest is the same.
+    for path in folder.glob("[nm]*.*"):
+        if path.stem[1:].isdigit():
+            path.unlink()
     stamp, text = slow.path.stat().st_mtime_ns, done.manifest.read_text()
     prepare(folder, tmp_path / "out", sample_rate=RATE, seed=3)
     assert slow.path.stat().st_mtime_ns == stamp

@@ -3,8 +3,8 @@
 import copy
 import functools
 import logging
-import pickle
 import operator
+import pickle
 
 import numpy as np
 import pytest

@@ -254,16 +254,24 @@ def _joined(texts: Sequence[str], prefixes: Sequence[str]) -> list[str]:
 
 
 def split(
-    records: Sequence[Record], *, seed: int, valid: float = 0.05, test: float = 0.05
+    records: Sequence[Record],
+    *,
+    seed: int,
+    valid: float = 0.05,
+    test: float = 0.05,
+    contents: Sequence[str] | None = None,
 ) -> tuple[list[Record], str]:
     """Fill in ``split`` group by group, and say in words what a group is.
 
     ``valid`` and ``test`` are the expected shares. With three groups or more no split is empty (unless its share
-    is 0), and a group with over 30 % of the audio is trained on. Raises ValueError for shares that don't fit.
+    is 0), and a group with over 30 % of the audio is trained on. ``contents``, a hash of each file's samples,
+    joins the groups that share a file. Raises ValueError for shares that don't fit.
     """
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise ValueError(f"valid and test are shares of the corpus, together below 1; got {valid} and {test}")
     names, rule = groups(records)
+    if contents is not None:
+        names = _joined(names, contents)
     seconds: dict[str, float] = defaultdict(float)
     for name, record in zip(names, records, strict=True):
         seconds[name] += record.seconds

@@ -1,5 +1,6 @@
 """Make a corpus ready to train on: every file decoded once, a manifest, copies at another rate if asked for."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -43,7 +44,8 @@ def prepare(
 
     Files of another rate than ``sample_rate`` are resampled to mono FLAC under ``out/audio`` (one that is there
     already, of the right length and newer than its source, is kept, so an interrupted run goes on); others stay
-    where they are. The manifest is written last, so there is none of a half-done run.
+    where they are. Files of equal content stay in one split. The manifest is written last, so there is none
+    of a half-done run.
     Raises ValueError when nothing can be used, OSError when ``out`` can't be written.
     """
     root, out = Path(root), Path(out)
@@ -54,7 +56,7 @@ def prepare(
             f"{out}: copies inside the corpus {root} would become part of it. Choose a place outside"
         )
     split([], seed=seed, valid=valid, test=test)  # wrong shares are known before any work
-    places: dict[Path, tuple[audio.AudioInfo, bool]] = {}
+    places: dict[Path, tuple[audio.AudioInfo, str, bool]] = {}
 
     def inspect(path: Path) -> audio.AudioInfo:
         info = audio.probe(path)
@@ -62,27 +64,31 @@ def prepare(
         if sample_rate is not None and info.sample_rate != sample_rate:
             # The old suffix stays in the name: kick.wav and kick.mp3 are two sounds.
             copy = out / "audio" / path.relative_to(root).with_name(path.name + ".flac")
-        done = _convert(info, copy, sample_rate) if copy and sample_rate else _decode(info)
-        places[path] = (done, info.channels > 1)
+        if info.seconds < _MIN_SECONDS:
+            raise audio.AudioError(f"{path}: {info.frames} samples are too short to be a sound. Delete it")
+        done = _convert(info, copy, sample_rate) if copy and sample_rate else info
+        places[path] = (done, _content(done.path), info.channels > 1)
         return done
 
     out.mkdir(parents=True, exist_ok=True)
     found = scan(root, speaker_pattern=speaker_pattern, inspect=inspect, progress=progress)
-    records, grouping = split(usable(found), seed=seed, valid=valid, test=test)
+    records = usable(found)
+    contents = [places[record.path][1] for record in records]
+    records, grouping = split(records, seed=seed, valid=valid, test=test, contents=contents)
     records = [replace(record, path=places[record.path][0].path) for record in records]
     manifest = out / MANIFEST_NAME
     write_manifest(manifest, records)
-    mixed = sum(mixed for _, mixed in places.values())
-    resampled = sum(done.path != path for path, (done, _) in places.items())
+    mixed = sum(mixed for _, _, mixed in places.values())
+    resampled = sum(done.path != path for path, (done, _, _) in places.items())
     return Prepared(manifest, records, found.unusable, grouping, resampled, mixed)
 
 
-def _decode(info: audio.AudioInfo) -> audio.AudioInfo:
-    if info.seconds < _MIN_SECONDS:
-        raise audio.AudioError(f"{info.path}: {info.frames} samples are too short to be a sound. Delete it")
-    for _ in audio.blocks(info.path):
-        pass
-    return info
+def _content(path: Path) -> str:
+    """Hash of all samples, which proves that they can be decoded."""
+    digest = hashlib.blake2b(digest_size=16)
+    for block in audio.blocks(path):
+        digest.update(block.tobytes())
+    return digest.hexdigest()
 
 
 def _convert(info: audio.AudioInfo, target: Path, sample_rate: int) -> audio.AudioInfo:
@@ -94,19 +100,8 @@ def _convert(info: audio.AudioInfo, target: Path, sample_rate: int) -> audio.Aud
             done = None  # left by another program: made anew
         if done is not None and (done.sample_rate, done.frames, done.channels) == (sample_rate, frames, 1):
             return done
-    if info.seconds < _MIN_SECONDS:
-        raise audio.AudioError(f"{info.path}: {info.frames} samples are too short to be a sound. Delete it")
     samples, rate = audio.read(info.path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    narrow = info.subtype in ("PCM_16", "PCM_U8", "PCM_S8", "ULAW", "ALAW") or info.format in (
-        "OGG",
-        "MP3",
-        "MPEG",
-    )
-    audio.write(
-        target,
-        audio.resample(samples, rate, sample_rate),
-        sample_rate,
-        subtype="PCM_16" if narrow else "PCM_24",
-    )
+    subtype = "PCM_24" if info.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE") else "PCM_16"
+    audio.write(target, audio.resample(samples, rate, sample_rate), sample_rate, subtype=subtype)
     return audio.probe(target)

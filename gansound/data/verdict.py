@@ -101,7 +101,7 @@ def _defects(s: dict[str, Any]) -> list[str]:
         )
     if s["duplicate_files"]:
         said.append(
-            f"{_files(s['duplicate_files'], s)} are exact copies of another: they may stand on both sides of a split"
+            f"{_files(s['duplicate_files'], s)} are exact copies of another: prepare keeps them in one split"
         )
     if s["unusable_files"]:
         said.append(f"{s['unusable_files']} files can't be used and are skipped: see the reasons")
