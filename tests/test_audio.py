@@ -200,7 +200,9 @@ def test_levels_of_known_signals():
 def test_loudness_equals_the_standards_filters_and_gates():
     # The two biquads tabulated in BS.1770-4 for 48 kHz, run by scipy; gating written out.
     rng = np.random.default_rng(3)
-    envelope = np.repeat([0.3, 0.002, 0.1, 0.0, 0.5, 0.02, 0.2], 6 * 48000)
+    envelope = np.repeat(
+        [0.3, 0.002, 0.1, 0.0, 0.5, 0.02, 0.2], 5 * 48000
+    )  # more than one block of the filter
     samples = envelope * rng.standard_normal(len(envelope))
     first = (
         [1.53512485958697, -2.69169618940638, 1.19839281085285],
@@ -216,7 +218,7 @@ def test_loudness_equals_the_standards_filters_and_gates():
     expected = -0.691 + 10 * np.log10(kept.mean())
     assert audio.loudness_lufs(samples, 48000) == pytest.approx(expected, abs=1e-4)
     # At other rates the same sound has the same loudness.
-    other = audio.resample(samples, 48000, 22050)
+    other = audio.resample(samples[: 6 * 48000], 48000, 22050)
     band = audio.resample(other, 22050, 48000)
     assert audio.loudness_lufs(other, 22050) == pytest.approx(audio.loudness_lufs(band, 48000), abs=0.1)
 
