@@ -29,7 +29,7 @@ from tests.reference.melgan import Discriminator, Generator, bring_over, plain_l
 
 TINY = {
     "generator.init_args": {"channels": 16, "hidden_channels": 32, "blocks": 1},
-    "discriminators.mrd.network.init_args": {"resolutions": [[256, 64]], "channels": 8, "layers": 3},
+    "discriminators.msd.network.init_args": {"scales": 2, "channels": 4, "layers": 2, "max_channels": 16},
     "data.segment_samples": 2048,
     "data.workers": 0,
     "batch_size": 2,
