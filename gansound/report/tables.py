@@ -6,6 +6,8 @@ from rich.text import Text
 from gansound.metrics.evaluation import Evaluation
 from gansound.report.figures import style
 
+_NARROW = ("pesq_wb", "stoi", "mel_distance", "f0_rmse_cents", "dnsmos_p808", "word_error_rate")
+"""What a terminal's width holds beside a file's name; the JSON and the page have the rest."""
 _COLOURS = {"better": "green", "worse": "red", "open": ""}
 
 
@@ -43,11 +45,11 @@ def difference_table(evaluation: Evaluation, first: str, second: str) -> Table:
 
 
 def utterance_table(evaluation: Evaluation, system: str) -> Table:
-    """One row an utterance, one column a figure."""
+    """One row an utterance, one column for each of the chief figures."""
     table = Table(title=Text(system), title_style="bold")
     table.add_column("utterance", overflow="fold")
     table.add_column("seconds", justify="right")
-    figures = evaluation.figures(system)
+    figures = [figure for figure in evaluation.figures(system) if figure in _NARROW]
     for figure in figures:
         table.add_column(Text(style(figure).heading), justify="right")
     for utterance in evaluation.utterances:
