@@ -35,7 +35,8 @@ TYPICAL_CHANGE, TYPICAL_SPREAD = 0.33, 7.0
 SCALE = (0.56, 1.65)
 PEAK_BELOW_FULL_SCALE = (-7.0, 1.5)
 LEAST_LN = math.log(1e-10) - 1.0  # no convention has a lower floor
-MIN_FRAMES = 24
+MIN_FRAMES = 64
+QUIET = 6.0  # below full scale, natural log: a pause, whose spread says nothing
 
 
 def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
@@ -55,7 +56,7 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     declared = spec.to_magnitude(values.double()).log()
     if float(values.min()) >= 0 and least < -1.0 and _faults(values.clamp(min=1e-5).log(), full_scale) == []:
         return ["no value is negative: these look like linear magnitudes; this convention takes logarithms"]
-    faults = _faults(declared, full_scale)
+    faults = _faults(declared, full_scale) if float(declared.max()) > full_scale - QUIET else []
     if float(declared.min()) < least - 1.0:
         faults.append(f"values reach {float(values.min()):.1f}, below this convention's floor")
     if float(declared.max()) > greatest + 0.5:
@@ -90,7 +91,7 @@ def _faults(ln: Tensor, full_scale: float) -> list[str]:
     faults = []
     low, high = (float(v) for v in torch.quantile(_thin(ln), torch.tensor([0.05, 0.95], dtype=ln.dtype)))
     peak = float(ln.max()) - full_scale
-    near_floor = ln < ln.amin() + 1.5
+    near_floor = ln < ln.amin() + 0.15 * (ln.amax() - ln.amin())
     change = (ln[:, 1:] - ln[:, :-1]).abs()[~(near_floor[:, 1:] | near_floor[:, :-1])]
     if change.numel() >= 200:
         scale = math.sqrt(float(change.median()) / TYPICAL_CHANGE * (high - low) / TYPICAL_SPREAD)
