@@ -1,0 +1,151 @@
+"""The warnings about a mel's values: none on real speech, the right one where the convention is another."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gansound.mel import MelSpec, presets
+
+DECIBEL = math.log(10.0) / 20.0
+EIGHTY = [name for name in presets() if MelSpec.preset(name).n_mels == 80]
+
+
+@functools.cache
+def speech_like(sample_rate: int, seed: int, noise_db: float = -60.0, seconds: float = 1.5) -> np.ndarray:
+    """A gliding harmonic source through moving formants, bursts of hiss and pauses, in room noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * sample_rate)) / sample_rate
+    pitch = 140 * 2 ** (0.4 * np.sin(2 * np.pi * 0.7 * t + rng.uniform(0, 6)))
+    phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
+    formants = [(500, 120), (1500, 200), (2600, 300), (3600, 400)]
+    voice = np.zeros_like(t)
+    for k in range(1, 40):
+        hz = k * pitch
+        gain = sum(
+            1 / (1 + ((hz - f * (1 + 0.2 * np.sin(2 * np.pi * 2 * t + f))) / w) ** 2) for f, w in formants
+        )
+        voice += np.where(hz < sample_rate / 2.2, gain / k**0.5, 0) * np.sin(k * phase)
+    syllables = np.clip(np.sin(2 * np.pi * 3.1 * t + rng.uniform(0, 6)), 0, 1) ** 0.5 * (
+        np.sin(2 * np.pi * 0.5 * t) > -0.7
+    )
+    hiss = 0.15 * rng.standard_normal(len(t)) * np.clip(np.sin(2 * np.pi * 3.1 * t + 2.5), 0, 1) ** 4
+    audio = voice * syllables / np.abs(voice).max() + hiss
+    return (0.5 * audio / np.abs(audio).max() + 10 ** (noise_db / 20) * rng.standard_normal(len(t))).astype(
+        np.float32
+    )
+
+
+@functools.cache
+def mel_of(spec: MelSpec, seed: int, gain_db: float = 0.0, noise_db: float = -60.0) -> Tensor:
+    audio = speech_like(spec.sample_rate, seed, noise_db) * 10 ** (gain_db / 20)
+    return spec.mel(torch.from_numpy(audio.astype(np.float32)))
+
+
+@pytest.mark.parametrize("name", presets())
+def test_no_false_alarm_on_speech_like_sound(name):
+    spec = MelSpec.preset(name)
+    for seed, (gain, noise) in enumerate([(0, -60), (6, -70), (-20, -60), (0, -45)]):
+        assert spec.suspicions(mel_of(spec, seed, gain, noise)) == []
+
+
+@pytest.mark.parametrize("declared", ["hifigan", "tacotron2", "nemo", "bigvgan_22khz"])
+def test_log10_in_an_ln_model_is_named(declared):
+    for seed in range(3):
+        found = MelSpec.preset(declared).suspicions(mel_of(MelSpec.preset("melgan_neurips"), seed))
+        assert len(found) == 1
+        assert "base-10" in found[0]
+        assert "this convention is ln" in found[0]
+
+
+@pytest.mark.parametrize("declared", ["melgan_neurips", "parallel_wavegan"])
+def test_ln_in_a_log10_model_is_named(declared):
+    for seed in range(3):
+        (found,) = MelSpec.preset(declared).suspicions(mel_of(MelSpec.preset("hifigan"), seed))
+        assert "natural logarithms (ln)" in found
+        assert "this convention is log10" in found
+
+
+def test_other_readings_are_named():
+    spec = MelSpec.preset("hifigan")
+    mel = mel_of(spec, 5)
+    standardised = (mel - mel.mean(-1, keepdim=True)) / mel.std(-1, keepdim=True)
+    for values, words in [
+        (mel / DECIBEL, "decibels"),
+        (mel.exp(), "linear magnitudes"),
+        (standardised, "Coqui"),
+        (mel.transpose(1, 2), "transposed"),
+        (mel[:, :60], "expected (B, 80, F)"),
+    ]:
+        found = spec.suspicions(values)
+        assert len(found) == 1
+        assert words in found[0] or (values is standardised and "normalised" in found[0])
+    assert "ln + 5" in spec.suspicions((mel + 5) / 5)[0]
+    assert "ln" in MelSpec.preset("seungwonpark_melgan").suspicions(mel_of(MelSpec.preset("tacotron2"), 5))[0]
+
+
+@pytest.mark.parametrize("declared", EIGHTY)
+@pytest.mark.parametrize("other", EIGHTY)
+def test_presets_against_each_other(declared, other):
+    a, b = MelSpec.preset(declared), MelSpec.preset(other)
+    hits = [bool(a.suspicions(mel_of(b, seed))) for seed in range(2)]
+    same_values = (a.log, a.mean, a.scale) == (b.log, b.mean, b.scale)
+    if same_values and a.floor == b.floor:
+        assert not any(hits)
+    elif not same_values and "coqui" not in (declared, other):
+        assert all(hits)
+
+
+def test_silence_at_another_level_is_seen():
+    spec = MelSpec.preset("amphion_24khz")
+    audio = torch.from_numpy(speech_like(24000, 3, -120.0))
+    audio = torch.cat([torch.zeros(24000), audio])
+    assert spec.suspicions(spec.mel(audio)) == []
+    (found,) = MelSpec.preset("bigvgan_24khz").suspicions(spec.mel(audio))
+    assert "silence lies at -10" in found
+    assert "-11.51" in found
+
+
+def test_too_little_to_judge_is_no_warning():
+    spec = MelSpec.preset("hifigan")
+    assert spec.suspicions(torch.full((1, 80, 100), math.log(1e-5))) == []
+    assert spec.suspicions(mel_of(MelSpec.preset("melgan_neurips"), 0)[:, :, :40]) == []
+    pause = 10 ** (-60 / 20) * torch.randn(22050, generator=torch.Generator().manual_seed(0))
+    assert spec.suspicions(spec.mel(pause)) == []
+
+
+def smoothed(mel: Tensor) -> Tensor:
+    """As over-smooth as an acoustic model's: the mean of three frames."""
+    return torch.nn.functional.avg_pool1d(mel, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["melgan_neurips", "hifigan", "parallel_wavegan", "vocos_24khz", "amphion_24khz", "coqui", "fish_44khz"],
+)
+def test_no_false_alarm_on_real_speech(name, shared):
+    import soundfile
+    import soxr
+
+    spec = MelSpec.preset(name)
+    files = (
+        sorted((shared / "data/kathleen/wavs").iterdir())[::500]
+        + sorted((shared / "data/prompts_en").rglob("*.flac"))[::20]
+    )
+    assert len(files) >= 6
+    wrong = dataclasses.replace(spec, log="log10" if spec.log == "ln" else "ln")
+    named = []
+    for path in files:
+        audio, rate = soundfile.read(path, dtype="float32")
+        audio = soxr.resample(audio, rate, spec.sample_rate)
+        for scaled in (audio, audio / np.abs(audio).max(), audio / 16):
+            mel = spec.mel(torch.from_numpy(scaled))
+            assert spec.suspicions(mel) == [], path
+            if name != "coqui":
+                assert spec.suspicions(smoothed(mel)) == [], path
+                named.append(bool(wrong.suspicions(mel)))
+    assert not named or np.mean(named) > 0.9
