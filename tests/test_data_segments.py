@@ -167,6 +167,53 @@ def test_gain_varies_but_never_passes_the_limit(tmp_path):
     assert drawn.std() == pytest.approx(20 / np.sqrt(12), rel=0.1)
 
 
+def test_speed_is_a_function_of_position_and_changes_about_half(tmp_path):
+    records = corpus(tmp_path, [9000, 3000, 700])
+    settings = {"speed": 0.35, "gain_db": (-6.0, 6.0)}
+    data, plain = dataset(records, **settings), dataset(records, gain_db=(-6.0, 6.0))
+    items = [data[p] for p in range(600)]
+    again = dataset(records, cache_bytes=0, **settings)
+    assert equal([again[p] for p in range(99, -1, -1)][::-1], items[:100])
+    assert not equal([dataset(records, **settings | {"seed": 1})[p] for p in range(20)], items[:20])
+    before = [plain[p] for p in range(600)]
+    assert [int(i["record"]) for i in items] == [int(i["record"]) for i in before]
+    changed = sum(not torch.equal(a["audio"], b["audio"]) for a, b in zip(items, before, strict=True))
+    assert abs(changed - 300) < 40  # 3.3 standard deviations of a fair coin
+    assert all(item["audio"].shape == (SEGMENT,) for item in items)
+
+
+def test_speed_moves_the_pitch_of_a_sine_by_its_factor(tmp_path):
+    pitch_hz, length = 600.0, 4096
+    audio.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * pitch_hz / RATE * np.arange(30000)), RATE)
+    records = [Record(tmp_path / "a.wav", RATE, 30000)]
+    data = dataset(records, segment_samples=length, speed=0.5)
+    octaves = []
+    for position in range(300):
+        windowed = np.hanning(length) * data[position]["audio"].numpy()
+        spectrum = np.abs(np.fft.rfft(windowed, 16 * length))
+        found_hz = spectrum.argmax() * RATE / (16 * length)
+        assert found_hz == pytest.approx(pitch_hz * data._rate(position) / RATE, rel=2e-3)
+        octaves.append(np.log2(found_hz / pitch_hz))
+    moved = np.array([o for o in octaves if abs(o) > 0.003])
+    assert moved.min() < -0.45
+    assert moved.max() > 0.45
+    assert np.abs(moved).max() < 0.505
+    assert abs(moved.mean()) < 0.08  # as often up as down: uniform in octaves
+    assert moved.std() == pytest.approx(1 / np.sqrt(12), rel=0.12)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_a_slowed_crop_of_a_file_shorter_than_a_segment(tmp_path, cache_bytes):
+    # Slowed by up to an octave, a segment needs half its length of the file.
+    data = dataset(corpus(tmp_path, [SEGMENT - 40]), speed=1.0, cache_bytes=cache_bytes)
+    for position in range(60):
+        item = data[position]["audio"]
+        assert item.shape == (SEGMENT,)
+        assert torch.isfinite(item).all()
+        assert item.any()
+    assert np.isfinite(data._level(0))
+
+
 @pytest.mark.parametrize("rate", [22050, 16000, 7350])
 def test_another_rate_is_resampled_as_the_whole_file_would_be(tmp_path, caplog, rate):
     records = corpus(tmp_path, [rate * 3 + 17], rate=rate)
@@ -216,6 +263,8 @@ def test_a_file_that_changed_or_went_is_named(tmp_path):
         ({"segment_samples": 0}, "segment_samples"),
         ({"gain_db": (3.0, -3.0)}, "lowest, highest"),
         ({"crop": "middle"}, "crop is"),
+        ({"speed": 0.0}, "speed"),
+        ({"speed": 1.5}, "octave"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, settings, reason):

@@ -139,12 +139,12 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
     def _level(self, index: int) -> float:
         """RMS in dB over up to 16 segments spread evenly over the file, decoded once."""
         if index not in self._levels:
-            spare = int(self.source.frames[index]) - self.segment_samples
-            count = min(_LEVEL_WINDOWS, 1 + spare // self.segment_samples)
+            # A slowed crop may come from a file that is shorter than a segment.
+            length = min(self.segment_samples, int(self.source.frames[index]))
+            spare = int(self.source.frames[index]) - length
+            count = min(_LEVEL_WINDOWS, 1 + spare // length)
             starts = np.linspace(0, spare, count).astype(int) if count > 1 else [spare // 2]
-            powers = [
-                np.mean(np.square(self.source.read(index, int(s), self.segment_samples))) for s in starts
-            ]
+            powers = [np.mean(np.square(self.source.read(index, int(s), length))) for s in starts]
             self._levels[index] = audio.rms_db(np.sqrt(powers))
         return self._levels[index]
 

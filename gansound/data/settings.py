@@ -40,3 +40,12 @@ class DataSettings:
                 "expected segment_samples >= 1, workers >= 0 and cache_gb >= 0, got "
                 f"{self.segment_samples}, {self.workers} and {self.cache_gb}"
             )
+        if self.speed is not None and not 0 < self.speed <= 1:
+            raise ValueError(f"speed must be above 0 and at most 1 octave, got {self.speed}")
+        if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:
+            raise ValueError(f"gain_db must be [lowest, highest] in dB, got {list(self.gain_db)}")
+        if self.valid < 0 or self.test < 0 or self.valid + self.test >= 1:
+            raise ValueError(
+                "expected valid >= 0 and test >= 0, and less than 1 together so that something is left to train on, "
+                f"got {self.valid} and {self.test}"
+            )
