@@ -65,6 +65,13 @@ for _tag, _pattern, _first in (
             f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
         )
 _Dumper.add_multi_representer(tuple, lambda dumper, value: dumper.represent_list(list(value)))
+# PyYAML folds these line breaks of Unicode into spaces unless they stand in double quotes.
+_Dumper.add_representer(
+    str,
+    lambda dumper, value: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style='"' if re.search("[\x85\u2028\u2029\ufeff]", value) else None
+    ),
+)
 _Dumper.add_multi_representer(Path, lambda dumper, value: dumper.represent_str(str(value)))
 
 
