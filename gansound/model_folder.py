@@ -7,6 +7,7 @@ Nothing in it is pickled, and since a folder may be a stranger's, only classes o
 it unless the caller names more. It is written beside and then renamed, so it is the old one or the new one.
 """
 
+import copy
 import json
 import logging
 import os
@@ -21,9 +22,9 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from gansound.mel import MelSpec
+from gansound.nn.fold import fold_parametrizations
 from gansound.recipe import RecipeError, build
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def save_model_folder(
     _check_shape_law(generator, mel, path)
     if path.exists() and not _is_model_folder(path) and (not path.is_dir() or any(path.iterdir())):
         raise ModelFolderError(f"{path}: something that isn't a model folder is there. Choose another path")
-    state = _storable(_folded_state(generator), half, path)
+    state = _storable(fold_parametrizations(copy.deepcopy(generator).eval()).state_dict(), half, path)
     try:
         described = {"format": FORMAT, "generator": node, "mel": mel.to_dict(), "info": dict(info or {})}
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
@@ -140,7 +141,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
             )
         except RecipeError as error:
             raise ModelFolderError(f"{path / CONFIG}: {error}") from error
-    generator = _fold(generator.float().eval())
+    generator = fold_parametrizations(generator.float().eval())
     _check_shape_law(generator, mel, path / CONFIG)
     _load_state(
         generator, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path / WEIGHTS
@@ -219,37 +220,6 @@ def _check_shape_law(generator: nn.Module, mel: MelSpec, path: Path) -> None:
             raise ModelFolderError(
                 f"{path}: the generator has {name} {mine}, its mel {theirs}. They must be equal"
             )
-
-
-def _folded_state(generator: nn.Module) -> dict[str, Tensor]:
-    """The state dict with each parametrized tensor as its value.
-
-    Read off, not removed from a copy: a deep copy shares its class with the original, and removing a
-    parametrization from the one deletes the property of both.
-    """
-    state = dict(generator.state_dict())
-    for prefix, module in generator.named_modules():
-        if not parametrize.is_parametrized(module) or not isinstance(module.parametrizations, nn.ModuleDict):
-            continue
-        for name, parametrization in module.parametrizations.items():
-            at = f"{prefix}." if prefix else ""
-            for key in [k for k in state if k.startswith(f"{at}parametrizations.{name}.")]:
-                del state[key]
-            was_training = parametrization.training
-            parametrization.eval()  # spectral norm takes a step of its power iteration at each look in training
-            with torch.no_grad():
-                state[f"{at}{name}"] = getattr(module, name).detach()
-            parametrization.train(was_training)
-    return state
-
-
-def _fold(generator: nn.Module) -> nn.Module:
-    for module in list(generator.modules()):
-        if parametrize.is_parametrized(module):
-            parametrizations = module.parametrizations
-            for name in list(parametrizations) if isinstance(parametrizations, nn.ModuleDict) else []:
-                parametrize.remove_parametrizations(module, name)
-    return generator
 
 
 def _storable(folded: Mapping[str, Tensor], half: bool, path: Path) -> dict[str, Tensor]:

@@ -17,7 +17,8 @@ from gansound.generators import melgan
 from gansound.generators.melgan import MelGANGenerator
 from gansound.losses.adversarial import hinge_discriminator, hinge_generator
 from gansound.losses.feature_matching import feature_matching
-from gansound.nn.conv import Conv1d, TransposedConv1d, fold_weight_norm, reflect_pad
+from gansound.nn.conv import Conv1d, TransposedConv1d, reflect_pad
+from gansound.nn.fold import fold_parametrizations
 from tests.reference import melgan as reference
 
 
@@ -66,13 +67,13 @@ def test_shapes_are_the_published_ones_through_the_name_map(shared):
             "state_dict"
         ]
         assert (
-            sum(p.numel() for p in fold_weight_norm(net).parameters())
+            sum(p.numel() for p in fold_parametrizations(net).parameters())
             == (spec["_meta"]["n_params_weight_norm_folded"])
         )
 
 
 def test_published_parameter_counts_and_law():
-    generator = fold_weight_norm(MelGANGenerator())
+    generator = fold_parametrizations(MelGANGenerator())
     assert sum(p.numel() for p in generator.parameters()) == 4_260_257
     assert sum(p.numel() for p in MultiScaleDiscriminator().parameters()) == 16_924_086
     assert (generator.n_mels, generator.hop_length) == (80, 256)
@@ -270,7 +271,7 @@ def test_transposed_convolution_overlaps_and_adds(length, rate, more):
 def test_folding_keeps_the_function_and_a_copy_is_independent():
     ours, _ = small_pair(seed=5)
     mel = torch.randn(1, 6, 7, dtype=torch.float64)
-    folded = fold_weight_norm(copy.deepcopy(ours))
+    folded = fold_parametrizations(copy.deepcopy(ours))
     with torch.no_grad():
         torch.testing.assert_close(folded(mel), ours(mel), rtol=1e-12, atol=1e-12)
         assert not [key for key in folded.state_dict() if "parametrizations" in key]

@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_norm
 
 Padding = Literal["zeros", "reflect"]
@@ -132,21 +131,3 @@ def weight_norm(layer: Module) -> Module:
     """
     parametrized_weight_norm(layer)
     return layer
-
-
-def fold_weight_norm(model: Module) -> Module:
-    """Replace every weight-normed weight of `model`, in place, by its value; the function it computes stays.
-
-    What inference wants: fewer parameters and nothing recomputed at each call. A model without weight norm
-    passes unchanged.
-    """
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            # Not `remove_parametrizations`: it strips the class, which a deep copy shares with its original,
-            # so that folding an EMA's copy would break the generator in training.
-            module.__class__ = type(module).__bases__[0]
-            del module.parametrizations
-            module.register_parameter("weight", nn.Parameter(weight.detach().clone()))
-    return model
