@@ -185,16 +185,18 @@ def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    if path.exists() and not path.is_file():  # a device or a pipe: renaming would replace it
-        path.write_text(text, encoding="utf-8")
-        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe: renaming would replace it
+            path.write_text(text, encoding="utf-8")
+            return
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:  # that of a write names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

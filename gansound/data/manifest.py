@@ -102,6 +102,8 @@ def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> i
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:  # that of a write names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return count

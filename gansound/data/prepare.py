@@ -70,12 +70,12 @@ def prepare(
         places[path] = (done, _content(done.path), info.channels > 1)
         return done
 
-    out.mkdir(parents=True, exist_ok=True)
     found = scan(root, speaker_pattern=speaker_pattern, inspect=inspect, progress=progress)
     records = usable(found)
     contents = [places[record.path][1] for record in records]
     records, grouping = split(records, seed=seed, valid=valid, test=test, contents=contents)
     records = [replace(record, path=places[record.path][0].path) for record in records]
+    out.mkdir(parents=True, exist_ok=True)
     manifest = out / MANIFEST_NAME
     write_manifest(manifest, records)
     mixed = sum(mixed for _, _, mixed in places.values())

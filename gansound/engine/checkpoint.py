@@ -5,6 +5,7 @@ whatever of the parts isn't a tensor, and each file's size. Nothing is pickled. 
 when every byte of it is on the disk, so the newest one is always whole.
 """
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -61,8 +63,10 @@ class RunState:
                 shutil.rmtree(target)
             os.replace(beside, target)
             sync(folder)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
+            if isinstance(error, OSError | SafetensorError):
+                raise unwritten(error, target) from error
             raise
         return target
 
@@ -149,6 +153,15 @@ def join_tensors(tensors: Mapping[str, Tensor], rest: Any) -> Any:
     if kind == "tuple":
         return tuple(join_tensors(tensors, inner) for inner in value)
     return value
+
+
+def unwritten(error: OSError | SafetensorError, path: Path) -> OSError:
+    """The error of a write with the path that its message lacks; safetensors has its number only in the text."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, str(path))
+    number = re.search(r"os error (\d+)|code: (\d+)", str(error))
+    code = int(number[1] or number[2]) if number else errno.EIO
+    return OSError(code, os.strerror(code), str(path))
 
 
 def sync(path: Path) -> None:

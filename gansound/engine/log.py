@@ -1,9 +1,12 @@
 """What a run writes down: `metrics.jsonl`, TensorBoard, pictures and sounds of validation."""
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,28 +23,55 @@ class RunLog:
     """
 
     def __init__(self, run: Path, start: int) -> None:
+        self._run = run
         self._metrics = run / METRICS
         forget_after(self._metrics, start)
         self._file = self._metrics.open("a", buffering=1)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start)
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._without_tensorboard
+        with self._naming("tensorboard"):
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start)
 
     def scalars(self, step: int, figures: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
+        """Write the line of a step."""
+        with self._naming(METRICS):
+            self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        with self._naming("tensorboard"):
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
 
     def examples(self, step: int, examples: Sequence[Example]) -> None:
-        for example in examples:
-            tag = f"valid/{example.name}"
-            self._board.add_audio(f"{tag}/generated", example.fake[None], step, example.sample_rate)
-            if step == 0:
-                self._board.add_audio(f"{tag}/real", example.real[None], step, example.sample_rate)
-            picture = comparison({"real": example.real, "generated": example.fake}, example.sample_rate)
-            self._board.add_figure(tag, picture, step)
+        """Pictures and sounds of a validation."""
+        with self._naming("tensorboard"):
+            for example in examples:
+                tag = f"valid/{example.name}"
+                self._board.add_audio(f"{tag}/generated", example.fake[None], step, example.sample_rate)
+                if step == 0:
+                    self._board.add_audio(f"{tag}/real", example.real[None], step, example.sample_rate)
+                picture = comparison({"real": example.real, "generated": example.fake}, example.sample_rate)
+                self._board.add_figure(tag, picture, step)
 
     def close(self) -> None:
-        self._board.close()
-        self._file.close()
+        """Bring everything to the disk."""
+        try:
+            with self._naming("tensorboard"):
+                self._board.close()
+        finally:
+            threading.excepthook = self._excepthook
+            with self._naming(METRICS):
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _naming(self, file: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self._run / file)) from error
+
+    def _without_tensorboard(self, crash: Any) -> None:
+        # Its writing thread hands the error to us and then prints it as well.
+        if not type(crash.thread).__module__.startswith("tensorboard."):
+            self._excepthook(crash)
 
 
 def forget_after(metrics: Path, step: int) -> None:

@@ -15,7 +15,9 @@ from torch.optim import Optimizer
 from gansound.engine.settings import RunSettings
 from gansound.engine.task import Task
 from gansound.mel import MelSpec
-from gansound.recipe import KeyHelp, RecipeError, build, describe
+from gansound.recipe import KeyHelp, RecipeError, build, describe, parameters
+from gansound.recipe.build import ALLOWED, import_class
+from gansound.recipe.text import meant
 
 
 def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,7 +39,8 @@ def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
     """Every key the recipe may hold, with its type, its value or default, and what it means."""
     own, its = split(recipe)
-    return [*describe(own, RunSettings, allow=allow), *describe(its, object, allow=allow, context=("mel",))]
+    mine = describe(own, RunSettings, allow=allow, context=("params",))
+    return [*mine, *describe(its, object, allow=allow, context=("mel",))]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         RecipeError: whatever is wrong with it, by its dotted key.
     """
     own, its = split(recipe)
+    # Here and not in `build`, which would compare a misspelt setting of the engine with the task's alone.
+    known = parameters(import_class(recipe["task"], "task", allow, ALLOWED))
+    settings_names = [field.name for field in dataclasses.fields(RunSettings)]
+    for key in its["init_args"]:
+        if key not in known and "**" not in known:
+            near = meant(key, ["task", *settings_names, *known])
+            raise RecipeError(
+                f"{key}: unknown key{near}; a recipe takes task, {', '.join(known)} (of the task), "
+                f"{', '.join(settings_names)}"
+            )
     settings: RunSettings = build(own, RunSettings, "", allow=allow)
     context = {"mel": build(recipe["mel"], MelSpec, "mel", allow=allow)} if "mel" in recipe else {}
     # The weights' first values depend on the seed alone, not on what was built before.

@@ -116,8 +116,8 @@ class Run:
             return
         run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
         try:
-            if start == 0:
-                self._validate(0, run_log)
+            if start == 0 and run_log is not None and (figures := self._validate(0, run_log)):
+                run_log.scalars(0, figures)
             self._loop(start, run_log, observe)
         finally:
             if run_log is not None:
@@ -135,12 +135,13 @@ class Run:
             waited += time.perf_counter() - before
             figures = self._step(step, batch)
             done = step + 1
+            record: dict[str, float] = {}
             if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
                 now = time.perf_counter()
                 count = done % settings.log_every or settings.log_every
                 seconds = (now - last) / min(count, done - start)
                 timing = {"step_seconds": seconds, "data_share": waited / (now - last)}
-                run_log.scalars(done, figures | timing)
+                record = figures | timing
                 last, waited = now, 0.0
             if observe is not None:
                 pace = (time.perf_counter() - begun) / (done - start)
@@ -150,7 +151,12 @@ class Run:
             if settings.validate_every is not None and (
                 done % settings.validate_every == 0 or done == settings.steps
             ):
-                self._validate(done, run_log)
+                before = time.perf_counter()
+                record |= self._validate(done, run_log)
+                paused = time.perf_counter() - before  # no part of a step
+                last, begun = last + paused, begun + paused
+            if run_log is not None and record:
+                run_log.scalars(done, record)
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 self._save(done)
 
@@ -183,9 +189,9 @@ class Run:
         figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
         return figures
 
-    def _validate(self, step: int, run_log: RunLog | None) -> None:
+    def _validate(self, step: int, run_log: RunLog | None) -> dict[str, float]:
         if run_log is None or not self.valid_records or self.settings.validate_every is None:
-            return
+            return {}
         utterances = []
         for record in spread(self.valid_records, self.settings.validate_utterances):
             samples, rate = audio.read(record.path)
@@ -193,9 +199,9 @@ class Run:
         generator = self.generator.eval()
         figures, examples = self.task.validate(generator, utterances, self.accelerator.device)
         generator.train()
-        run_log.scalars(step, {f"valid/{name}": value for name, value in figures.items()})
         run_log.examples(step, examples[:4])
         log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        return {f"valid/{name}": value for name, value in figures.items()}
 
     def _save(self, step: int) -> None:
         if not self.accelerator.is_main_process:
@@ -287,7 +293,22 @@ class Run:
             pin_memory=self.accelerator.device.type == "cuda",
             persistent_workers=False,
         )
-        return iter(loader)
+        return told_plainly(iter(loader))
+
+
+def told_plainly(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches; an error of a worker process without the traceback that torch puts into its message."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ValueError, OSError) as error:
+            lines = str(error).strip().splitlines()
+            if len(lines) < 2 or "DataLoader worker" not in lines[0]:
+                raise
+            raise ValueError(lines[-1].partition(": ")[2]) from error
+        yield batch
 
 
 def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
@@ -320,5 +341,7 @@ def write_beside(path: Path, text: str) -> None:
     try:
         beside.write_text(text)
         os.replace(beside, path)
+    except OSError as error:  # that of a write names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)

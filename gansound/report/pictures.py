@@ -195,6 +195,13 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     A device, a pipe or a link (`/dev/stdout`) is written through, never replaced.
     """
     path = Path(path)
+    try:
+        _write_bytes(path, data)
+    except OSError as error:  # that of a write names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         path.write_bytes(data)
         return
