@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gansound.cli.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -22,7 +24,9 @@ CLIP = Path(__file__).parents[1] / "models" / "demo.flac"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", type=Path, default=CLIP, help="a recording of yours (default: a shipped clip)")
+    parser.add_argument(
+        "--input", type=Path, default=CLIP, help="a recording of yours (default: a shipped clip)"
+    )
     parser.add_argument("--model", default="default", help="shipped name or model folder (default: default)")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("gansound-demo"), help="folder (default: gansound-demo)"
@@ -30,6 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.input.is_file():
+        raise UsageError(f"--input {args.input}: {'not a file' if args.input.exists() else 'no such file'}")
+    if args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"-o {args.output}: is there and not a folder")
     from rich.console import Console
 
     from gansound import audio
@@ -39,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from gansound.report.pictures import comparison, save
     from gansound.report.tables import summary_table
 
+    recording = audio.read(args.input)
     vocoder = Vocoder.from_pretrained(args.model, device="cpu")
     sounds: dict[str, np.ndarray] = {}
 
@@ -46,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         sounds.update(systems)
 
     evaluation = evaluate(
-        [Item.from_file(args.input)],
+        [Item(args.input.name, lambda: recording)],
         {"gansound": vocoder.vocode_audio, "Griffin-Lim": GriffinLim(vocoder.mel_spec)},
         vocoder.sample_rate,
         hop_length=vocoder.mel_spec.hop_length,
@@ -54,16 +63,21 @@ def run(args: argparse.Namespace) -> int:
         on_audio=keep,
     )
     if evaluation.failures:
-        raise ValueError(evaluation.failures[0].reason)
+        raise ValueError(f"{args.input}: {evaluation.failures[0].reason}")
     args.output.mkdir(parents=True, exist_ok=True)
+    written = []
     for name, sound in sounds.items():
-        audio.write(args.output / f"{name.lower().replace(' ', '-')}.wav", sound, vocoder.sample_rate)
-    save(comparison(sounds, vocoder.sample_rate), args.output / "spectrograms.png")
+        written.append(args.output / f"{name.lower().replace(' ', '-')}.wav")
+        audio.write(written[-1], sound, vocoder.sample_rate)
+    written.append(args.output / "spectrograms.png")
+    save(comparison(sounds, vocoder.sample_rate), written[-1])
     console = Console()
-    console.print(summary_table(evaluation, title=f"{args.input.name}, {evaluation.utterances[0].seconds:.1f} s"))
+    console.print(
+        summary_table(evaluation, title=f"{args.input.name}, {evaluation.utterances[0].seconds:.1f} s")
+    )
     seconds = evaluation.utterances[0].systems["gansound"]["real_time_factor"]
     assert seconds is not None
     console.print(f"{1 / seconds:.0f} times faster than real time, the mel included. Listen to and look at:")
-    for path in sorted(args.output.iterdir()):
-        console.print(f"  {path}", highlight=False)
+    for path in written:
+        console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
     return 0

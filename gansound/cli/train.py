@@ -1,10 +1,14 @@
 """`gansound train`: from a recipe to a model folder."""
 
 import argparse
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from gansound.cli.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 HELP = """Train a model from a recipe, or go on with a run.
 
@@ -28,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
     parser.add_argument("--run", type=Path, help="the run's folder (default: runs/RECIPE)")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="PACKAGE", help="a package of yours the recipe may name"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours the recipe may name",
     )
     parser.add_argument("--keys", action="store_true", help="list the recipe's keys, and stop")
 
@@ -36,10 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gansound.recipe import load_recipe
 
-    recipe = load_recipe(args.recipe, overrides(args.extra))
+    recipe = load_recipe(args.recipe, overrides(args.extra), allow=args.allow)
     if args.keys:
         show_keys(recipe, args.allow)
         return 0
+    folder = args.run or Path("runs") / Path(args.recipe).stem
+    for above in (folder, *folder.parents):
+        if above.exists() and not above.is_dir():
+            raise UsageError(f"--run {folder}: {above} is a file, expected a folder")
     from gansound.engine.plan import plan
     from gansound.engine.run import Run
 
@@ -47,19 +59,28 @@ def run(args: argparse.Namespace) -> int:
     if planned.settings.data.path is None:
         raise UsageError("say what to train on: --data.path DIR (a folder of audio, or a manifest)")
     if not Path(planned.settings.data.path).exists():
-        raise UsageError(f"--data.path {planned.settings.data.path}: no such file or folder")
-    folder = args.run or Path("runs") / Path(args.recipe).stem
+        raise UsageError(f"data.path {planned.settings.data.path}: no such file or folder")
     training = Run(planned, folder)
-    with progress_line(planned.settings.steps) as observe:
-        training.fit(observe)
-    print(folder / "model")
+    try:
+        with progress_line(planned.settings.steps, quiet=args.quiet) as observe:
+            training.fit(observe)
+    except KeyboardInterrupt:
+        log.warning("the same command goes on from the newest checkpoint in %s", folder / "checkpoints")
+        raise
+    if not args.quiet:
+        print(folder / "model")
     return 0
 
 
 def overrides(extra: list[str]) -> dict[str, Any]:
-    """`--key.path value` and `--key.path=value` pairs by their dotted key."""
-    from gansound.recipe import parse_yaml
+    """`--key.path value` and `--key.path=value` pairs by their dotted key, the values as the YAML they are given in.
 
+    Where the key says that it is a path, the value is one, whatever YAML would make of `[a] #1`; it becomes absolute,
+    so that a run can be resumed from another folder.
+
+    Raises:
+        UsageError: a key without a value, a value without a key, a key given twice.
+    """
     found: dict[str, Any] = {}
     rest = list(extra)
     while rest:
@@ -73,24 +94,36 @@ def overrides(extra: list[str]) -> dict[str, Any]:
             value = rest.pop(0)
         if key in found:
             raise UsageError(f"--{key} is given twice")
-        found[key] = parse_yaml(value, f"--{key}")
+        if key.rpartition(".")[2] == "path" and value not in ("", "null"):
+            value = json.dumps(str(Path(value).expanduser().absolute()), ensure_ascii=False)
+        found[key] = value
     return found
 
 
 def show_keys(recipe: dict[str, Any], allow: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from gansound.engine.plan import keys
 
-    table = Table("key", "type", "default", "meaning", box=None, header_style="bold")
-    for row in keys(recipe, allow):
-        table.add_row(row.key, row.type, row.default, row.help)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width: don't fold the table to 80 columns
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("key", "type", "default", "meaning"):
+        table.add_column(name, overflow="fold", no_wrap=name == "key")
+    rows = keys(recipe, allow)
+    above = {row.key.rpartition(".")[0] for row in rows}
+    for row in rows:
+        default = row.default or ("" if row.key in above else "(must be given)")
+        first, stop, _ = row.help.partition(". ")  # torch's own optimizers are described at length
+        table.add_row(*(Text(cell) for cell in (row.key, row.type, default, first + stop)))
+    console.print(table)
 
 
-def progress_line(steps: int) -> Any:
+def progress_line(steps: int, *, quiet: bool = False) -> Any:
     """A context that gives the engine's observer: a live line on a terminal, a log line now and then elsewhere."""
     from gansound.cli.training_progress import TrainingProgress
 
-    return TrainingProgress(steps)
+    return TrainingProgress(steps, quiet=quiet)

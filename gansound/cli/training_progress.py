@@ -18,9 +18,14 @@ _SMOOTHING = 0.98
 
 
 class TrainingProgress:
-    """Context manager that gives an observer of a run."""
+    """Context manager that gives an observer of a run.
 
-    def __init__(self, steps: int) -> None:
+    Args:
+        steps: of the run, in all.
+        quiet: shows no bar; lines are up to the log's level.
+    """
+
+    def __init__(self, steps: int, *, quiet: bool = False) -> None:
         self._steps = steps
         self._smooth: dict[str, float] = {}
         self._last_line = 0.0
@@ -32,7 +37,7 @@ class TrainingProgress:
                 TextColumn("{task.fields[text]}"),
                 console=console,
             )
-            if console.is_terminal
+            if console.is_terminal and not quiet
             else None
         )
 

@@ -1,12 +1,17 @@
 """`gansound vocode`: mels or recordings in, sound out."""
 
 import argparse
+import errno
 import logging
-from collections.abc import Iterator
+import os
+import pickle
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansound.cli.errors import UsageError
+from gansound.cli.errors import UsageError, explain
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
@@ -23,75 +28,133 @@ EXAMPLES = """examples:
   gansound vocode mels/ -o audio/ --model runs/melgan/model
   gansound vocode mel.npy -o speech.flac
 
-One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV."""
+One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV.
+The path of each sound is printed. What fails is named and left out, and the exit code is then 1."""
 
 MEL_SUFFIXES = frozenset({".npy", ".pt", ".safetensors"})
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="a mel, a recording, or a folder")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="audio file or folder")
     parser.add_argument(
-        "--model", default="default", help="shipped name, model folder, or Hugging Face repository (default: default)"
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="a mel, a recording, or a folder"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="audio file or folder"
+    )
+    parser.add_argument(
+        "--model",
+        default="default",
+        help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import track
+    work = plan(args.inputs, args.output)
+    from gansound.inference.vocoder import Vocoder, choose_device
 
-    from gansound.audio import AUDIO_SUFFIXES
-
-    for path in args.inputs:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-    work = list(outputs(args.inputs, args.output, AUDIO_SUFFIXES | MEL_SUFFIXES))
-    targets: dict[Path, Path] = {}
-    for source, target in work:
-        if target in targets:
-            raise UsageError(f"{targets[target]} and {source} would both be written to {target}; vocode them apart")
-        targets[target] = source
-    if not work:
-        raise ValueError(f"{', '.join(map(str, args.inputs))}: no mel and no recording in there")
-    from gansound.inference.vocoder import Vocoder
-
-    vocoder = Vocoder.from_pretrained(args.model, device=args.device)
-    failed: list[str] = []
-    console = Console(stderr=True)
-    for source, target in track(
-        work, description="vocoding", console=console, disable=len(work) == 1 or not console.is_terminal
-    ):
+    try:
+        device = choose_device(args.device)
+    except ValueError as error:
+        raise UsageError(f"--device: {error}") from None
+    vocoder = Vocoder.from_pretrained(args.model, device=device)
+    told: set[str] = set()
+    failed: list[Path] = []
+    for source, target in _shown(work, quiet=args.quiet):
         try:
-            vocode(vocoder, source, target)
-        except (ValueError, OSError) as error:
-            # One bad file must not cost a batch its other results.
-            failed.append(f"{error}" if str(source) in str(error) else f"{source}: {error}")
-            log.error("%s", failed[-1])
+            vocode(vocoder, source, target, told)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            # One bad file must not cost a batch its other results; a full disk would fail them all.
+            message = explain(error)[1]
+            failed.append(source)
+            log.error(
+                "%s",
+                message if str(source) in message else f"{source}: {message}",
+                exc_info=args.debug or None,
+            )
+            if isinstance(error, OSError) and error.errno in _FULL:
+                break
             continue
-        print(target)
+        if not args.quiet:
+            # A name that isn't UTF-8 must not end the batch either.
+            print(os.fsencode(target).decode("utf-8", "replace"))
     if failed and len(work) > 1:
-        log.error("%d of %d failed: %s", len(failed), len(work), "; ".join(failed))
+        log.error("%d of %d failed: %s", len(failed), len(work), ", ".join(map(str, failed)))
     return 1 if failed else 0
 
 
-def outputs(inputs: list[Path], output: Path, suffixes: frozenset[str]) -> Iterator[tuple[Path, Path]]:
-    """Each input file with the file its sound goes to."""
-    single = len(inputs) == 1 and inputs[0].is_file()
-    if single and output.suffix and not output.is_dir():
-        yield inputs[0], output
-        return
+def plan(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Each input file with the file its sound goes to, before anything is read.
+
+    Raises:
+        UsageError: an input doesn't exist, two would go to one place, one would be overwritten by its own sound, or
+            the output can't be what it must be.
+        ValueError: there is no mel and no recording.
+    """
+    from gansound import audio
+
+    inputs = list(dict.fromkeys(inputs))
     for path in inputs:
-        if path.is_file():
-            yield path, output / f"{path.stem}.wav"
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+    single = len(inputs) == 1 and not inputs[0].is_dir()
+    if single and output.suffix and not output.is_dir():
+        try:
+            audio.Writer(output, 48000)  # knows what can be written, and touches nothing yet
+        except audio.AudioError as error:
+            raise UsageError(f"-o {error}") from None
+        work = [(inputs[0], output)]
+    else:
+        if output.exists() and not output.is_dir():
+            raise UsageError(
+                f"-o {output}: is there and not a folder; expected a folder for {_named(inputs)}"
+            )
+        if output.suffix.lower() in audio.AUDIO_SUFFIXES and not output.is_dir():
+            raise UsageError(f"-o {output}: is the name of one file; expected a folder for {_named(inputs)}")
+        work = list(outputs(inputs, output, audio.AUDIO_SUFFIXES | MEL_SUFFIXES))
+    if not work:
+        raise ValueError(
+            f"{_named(inputs)}: no mel and no recording in there. Expected files with one of the suffixes "
+            f"{', '.join(sorted(MEL_SUFFIXES))}, {', '.join(sorted(audio.AUDIO_SUFFIXES))}"
+        )
+    sources = {source.resolve() for source, _ in work}
+    taken: dict[Path, Path] = {}
+    for source, target in work:
+        if target in taken:
+            raise UsageError(
+                f"{taken[target]} and {source} would both be written to {target}; name one of them, or one kind "
+                "(such as DIR/*.npy), at a time"
+            )
+        if target.resolve() in sources:
+            raise UsageError(
+                f"-o {output}: the sound of {source} would overwrite the input {target}; choose another"
+            )
+        taken[target] = source
+    return work
+
+
+def outputs(inputs: Iterable[Path], folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[Path, Path]]:
+    """Each input file, those in folders by suffix, with its WAV below `folder`."""
+    for path in inputs:
+        if not path.is_dir():
+            yield path, folder / f"{path.stem}.wav"
             continue
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in suffixes and file.is_file():
-                yield file, (output / file.relative_to(path)).with_suffix(".wav")
+            inside = file.relative_to(path)
+            hidden = any(part.startswith(".") for part in inside.parts)
+            if file.suffix.lower() in suffixes and file.is_file() and not hidden:
+                yield file, (folder / inside).with_suffix(".wav")
 
 
-def vocode(vocoder: "Vocoder", source: Path, target: Path) -> None:
+def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None = None) -> None:
     """One file to one file.
+
+    Args:
+        vocoder: what makes the sound.
+        source: a mel or a recording.
+        target: an audio file; its folder is made where it isn't there.
+        told: what was done to earlier recordings (resampled, mixed), so that it is said once and not for each.
 
     Raises:
         ValueError: the input can't be read, or isn't what the model takes.
@@ -100,17 +163,25 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path) -> None:
     from gansound import audio
 
     if source.suffix.lower() in MEL_SUFFIXES:
-        sound = vocoder(read_mel(source))[0].cpu().numpy()
+        mel = vocoder.mel_spec.check(read_mel(source))
+        if len(mel) != 1:
+            raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
+        for suspicion in vocoder.mel_spec.suspicions(mel):
+            log.warning("%s: %s", source, suspicion)
+        sound = vocoder(mel, warn=False)[0].cpu().numpy()
     else:
         info = audio.probe(source)
         samples, rate = audio.read(source)
-        if info.channels > 1:
-            log.info("%s: mixed %d channels to one", source, info.channels)
+        done = [f"mixed {info.channels} channels to one"] if info.channels > 1 else []
         if rate != vocoder.sample_rate:
-            log.info("%s: resampled from %d Hz to the model's %d Hz", source, rate, vocoder.sample_rate)
+            done.append(f"resampled from {rate} Hz to the model's {vocoder.sample_rate} Hz")
+        if (note := " and ".join(done)) and (told is None or note not in told):
+            log.info("%s: %s", source, note)
+            if told is not None:
+                told.add(note)
         sound = vocoder.vocode_audio(samples, rate)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    audio.write(target, sound, vocoder.sample_rate)
+    with _folder(target.parent):
+        audio.write(target, sound, vocoder.sample_rate)
 
 
 def read_mel(path: Path) -> Any:
@@ -121,22 +192,75 @@ def read_mel(path: Path) -> Any:
     """
     import numpy as np
 
+    what_to_do = "Save one array of numbers, bands x frames"
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
-        import torch
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty (0 bytes)")
+        if suffix == ".npy":
+            with path.open("rb") as file:
+                found: Any = np.lib.format.read_array(file, allow_pickle=False)
+        elif suffix == ".pt":
+            import torch
 
-        if path.suffix.lower() == ".pt":
             found = torch.load(path, map_location="cpu", weights_only=True)
         else:
             from safetensors.torch import load_file
 
             found = load_file(path)
+    except pickle.UnpicklingError:
+        # torch's own text advises to load it anyway, and so to run whatever the file says.
+        raise ValueError(
+            f"{path}: holds something else than plain tensors, and isn't unpickled: a pickle can run any code. "
+            f"{what_to_do}, with torch.save(mel, ...)"
+        ) from None
     except Exception as error:  # each reader raises its own kinds
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: can't be read as a mel: {detail}. Save one array of numbers, bands x frames") from None
+        detail = (
+            str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        )
+        if "Object arrays" in detail:
+            detail = "an array of Python objects, which isn't unpickled: a pickle can run any code"
+        raise ValueError(f"{path}: can't be read as a mel: {detail}. {what_to_do}") from None
     if isinstance(found, dict):
         if len(found) != 1:
-            raise ValueError(f"{path}: expected one tensor, got {len(found)}: {', '.join(map(str, found))}")
+            names = ", ".join(map(str, list(found)[:5]))
+            raise ValueError(f"{path}: expected one tensor, got {len(found)}: {names}")
         found = next(iter(found.values()))
     return found
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a folder and those above it; take away again what was made when the body fails."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+        raise
+
+
+def _shown(work: list[tuple[Path, Path]], *, quiet: bool) -> Iterable[tuple[Path, Path]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if quiet or len(work) == 1 or not console.is_terminal:
+        return work
+    # Redirected, the printed paths would join the bar on stderr instead of the pipe they were meant for.
+    progress = Progress(console=console, redirect_stdout=sys.stdout.isatty(), transient=True)
+
+    def shown() -> Iterator[tuple[Path, Path]]:
+        with progress:
+            yield from progress.track(work, description="vocoding")
+
+    return shown()
+
+
+def _named(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

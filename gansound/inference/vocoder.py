@@ -25,6 +25,9 @@ class Vocoder:
         model: what `gansound.model_folder.load_model_folder` gives.
         device: where it runs; CUDA where there is one, else the CPU.
 
+    Raises:
+        ValueError: there is no such device here.
+
     >>> import gansound, torch
     >>> vocoder = gansound.Vocoder.from_pretrained("default")
     >>> mel = vocoder.mel_spec.mel(torch.zeros(1, 22050))
@@ -34,7 +37,7 @@ class Vocoder:
     """
 
     def __init__(self, model: LoadedModel, device: str | torch.device | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = choose_device(device)
         self.generator = model.generator.to(self.device).eval().requires_grad_(False)
         self.mel_spec: MelSpec = model.mel
         self.info: dict[str, Any] = dict(model.info)
@@ -57,7 +60,9 @@ class Vocoder:
 
         Raises:
             ModelFolderError: (a ValueError) not found, not readable, or it names a class that is refused.
+            ValueError: there is no such device here.
         """
+        device = choose_device(device)  # before the time that loading takes
         return cls(load_model_folder(os.fspath(name_or_path), allow=allow), device)
 
     @property
@@ -65,10 +70,12 @@ class Vocoder:
         """Of the sound it makes, in Hz."""
         return self.mel_spec.sample_rate
 
-    def __call__(self, mel: Tensor | np.ndarray) -> Tensor:
+    def __call__(self, mel: Tensor | np.ndarray, *, warn: bool = True) -> Tensor:
         """Waveform of a mel in the convention `mel_spec`.
 
-        Values that look like another convention (log base, orientation) are warned of.
+        Args:
+            mel: torch or numpy, on any device.
+            warn: log a warning where the values look like another convention (log base, floor, normalised).
 
         Shape:
             `(B, n_mels, F)` or `(n_mels, F)` -> `(B, F * hop_length)` float32 on the vocoder's device.
@@ -77,7 +84,7 @@ class Vocoder:
             ValueError: wrong number of bands or dimensions, no frames, not a number.
         """
         checked = self.mel_spec.check(mel)
-        for suspicion in self.mel_spec.suspicions(checked):
+        for suspicion in self.mel_spec.suspicions(checked) if warn else ():
             log.warning("%s", suspicion)
         with torch.inference_mode():
             return self.generator(checked.to(self.device)).float()
@@ -93,15 +100,20 @@ class Vocoder:
             `(round(T * vocoder.sample_rate / sample_rate),)` float32 at the vocoder's sample rate.
 
         Raises:
-            ValueError: more than one dimension, empty, or not finite.
+            ValueError: more than one dimension, empty, integers, not finite, or nothing left at the model's rate.
         """
-        samples = np.asarray(audio, dtype=np.float32)
-        if samples.ndim != 1 or samples.size == 0 or not np.isfinite(samples).all():
-            raise ValueError(
-                f"expected finite mono audio (T,), got shape {samples.shape}"
-                + ("" if np.isfinite(samples).all() else " with NaN or infinite samples")
-            )
-        samples = resample(samples, sample_rate, self.sample_rate)
+        given = np.asarray(audio)
+        if given.ndim != 1 or given.size == 0:
+            mix = "; mix several channels first: audio.mean(axis=0)" if given.ndim == 2 else ""
+            raise ValueError(f"expected mono audio (T,) with T >= 1, got shape {given.shape}{mix}")
+        if given.dtype.kind != "f":
+            raise ValueError(f"expected samples as numbers between -1 and 1 (float32), got {given.dtype}")
+        if not np.isfinite(given).all():
+            bad = int(np.argmin(np.isfinite(given)))
+            raise ValueError(f"the audio holds NaN or infinite samples, the first at sample {bad}")
+        samples = resample(given, sample_rate, self.sample_rate)
+        if samples.size == 0:
+            raise ValueError(f"{given.size} samples at {sample_rate} Hz are none at {self.sample_rate} Hz")
         length = len(samples)
         # A last hop that isn't full is completed with silence, and cut off again.
         whole = -(-length // self.mel_spec.hop_length) * self.mel_spec.hop_length
@@ -116,3 +128,24 @@ class Vocoder:
         return save_model_folder(
             os.fspath(path), self.generator, self.mel_spec, config=self._config, info=self.info
         )
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; CUDA where there is one, else the CPU, for None.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine lacks it.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        here = ["cpu", *(f"cuda:{i}" for i in range(count))]
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"device {str(name)!r}: {reason}. Here there is {', '.join(here)}") from None
+    if device.type == "meta":
+        raise ValueError("device 'meta' holds no values; take cpu or cuda")
+    return device
