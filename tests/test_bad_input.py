@@ -141,6 +141,11 @@ class TestACorpusOfOneBadFile:
             assert "bad.wav" in said
             assert BAD_FILES[make] in said
 
+    def test_demo(self, make: Any, folder: Path, refused: Refused, tmp_path: Path, model: Path) -> None:
+        said = refused(1, "demo", "--input", folder / "bad.wav", "-o", tmp_path / "out", "--model", model)
+        assert "bad.wav" in said
+        assert BAD_FILES[make] in said
+
     @pytest.mark.parametrize("workers", [0, 1])
     def test_train(self, make: Any, folder: Path, capsys: Any, tmp_path: Path, workers: int) -> None:
         if workers and make is not not_a_number:

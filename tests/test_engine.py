@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,10 +136,7 @@ def test_resumed_equals_uninterrupted(corpus: Path, whole: Path, tmp_path: Path,
         for file in newer.iterdir():
             file.unlink()
         newer.rmdir()
-    resumed = tiny(corpus, 6)
-    run = Run(plan(resumed), folder)
-    object.__setattr__(run.settings.data, "workers", workers)
-    run.fit()
+    Run(plan(tiny(corpus, 6, **{"data.workers": workers})), folder).fit()
     assert_same_run(whole, folder)
 
 
@@ -201,9 +199,35 @@ def test_another_recipe_in_the_same_folder_is_refused(corpus: Path, whole: Path)
         Run(plan(tiny(corpus, 6, batch_size=4)), whole)
 
 
-def test_more_steps_go_on(corpus: Path, whole: Path, tmp_path: Path) -> None:
-    import shutil
+def test_killed_before_its_model_was_written(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    expected = load_file(folder / "model" / "model.safetensors")
+    shutil.rmtree(folder / "model")
+    Run(plan(tiny(corpus, 6)), folder).fit()
+    found = load_file(folder / "model" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
+
+def test_a_run_killed_before_its_first_checkpoint_validates_step_0_once(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    Run(plan(tiny(corpus, 2, validate_every=2)), folder).fit()
+    once = losses(folder)
+    shutil.rmtree(folder / "checkpoints")
+    Run(plan(tiny(corpus, 2, validate_every=2)), folder).fit()
+    assert losses(folder) == once
+    assert [line["step"] for line in once] == [0, 1, 2]
+
+
+def test_validation_leaves_the_generator_in_its_mode(corpus: Path, tmp_path: Path) -> None:
+    run = Run(plan(tiny(corpus, 1, validate_every=1)), tmp_path / "run")
+    run.generator.eval()
+    run.fit()
+    assert not run.generator.training
+
+
+def test_more_steps_go_on(corpus: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
     Run(plan(tiny(corpus, 8)), folder).fit()
@@ -292,7 +316,7 @@ def test_schedules() -> None:
     assert values[9:50] == [1.0] * 41
     assert values[75] == pytest.approx(0.55, abs=0.02)
     assert values[100] == pytest.approx(0.1)
-    assert all(a >= b for a, b in itertools.pairwise(values))
+    assert all(a >= b for a, b in itertools.pairwise(values[10:]))
     assert factor(Schedule(decay="exponential", gamma=0.5, gamma_steps=10), 25, 100) == 0.25
 
 

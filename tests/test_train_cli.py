@@ -164,7 +164,7 @@ def test_interrupted_and_resumed_by_the_same_command(
     folder = tmp_path / "run"
     assert train(corpus, folder, **VALIDATED) == 130
     err = capsys.readouterr().err
-    assert "same command" in err
+    assert f"the same command goes on from {folder / 'checkpoints' / 'step_00000002'}" in err
     assert err.endswith("error: interrupted\n")
     assert "Traceback" not in err
     monkeypatch.setattr(TrainingProgress, "_observe", observe)

@@ -65,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
         with progress_line(planned.settings.steps, quiet=args.quiet) as observe:
             training.fit(observe)
     except KeyboardInterrupt:
-        log.warning("the same command goes on from the newest checkpoint in %s", folder / "checkpoints")
+        from gansound.engine.checkpoint import checkpoints
+
+        found = checkpoints(folder / "checkpoints")
+        where = f"goes on from {found[-1]}" if found else "starts anew: no checkpoint was written yet"
+        log.warning("the same command %s", where)
         raise
     if not args.quiet:
         print(folder / "model")

@@ -1,0 +1,284 @@
+"""`Vocoder` and `gansound vocode`: length laws, round trips, conventions, and files of every kind."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+
+import gansound
+from gansound.cli import main
+from gansound.generators.melgan import MelGANGenerator
+from gansound.inference.vocoder import Vocoder
+from gansound.mel import MelSpec
+from gansound.model_folder import save_model_folder
+from tests.corpus import write_corpus
+from tests.tiny import save_tiny_model
+
+HOP, BANDS = 256, 80
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def vocoder(folder: Path) -> Vocoder:
+    return Vocoder.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def centred(tmp_path_factory: pytest.TempPathFactory) -> Vocoder:
+    """A model of a convention with one frame more than there are hops."""
+    spec = MelSpec.preset("tacotron2")
+    assert spec.framing == "center"
+    torch.manual_seed(0)
+    sizes = {"channels": 16}
+    config = {"class_path": "gansound.generators.melgan.MelGANGenerator", "init_args": sizes}
+    path = tmp_path_factory.mktemp("models") / "centred"
+    save_model_folder(path, MelGANGenerator(**sizes), spec, config=config)
+    return Vocoder.from_pretrained(path, device="cpu")
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
+
+
+def some_mel(frames: int, seed: int = 0) -> torch.Tensor:
+    return MelSpec.preset("hifigan").mel(torch.from_numpy(noise(frames * HOP, seed))[None])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 40])
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_a_frame_is_a_hop(vocoder: Vocoder, frames: int, batch: int | None) -> None:
+    mel = torch.cat([some_mel(frames, seed) for seed in range(batch or 1)])
+    given = mel[0] if batch is None else mel
+    audio = vocoder(given)
+    assert audio.shape == (batch or 1, frames * HOP)
+    assert audio.dtype == torch.float32
+    assert not audio.requires_grad
+    assert torch.isfinite(audio).all()
+    # numpy, float64 and another memory order are the same mel.
+    for same in (given.numpy(), given.double(), np.asfortranarray(given.numpy())):
+        assert torch.equal(vocoder(same), audio)
+
+
+def test_items_of_a_batch_do_not_touch(vocoder: Vocoder) -> None:
+    mels = [some_mel(20, seed) for seed in range(3)]
+    together = vocoder(torch.cat(mels))
+    for mel, audio in zip(mels, together, strict=True):
+        torch.testing.assert_close(vocoder(mel)[0], audio, rtol=0, atol=1e-5)
+
+
+def test_saved_and_loaded_it_sounds_the_same(vocoder: Vocoder, tmp_path: Path) -> None:
+    path = vocoder.save_pretrained(tmp_path / "copy")
+    again = gansound.Vocoder.from_pretrained(str(path), device="cpu")
+    assert again.mel_spec == vocoder.mel_spec
+    assert again.info == vocoder.info == {"licence": "CC0-1.0"}
+    assert again.sample_rate == 22050
+    mel = some_mel(12)
+    assert torch.equal(again(mel), vocoder(mel))
+    for path_ in (tmp_path / "copy").iterdir():
+        assert path_.suffix in (".json", ".safetensors")
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 44100])
+@pytest.mark.parametrize("samples", [1, 255, 256, 257, 5000, 16000])
+@pytest.mark.parametrize("kind", ["vocoder", "centred"])
+def test_copy_synthesis_keeps_the_length(
+    kind: str, rate: int, samples: int, request: pytest.FixtureRequest
+) -> None:
+    model: Vocoder = request.getfixturevalue(kind)
+    audio = model.vocode_audio(noise(samples), rate)
+    assert abs(audio.size - samples * 22050 / rate) <= 0.5
+    assert audio.dtype == np.float32
+    assert np.isfinite(audio).all()
+
+
+@pytest.mark.parametrize("kind", ["vocoder", "centred"])
+def test_copy_synthesis_is_what_one_does_by_hand(kind: str, request: pytest.FixtureRequest) -> None:
+    model: Vocoder = request.getfixturevalue(kind)
+    audio = noise(30 * HOP)
+    mel = model.mel_spec.mel(torch.from_numpy(audio)[None])
+    assert mel.shape == (1, BANDS, 30 + (kind == "centred"))
+    # As in training: frame i makes hop i, so a centred convention's last frame has no hop of its own.
+    by_hand = model.generator(mel[..., :30])[0].numpy()
+    assert np.array_equal(model.vocode_audio(audio, 22050), by_hand)
+    assert model(mel).shape == (1, mel.shape[-1] * HOP)
+
+
+def test_a_last_hop_that_is_not_full_is_completed_with_silence(vocoder: Vocoder) -> None:
+    audio = noise(10 * HOP + 100)
+    completed = np.concatenate([audio, np.zeros(HOP - 100, np.float32)])
+    whole = vocoder.vocode_audio(completed, 22050)
+    assert np.array_equal(vocoder.vocode_audio(audio, 22050), whole[: audio.size])
+
+
+def test_another_rate_is_resampled(vocoder: Vocoder) -> None:
+    """A tone of 1 kHz at 44.1 kHz comes out as the model's version of 1 kHz at 22.05 kHz."""
+
+    def tone(rate: int) -> np.ndarray:
+        return (0.3 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)).astype(np.float32)
+
+    inner = slice(2000, -2000)
+    high, own = vocoder.vocode_audio(tone(44100), 44100), vocoder.vocode_audio(tone(22050), 22050)
+    assert np.abs(high - own)[inner].max() < 1e-2 * np.abs(own).max()
+
+
+@pytest.mark.parametrize(
+    "audio, words",
+    [
+        (np.zeros((2, 100), np.float32), "(2, 100).*mean"),
+        (np.zeros(0, np.float32), "T >= 1"),
+        (np.zeros(100, np.int16), "int16"),
+        (np.full(100, np.nan, np.float32), "NaN.*sample 0"),
+        (np.array([0.0, np.inf]), "infinite.*sample 1"),
+    ],
+)
+def test_audio_that_is_none(vocoder: Vocoder, audio: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("(2, 100)", r"\(2, 100\)")):
+        vocoder.vocode_audio(audio, 22050)
+
+
+def test_a_sample_of_a_high_rate_is_nothing(vocoder: Vocoder) -> None:
+    with pytest.raises(ValueError, match="1 samples at 96000 Hz are none"):
+        vocoder.vocode_audio(noise(1), 96000)
+    with pytest.raises(ValueError, match="positive"):
+        vocoder.vocode_audio(noise(100), 0)
+
+
+@pytest.mark.parametrize(
+    "mel, words",
+    [
+        (torch.zeros(1, 100, 9), "100 bands.*expected 80"),
+        (torch.zeros(1, 9, 80), "transposed"),
+        (torch.zeros(80), "shape"),
+        (torch.zeros(1, 80, 0), "no frames"),
+        (torch.full((80, 9), torch.nan), "NaN"),
+        (np.array([[None] * 9] * 80), "object"),
+        ([[0.0] * 9] * 80, "list"),
+        (torch.zeros(80, 9, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_a_mel_that_is_none(vocoder: Vocoder, mel: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        vocoder(mel)  # type: ignore[arg-type]
+
+
+def test_values_of_another_convention_are_warned_of(
+    vocoder: Vocoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    speech = soundfile.read(write_corpus(tmp_path, files=1, seconds=2.0) / "clip00.wav", dtype="float32")[0]
+    mel = vocoder.mel_spec.mel(torch.from_numpy(speech)[None])
+    with caplog.at_level(logging.WARNING):
+        vocoder(mel)
+        assert caplog.text == ""
+        vocoder(mel.exp(), warn=False)
+        assert caplog.text == ""
+        vocoder(mel.exp())
+        assert "linear magnitudes" in caplog.text
+
+
+@pytest.mark.parametrize("device", ["cuppa", "cuda:99", "meta"])
+def test_a_device_that_is_not_here(folder: Path, device: str) -> None:
+    with pytest.raises(ValueError, match=device.partition(":")[0]):
+        Vocoder.from_pretrained(folder, device=device)
+
+
+def test_files_of_every_kind_in_nested_folders(
+    vocoder: Vocoder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    top = tmp_path / "ein Ordner, [é]"
+    (top / "deep" / "er").mkdir(parents=True)
+    (top / ".hidden").mkdir()
+    mel = some_mel(11)
+    np.save(top / "a.npy", mel[0].numpy())
+    np.save(top / "deep" / "a.npy", mel.double().numpy())
+    torch.save(mel[0], top / "b.pt")
+    torch.save({"mel": mel.half().float()}, top / "deep" / "er" / "c.pt")
+    save_file({"mel": mel[0].contiguous()}, top / "d.safetensors")
+    soundfile.write(top / "e.FLAC", noise(5000), 22050, format="FLAC")
+    stereo = np.stack([noise(5000), noise(5000, 1)], axis=1)
+    soundfile.write(top / "deep" / "f.ogg", stereo, 44100)
+    (top / "notes.txt").write_text("not a sound")
+    (top / ".hidden" / "g.npy").write_bytes(b"")
+    out = tmp_path / "out"
+    assert main(["vocode", str(top), "-o", str(out), "--model", str(folder)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    names = ["a.wav", "b.wav", "d.wav", "deep/a.wav", "deep/er/c.wav", "deep/f.wav", "e.wav"]
+    assert sorted(printed) == sorted(str(out / name) for name in names)
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == sorted(names)
+    expected = np.clip(vocoder(mel)[0].numpy(), -1, 1)
+    for name in ("a.wav", "b.wav", "d.wav", "deep/a.wav"):
+        sound, rate = soundfile.read(out / name, dtype="float32")
+        assert rate == 22050
+        np.testing.assert_allclose(sound, expected, atol=0.6 / 32768)
+    mixed = vocoder.vocode_audio(
+        soundfile.read(top / "deep" / "f.ogg", dtype="float32")[0].mean(axis=1), 44100
+    )
+    sound = soundfile.read(out / "deep" / "f.wav", dtype="float32")[0]
+    np.testing.assert_allclose(sound, np.clip(mixed, -1, 1), atol=1e-4)
+
+
+def test_one_file_to_one_file(vocoder: Vocoder, folder: Path, tmp_path: Path) -> None:
+    clip = write_corpus(tmp_path / "in", files=1) / "clip00.wav"
+    model = ["--model", str(folder)]
+    places = {
+        "new/sub/out.flac": "new/sub/out.flac",  # a file by its suffix, in a folder that isn't there yet
+        "folder": "folder/clip00.wav",
+    }
+    for given, written in places.items():
+        assert main(["vocode", str(clip), "-o", str(tmp_path / given), *model]) == 0
+        assert (tmp_path / written).is_file()
+    (tmp_path / "odd.wav").mkdir()
+    assert main(["vocode", str(clip), "-o", str(tmp_path / "odd.wav"), *model]) == 0
+    assert (tmp_path / "odd.wav" / "clip00.wav").is_file()
+    a = soundfile.read(tmp_path / "new/sub/out.flac", dtype="int16")[0]
+    b = soundfile.read(tmp_path / "folder" / "clip00.wav", dtype="int16")[0]
+    assert np.array_equal(a, b)
+    recording = soundfile.read(clip, dtype="float32")[0]
+    by_hand = vocoder.vocode_audio(recording, 22050)
+    np.testing.assert_allclose(a / 32768, np.clip(by_hand, -1, 1), atol=0.6 / 32768)
+    # What is there already is replaced, once it is whole.
+    assert main(["vocode", str(clip), "-o", str(tmp_path / "new/sub/out.flac"), *model]) == 0
+    assert [path.name for path in (tmp_path / "new/sub").iterdir()] == ["out.flac"]
+
+
+def test_an_input_given_twice_is_vocoded_once(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = str(write_corpus(tmp_path / "in", files=1) / "clip00.wav")
+    assert main(["vocode", clip, clip, "-o", str(tmp_path / "out"), "--model", str(folder)]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_quiet_prints_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = write_corpus(tmp_path / "in", files=2)
+    assert main(["vocode", "-q", str(corpus), "-o", str(tmp_path / "out"), "--model", str(folder)]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_the_demo_writes_what_it_names(
+    vocoder: Vocoder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_corpus(tmp_path / "in", files=1, seconds=1.0) / "clip00.wav"
+    out = tmp_path / "listen [1]"
+    out.mkdir()
+    (out / "other.txt").touch()
+    assert main(["demo", "--input", str(clip), "-o", str(out), "--model", str(folder)]) == 0
+    said = capsys.readouterr().out
+    written = ["gansound.wav", "griffin-lim.wav", "ground-truth.wav", "spectrograms.png"]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*written, "other.txt"])
+    assert all(str(out / name) in said for name in written)
+    assert "other.txt" not in said
+    sounds = {name: soundfile.read(out / name, dtype="float32")[0] for name in written[:3]}
+    recording = soundfile.read(clip, dtype="float32")[0]
+    np.testing.assert_allclose(sounds["ground-truth.wav"], recording, atol=0.6 / 32768)
+    by_hand = np.clip(vocoder.vocode_audio(recording, 22050), -1, 1)
+    np.testing.assert_allclose(sounds["gansound.wav"], by_hand, atol=0.6 / 32768)
+    assert (out / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
