@@ -125,6 +125,7 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
     from gansound.inference.vocoder import Vocoder
     from gansound.metrics.evaluation import Vocode, evaluate
     from gansound.metrics.griffin_lim import GriffinLim
+    from gansound.metrics.model_mel import mel_distance_model
     from gansound.report.page import EvaluationPage
 
     vocoder = Vocoder.from_pretrained(args.model, device=args.device or "cpu")
@@ -160,23 +161,13 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
             measures=measures,
             jobs=args.jobs,
             seed=args.seed,
-            extra={"mel_distance_model": partial(_own_mel_distance, spec)},
+            extra={"mel_distance_model": partial(mel_distance_model, spec)},
             on_progress=advance,
             on_audio=None if page is None else page.add,
         )
         if page is not None:
             page.write(evaluation)
     return evaluation
-
-
-def _own_mel_distance(spec: Any, reference: "np.ndarray", estimate: "np.ndarray", sample_rate: int) -> float:
-    """Mean absolute difference of natural-log mels in the model's own convention, floor and all."""
-    import torch
-
-    with torch.inference_mode():
-        pair = torch.stack([torch.from_numpy(reference), torch.from_numpy(estimate)])
-        real, fake = spec.to_magnitude(spec.mel(pair)).clamp(min=1e-12).log()
-        return float((real - fake).abs().mean())
 
 
 def _progress(total: int, *, quiet: bool) -> Any:

@@ -24,9 +24,11 @@ class FigureStyle:
         return f"{value * (100.0 if self.percent else 1.0):.{self.digits}f}"
 
     def interval(self, interval: Interval | None, *, signed: bool = False) -> tuple[str, str]:
-        """Mean and 95 % interval as two texts."""
+        """Mean and 95 % interval as two texts; one value alone has no interval."""
         if interval is None:
             return "–", ""
+        if interval.count == 1:
+            return self.text(interval.mean), ""
         sign = "+" if signed and interval.mean > 0 else ""
         return (
             f"{sign}{self.text(interval.mean)}",
