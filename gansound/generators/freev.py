@@ -32,7 +32,8 @@ class FreeVGenerator(nn.Module):
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
     Raises:
-        ValueError: the mel's framing is not "same" (one frame a hop), or its STFT cannot be inverted hop by hop.
+        ValueError: the mel's framing is not "same" (one frame a hop), its STFT cannot be inverted hop by hop, a size
+            isn't positive, or the kernel is even.
     """
 
     filter_bank_inverse: Tensor
@@ -46,6 +47,10 @@ class FreeVGenerator(nn.Module):
         kernel_size: int = 7,
     ) -> None:
         super().__init__()
+        if min(channels, hidden_channels, blocks) < 1:
+            raise ValueError(
+                f"channels, hidden_channels and blocks must be 1 or more, got {channels}, {hidden_channels}, {blocks}"
+            )
         if mel.framing != "same" or mel.win_length != mel.n_fft:
             raise ValueError(
                 "FreeVGenerator inverts the mel's own STFT, so it needs framing 'same' and win_length == n_fft; "
@@ -90,4 +95,15 @@ class FreeVGenerator(nn.Module):
         return torch.complex(scale * real, scale * imaginary).transpose(1, 2)
 
     def forward(self, mel: Tensor) -> Tensor:
+        """Synthesize.
+
+        Raises:
+            ValueError: the mel isn't `(B, n_mels, F)` with F >= 1.
+        """
+        if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] < 1:
+            turned = mel.dim() == 3 and mel.shape[2] == self.n_mels
+            raise ValueError(
+                f"expected a mel of shape (batch, {self.n_mels} bands, 1 or more frames), got {tuple(mel.shape)}"
+                + ("; it looks transposed: pass mel.transpose(1, 2)" if turned else "")
+            )
         return self.istft(self.spectrum(mel))

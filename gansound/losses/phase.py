@@ -78,7 +78,12 @@ class AmplitudeAndPhase(nn.Module):
         pad = (self.n_fft - self.hop_length) // 2
         padded = nn.functional.pad(audio.unsqueeze(1), (pad, pad), mode="reflect").squeeze(1)
         spectrum = torch.stft(
-            padded, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True
+            padded,
+            self.n_fft,
+            self.hop_length,
+            window=self.window.to(audio.dtype),
+            center=False,
+            return_complex=True,
         )
         return torch.view_as_real(spectrum)
 

@@ -16,12 +16,17 @@ class FrameConv(nn.Module):
     """Zero-padded convolution over frames of channels-last features, as many frames out as in.
 
     Shape: `(B, F, in_channels)` -> `(B, F, out_channels)`.
+
+    Raises:
+        ValueError: the kernel is even.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd so that frames keep their place, got {kernel_size}")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size must be odd and positive so that frames keep their place, got {kernel_size}"
+            )
         self.conv = nn.Conv2d(
             in_channels, out_channels, (1, kernel_size), padding=(0, kernel_size // 2), groups=groups
         )
