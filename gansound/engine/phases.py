@@ -52,7 +52,7 @@ class Phases:
         self._autocast = precision == "bf16"
 
     def step(self, micro_batches: Sequence[Batch], *, adversarial: bool) -> dict[str, float]:
-        """One update of each side; the unweighted losses and figures of the step, by name.
+        """One update of each side; the unweighted losses and figures of the step, by name, over all processes.
 
         Raises:
             NonFiniteLoss: a loss or a gradient is not a number; no weight has been changed by its phase.
@@ -66,7 +66,10 @@ class Phases:
                 real_features = self._discriminator_phase(micro_batches, kept, figures)
                 stack.enter_context(frozen(self.frozen_judges))
             self._generator_phase(micro_batches, kept, real_features, figures)
-        return {name: value.item() for name, value in figures.items()}
+        values = torch.stack([value.float() for value in figures.values()])
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "mean")
+        return dict(zip(figures, values.tolist(), strict=True))
 
     def _discriminator_phase(
         self, micro_batches: Sequence[Batch], kept: list[Tensor] | None, figures: dict[str, Tensor]
@@ -171,12 +174,13 @@ def in_fp32(features: dict[str, Features]) -> dict[str, Features]:
 @contextlib.contextmanager
 def frozen(module: nn.Module) -> Any:
     """Its parameters take no gradients inside, which saves computing them."""
-    for parameter in module.parameters():
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in module.parameters():
+        for parameter in learning:
             parameter.requires_grad_(True)
 
 

@@ -79,6 +79,11 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         task.check_segment(settings.data.segment_samples)
     except ValueError as error:
         raise RecipeError(str(error)) from error
+    if settings.adversarial_from > 0 and task.needs_discriminators:
+        raise RecipeError(
+            f"adversarial_from: got {settings.adversarial_from}, but without discriminators nothing teaches the "
+            "generator; set it to 0, or give further losses"
+        )
     sides = {"generator": (task.generator, settings.generator_optimization)}
     if task.discriminator:
         if settings.discriminator_optimization is None:

@@ -31,6 +31,10 @@ class Schedule:
     gamma_steps: int = 1000
 
     def __post_init__(self) -> None:
+        if not (0 <= self.final <= 1 and 0 < self.gamma <= 1):
+            raise ValueError(
+                f"expected 0 <= final <= 1 and 0 < gamma <= 1, got {self.final} and {self.gamma}"
+            )
         if min(self.warmup_steps, self.constant_steps) < 0 or self.gamma_steps < 1:
             raise ValueError(
                 "expected warmup_steps >= 0, constant_steps >= 0 and gamma_steps >= 1, got "
@@ -51,6 +55,10 @@ class Optimization:
     optimizer: Callable[..., Optimizer]
     schedule: Schedule = field(default_factory=Schedule)
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be above 0, got {self.clip_norm}; null doesn't clip")
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,12 @@ class RunSettings:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("validate_every", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 or null, got {value}")
+        if self.adversarial_from < 0:
+            raise ValueError(f"adversarial_from must be 0 or more, got {self.adversarial_from}")
         if self.batch_size % self.micro_batches:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}"

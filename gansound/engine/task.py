@@ -30,6 +30,10 @@ class Task(Protocol):
     discriminator: nn.ModuleDict
     weights: Mapping[str, float]
 
+    @property
+    def needs_discriminators(self) -> bool:
+        """Whether its generator has nothing to learn from without them."""
+
     def to(self, device: torch.device) -> None: ...
     def check_segment(self, segment_samples: int) -> None: ...
     def condition(self, batch: Mapping[str, Any]) -> Tensor: ...

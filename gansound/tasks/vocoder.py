@@ -95,6 +95,10 @@ class VocoderTask:
         losses: dict[str, WeightedLoss] | None = None,
     ) -> None:
         for name in ("hop_length", "n_mels"):
+            if not hasattr(generator, name):
+                raise ValueError(
+                    f"{type(generator).__name__} has no attribute {name}, which a vocoder's generator states"
+                )
             if getattr(generator, name) != getattr(mel, name):
                 raise ValueError(
                     f"mel.{name} is {getattr(mel, name)} but the generator's {name} is {getattr(generator, name)}"
@@ -119,6 +123,10 @@ class VocoderTask:
             self.weights[f"adversarial/{name}"] = adversary.weight
             self.weights[f"feature_matching/{name}"] = adversary.weight * matching.weight
             self.weights[f"discriminator/{name}"] = 1.0
+
+    @property
+    def needs_discriminators(self) -> bool:
+        return not self.losses
 
     def to(self, device: torch.device) -> None:
         """Move what is neither generator nor discriminator: the engine places those two."""
@@ -160,12 +168,17 @@ class VocoderTask:
     def validate(
         self, generator: nn.Module, utterances: Sequence[tuple[str, np.ndarray]], device: torch.device
     ) -> tuple[dict[str, float], list[Example]]:
-        """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1 and wide-band PESQ, and the sounds."""
+        """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1 and wide-band PESQ, and the sounds.
+
+        Utterances shorter than a hop are left out.
+        """
         distances: list[float] = []
         scores: list[float] = []
         examples: list[Example] = []
         for name, audio in utterances:
             usable = len(audio) // self.mel.hop_length * self.mel.hop_length
+            if usable == 0:
+                continue
             real = torch.from_numpy(audio[:usable]).to(device)[None]
             mel = self.condition({"audio": real})
             fake = generator(mel).float()
@@ -175,7 +188,9 @@ class VocoderTask:
             # An early generator may be silent, and a clip may hold no speech: PESQ has no figure for them.
             with contextlib.suppress(UndefinedMeasure):
                 scores.append(pesq_wb(example.real, example.fake, self.sample_rate))
-        figures = {"mel_distance": float(np.mean(distances))}
+        figures = {}
+        if distances:
+            figures["mel_distance"] = float(np.mean(distances))
         if scores:
             figures["pesq_wb"] = float(np.mean(scores))
         return figures, examples
