@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from gansound.engine.folder import write_beside
 from gansound.engine.task import Example
 from gansound.report.pictures import comparison
 
@@ -25,7 +25,8 @@ class RunLog:
     def __init__(self, run: Path, start: int) -> None:
         self._run = run
         self._metrics = run / METRICS
-        forget_after(self._metrics, start)
+        # A run started anew validates at step 0 again.
+        forget_after(self._metrics, start if start else -1)
         self._file = self._metrics.open("a", buffering=1)
         self._excepthook = threading.excepthook
         threading.excepthook = self._without_tensorboard
@@ -81,9 +82,7 @@ def forget_after(metrics: Path, step: int) -> None:
     kept = [
         line for line in metrics.read_text().splitlines() if (at := _step(line)) is not None and at <= step
     ]
-    beside = metrics.with_suffix(".tmp")
-    beside.write_text("".join(line + "\n" for line in kept))
-    os.replace(beside, metrics)
+    write_beside(metrics, "".join(line + "\n" for line in kept))
 
 
 def _step(line: str) -> int | None:

@@ -5,8 +5,8 @@ which inference loads. Started again with the same folder it goes on from its ne
 ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
 """
 
+import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -25,28 +25,19 @@ from gansound.data.manifest import Record
 from gansound.data.segments import PositionSampler, SegmentDataset, collate
 from gansound.data.source import open_corpus
 from gansound.engine.checkpoint import RunState, checkpoints, prune
+from gansound.engine.folder import check_same_recipe, write_beside
 from gansound.engine.guards import DiscriminatorGuard, NonFiniteLoss, TrainingError
 from gansound.engine.log import RunLog
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
 from gansound.engine.schedule import factor, set_learning_rate
 from gansound.model_folder import save_model_folder
-from gansound.recipe import RecipeError, parse_yaml, to_yaml
+from gansound.recipe import RecipeError, to_yaml
 
 log = logging.getLogger(__name__)
 
-# What may differ between a run and its resumption without making it another run.
-_MAY_CHANGE = frozenset(
-    {
-        "steps",
-        "log_every",
-        "validate_every",
-        "validate_utterances",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "threads",
-    }
-)
+# Of each held-out utterance so much is vocoded: a corpus may hold recordings of hours.
+_VALIDATED_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ class Run:
         folder: of the run; one that holds a run is resumed.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe.
+        RecipeError: the folder holds a run of another recipe, or the batch can't be dealt to the processes.
         ValueError: the corpus can't be opened or holds nothing to train on.
     """
 
@@ -85,7 +76,19 @@ class Run:
             torch.set_num_threads(self.settings.threads)
         if self.settings.data.path is None:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
+        # broadcasting them would change in place what a backward pass has yet to read.
+        self.accelerator = Accelerator(
+            cpu=not torch.cuda.is_available(),
+            mixed_precision="no",
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        ranks, parts = self.accelerator.num_processes, self.settings.micro_batches
+        if self.settings.batch_size % (ranks * parts):
+            raise RecipeError(
+                f"batch_size {self.settings.batch_size} must be a multiple of {ranks} processes times "
+                f"micro_batches {parts}"
+            )
         self.train_records, self.valid_records = self._open_corpus()
         self.dataset = self._dataset()
         self.task.to(self.accelerator.device)
@@ -108,10 +111,13 @@ class Run:
         Raises:
             TrainingError: a loss is not finite; the message says what to do.
             OSError: a full disk; checkpoints already written stay good.
+            ValueError: the processes see different folders, or a checkpoint was cut.
         """
         start = self._resume()
         steps = self.settings.steps
         if start >= steps:
+            if self.accelerator.is_main_process and steps_of_model(self.folder / "model") != start:
+                self._save_model(start)  # a run was killed after its last checkpoint and before this
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
             return
         run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
@@ -143,7 +149,7 @@ class Run:
                 timing = {"step_seconds": seconds, "data_share": waited / (now - last)}
                 record = figures | timing
                 last, waited = now, 0.0
-            if observe is not None:
+            if observe is not None and run_log is not None:
                 pace = (time.perf_counter() - begun) / (done - start)
                 rate = settings.batch_size * segment_seconds / pace
                 observe(Progress(done, settings.steps, figures, rate, pace * (settings.steps - done)))
@@ -194,11 +200,14 @@ class Run:
             return {}
         utterances = []
         for record in spread(self.valid_records, self.settings.validate_utterances):
-            samples, rate = audio.read(record.path)
+            frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
+            samples, rate = audio.read(record.path, frames=frames)
             utterances.append((Path(record.path).stem, audio.resample(samples, rate, self.task.sample_rate)))
-        generator = self.generator.eval()
-        figures, examples = self.task.validate(generator, utterances, self.accelerator.device)
-        generator.train()
+        generator, was_training = self.generator, self.generator.training
+        try:
+            figures, examples = self.task.validate(generator.eval(), utterances, self.accelerator.device)
+        finally:
+            generator.train(was_training)
         run_log.examples(step, examples[:4])
         log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         return {f"valid/{name}": value for name, value in figures.items()}
@@ -209,6 +218,9 @@ class Run:
         folder = self.folder / "checkpoints"
         self.state.save(folder, step)
         prune(folder, self.settings.keep_checkpoints)
+        self._save_model(step)
+
+    def _save_model(self, step: int) -> None:
         save_model_folder(
             self.folder / "model",
             self.generator,
@@ -222,10 +234,16 @@ class Run:
         found = checkpoints(self.folder / "checkpoints")
         if self.accelerator.is_main_process:
             write_beside(self.folder / "recipe.yaml", to_yaml(self.plan.recipe))
-        if not found:
-            return 0
-        step = self.state.load(found[-1])
-        log.info("resuming %s from step %d", self.folder, step)
+        step = self.state.load(found[-1]) if found else 0
+        if self.accelerator.num_processes > 1:
+            steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device))
+            if int(steps.min()) != int(steps.max()):
+                raise ValueError(
+                    f"{self.folder}: the processes would start from steps {', '.join(map(str, steps.tolist()))}; "
+                    "the run's folder must be one that all of them see, on a shared file system"
+                )
+        if found:
+            log.info("resuming %s from step %d", self.folder, step)
         return step
 
     def _register(self) -> RunState:
@@ -255,7 +273,12 @@ class Run:
             raise ValueError(
                 f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}"
             )
-        return train, splits.get("valid", [])
+        valid = splits.get("valid", [])
+        if not valid and self.settings.validate_every is not None:
+            log.warning(
+                "%s: no file is in split 'valid', so nothing is validated; raise data.valid", data.path
+            )
+        return train, valid
 
     def _dataset(self) -> SegmentDataset:
         data = self.settings.data
@@ -275,8 +298,6 @@ class Run:
     def _batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
         whole = self.settings.batch_size
         ranks = self.accelerator.num_processes
-        if whole % ranks:
-            raise ValueError(f"batch_size {whole} must be a multiple of the {ranks} processes")
         sampler = PositionSampler(
             start * whole,
             self.settings.steps * whole,
@@ -311,21 +332,13 @@ def told_plainly(batches: Iterator[Any]) -> Iterator[Any]:
         yield batch
 
 
-def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
-    """Raises RecipeError when a run's folder holds another recipe than the one it is resumed with."""
-    if not path.exists():
-        return
-    before = parse_yaml(path.read_text(), str(path))
-    changed = [
-        key
-        for key in sorted(before.keys() | recipe.keys())
-        if key not in _MAY_CHANGE and to_yaml({"": before.get(key)}) != to_yaml({"": recipe.get(key)})
-    ]
-    if changed:
-        raise RecipeError(
-            f"{path.parent} holds a run of another recipe: {', '.join(changed)} differ. Give another --run, or the "
-            f"recipe it was started with (gansound train {path})"
-        )
+def steps_of_model(path: Path) -> int | None:
+    """The step at which a run's model folder was written."""
+    try:
+        step: int = json.loads((path / "config.json").read_text())["info"]["steps"]
+        return step
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def spread(records: list[Record], count: int) -> list[Record]:
@@ -333,15 +346,3 @@ def spread(records: list[Record], count: int) -> list[Record]:
     if len(records) <= count:
         return records
     return [records[i * len(records) // count] for i in range(count)]
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Replace a text file in one move."""
-    beside = path.with_name(f".{path.name}.writing")
-    try:
-        beside.write_text(text)
-        os.replace(beside, path)
-    except OSError as error:  # that of a write names no file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        beside.unlink(missing_ok=True)
