@@ -4,6 +4,7 @@ import doctest
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -97,6 +98,10 @@ def run_examples(page: str, folder: Path, name: str = "page") -> int:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_a_page_run(page, tmp_path):
+    # The pages are read at the top of a checkout; what they name of it lies in its samples.
+    (tmp_path / "samples").mkdir()
+    for recording in (ROOT / "samples").glob("*.flac"):
+        shutil.copy(recording, tmp_path / "samples")
     if run_examples(page.read_text(), tmp_path, page.name) == 0:
         pytest.skip(f"{page.name} has no example marked <!-- test -->")
 

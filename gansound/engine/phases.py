@@ -113,7 +113,7 @@ class Phases:
                 if real_features[i]:
                     with self._precision():
                         made = self.frozen_judges(fake)
-                    made = in_fp32(made)
+                    made = all_widened(made)
                 losses = self.task.generator_losses(fake, self.task.real(batch), made, real_features[i])
                 self._backward(losses, figures, len(micro_batches))
         self._update("generator", self.generator, figures)
@@ -122,7 +122,7 @@ class Phases:
         condition = self.task.condition(batch)
         with self._precision():
             fake: Tensor = self.generator(condition)
-        return fake.float()
+        return widened(fake)
 
     def _backward(self, losses: Mapping[str, Tensor], figures: dict[str, Tensor], parts: int) -> None:
         total = torch.stack([self.task.weights[name] * loss for name, loss in losses.items()]).sum() / parts
@@ -158,17 +158,22 @@ class _Judges(nn.Module):
         return {name: network(audio) for name, network in self.networks.items()}
 
 
+def widened(x: Tensor) -> Tensor:
+    """What autocast made in half precision, in fp32; a run in double stays in double."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def halves(features: dict[str, Features]) -> tuple[dict[str, Features], dict[str, Features]]:
-    """The maps of the first and of the second half of a batch, in fp32."""
-    pairs = {name: [[m.float().chunk(2) for m in maps] for maps in subs] for name, subs in features.items()}
+    """The maps of the first and of the second half of a batch, as the losses want them."""
+    pairs = {name: [[widened(m).chunk(2) for m in maps] for maps in subs] for name, subs in features.items()}
     first = {name: [[p[0] for p in maps] for maps in subs] for name, subs in pairs.items()}
     second = {name: [[p[1] for p in maps] for maps in subs] for name, subs in pairs.items()}
     return first, second
 
 
-def in_fp32(features: dict[str, Features]) -> dict[str, Features]:
-    """The same maps in fp32, as the losses want them."""
-    return {name: [[m.float() for m in maps] for maps in subs] for name, subs in features.items()}
+def all_widened(features: dict[str, Features]) -> dict[str, Features]:
+    """The same maps as the losses want them."""
+    return {name: [[widened(m) for m in maps] for maps in subs] for name, subs in features.items()}
 
 
 @contextlib.contextmanager
