@@ -117,14 +117,14 @@ def _parser(command: str | None, module: ModuleType | None) -> _MainParser:
         description="Audio GAN synthesis: train vocoders and sound generators, and turn mels into sound.",
         epilog=_EXAMPLES,
     )
-    _add_global_options(parser)
+    add_global_options(parser)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", parser_class=_Parser
     )
     for name, (_, line) in COMMANDS.items():
         sub = commands.add_parser(name, help=line)
-        _add_global_options(sub)
+        add_global_options(sub)
         sub.add_argument("--version", action=_Version, nargs=0, help=argparse.SUPPRESS)
         if name == command and module is not None:
             sub.description = module.HELP
@@ -134,7 +134,8 @@ def _parser(command: str | None, module: ModuleType | None) -> _MainParser:
     return parser
 
 
-def _add_global_options(parser: argparse.ArgumentParser) -> None:
+def add_global_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command, for a parser of its sub-commands too."""
     # SUPPRESS: after the command's name they must not undo what was given before it.
     group = parser.add_argument_group("in every command")
     for flags, text in (

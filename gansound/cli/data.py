@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansound.cli import _add_global_options
+from gansound.cli import add_global_options
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="REGEX",
             help="pattern whose (group), found in a file's relative path, is its speaker; splits are then by speaker",
         )
-        _add_global_options(action)
+        add_global_options(action)
     check.add_argument("--json", type=Path, metavar="FILE", help="also write every figure of every file here")
     prepare.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write")
     prepare.add_argument(

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
     if not Path(planned.settings.data.path).exists():
         raise UsageError(f"data.path {planned.settings.data.path}: no such file or folder")
     training = Run(planned, folder)
+    # torchrun starts this command once a process; one of them speaks.
+    quiet = args.quiet or os.environ.get("RANK", "0") != "0"
     try:
-        with progress_line(planned.settings.steps, quiet=args.quiet) as observe:
+        with progress_line(planned.settings.steps, quiet=quiet) as observe:
             training.fit(observe)
     except KeyboardInterrupt:
         from gansound.engine.checkpoint import checkpoints
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         where = f"goes on from {found[-1]}" if found else "starts anew: no checkpoint was written yet"
         log.warning("the same command %s", where)
         raise
-    if not args.quiet:
+    if not quiet:
         print(folder / "model")
     return 0
 

@@ -86,7 +86,7 @@ class Vocoder:
         checked = self.mel_spec.check(mel)
         for suspicion in self.mel_spec.suspicions(checked) if warn else ():
             log.warning("%s", suspicion)
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.generator(checked.to(self.device)).float()
 
     def vocode_audio(self, audio: ArrayLike, sample_rate: int) -> np.ndarray:
@@ -120,7 +120,7 @@ class Vocoder:
         padded = torch.from_numpy(np.pad(samples, (0, whole - length)))[None].to(self.device)
         frames = whole // self.mel_spec.hop_length
         mel = self.mel_spec.mel(padded)[..., :frames]
-        with torch.inference_mode():
+        with torch.no_grad():
             return self.generator(mel)[0, :length].float().cpu().numpy()
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:

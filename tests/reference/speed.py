@@ -44,7 +44,9 @@ def main() -> None:
         if pair:  # the first warms up
             ratios.append(theirs / ours)
             print(f"plain {theirs:.2f} s, gansound {ours:.2f} s, ratio {theirs / ours:.3f}", flush=True)
-    print(f"median of {len(ratios)} paired ratios: {statistics.median(ratios):.3f} times as fast as the plain loop")
+    print(
+        f"median of {len(ratios)} paired ratios: {statistics.median(ratios):.3f} times as fast as the plain loop"
+    )
 
 
 if __name__ == "__main__":
