@@ -97,7 +97,10 @@ def test_filters_equal_torchaudio(rate, n_fft, bands, fmin, fmax):
             mel_scale=scale,
         )
         np.testing.assert_allclose(
-            spec.filter_bank().numpy(), oracle.T.numpy(), atol=2e-6 if norm == "slaney" else 5e-4
+            # torchaudio computes in single precision; the strict oracle is librosa, above.
+            spec.filter_bank().numpy(),
+            oracle.T.numpy(),
+            atol=5e-6 if norm == "slaney" else 5e-4,
         )
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
-
     from gansound.data.manifest import Record
     from gansound.metrics.evaluation import Evaluation, Item
 
