@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from gansound.mel import MelSpec
 from gansound.nn.fold import fold_parametrizations
-from gansound.recipe import RecipeError, build
+from gansound.recipe import RecipeError, build, parameters
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ def save_model_folder(
         OSError: a full disk, no permission; nothing half-written stays.
     """
     path = Path(path).expanduser().resolve()
-    node = {"class_path": config.get("class_path"), "init_args": dict(config.get("init_args") or {})}
+    arguments = _defaults(type(generator)) | dict(config.get("init_args") or {})
+    node = {"class_path": config.get("class_path"), "init_args": arguments}
     _check_shape_law(generator, mel, path)
     if path.exists() and not _is_model_folder(path) and (not path.is_dir() or any(path.iterdir())):
         raise ModelFolderError(f"{path}: something that isn't a model folder is there. Choose another path")
@@ -211,6 +212,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not isinstance(described.setdefault(key, {} if key == "info" else None), dict):
             raise ModelFolderError(f"{where}: got {key} {described[key]!r}, expected an object")
     return described
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """The constructor's plain defaults: written down, since a later version may choose others."""
+    plain = (bool, int, float, str, tuple, list)
+    return {name: p.default for name, p in parameters(cls).items() if isinstance(p.default, plain)}
 
 
 def _check_shape_law(generator: nn.Module, mel: MelSpec, path: Path) -> None:

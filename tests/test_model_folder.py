@@ -76,7 +76,7 @@ def test_round_trip(tmp_path):
         "count",
     }
     described = json.loads((tmp_path / "m" / "config.json").read_text())
-    assert described["generator"] == CONFIG
+    assert described["generator"] == CONFIG | {"init_args": {"width": 6, "rates": [4, 4]}}
     assert described["mel"] == MEL.to_dict()
     assert listing(tmp_path) == ["m"]
     again = save_model_folder(tmp_path / "n", loaded.generator, MEL, config=CONFIG, info=loaded.info)
@@ -131,6 +131,11 @@ def test_gansounds_own_generators_need_no_allowing(tmp_path):
     config = {"class_path": "gansound.generators.melgan.MelGANGenerator", "init_args": {"channels": 32}}
     save_model_folder(tmp_path / "m", generator, spec, config=config)
     loaded = load_model_folder(tmp_path / "m").generator
+    # Defaults too, which another version may have changed when it reads the folder.
+    written = json.loads((tmp_path / "m" / "config.json").read_text())["generator"]["init_args"]
+    assert written == {
+        "n_mels": 80, "channels": 32, "upsample_rates": [8, 8, 2, 2], "residual_dilations": [1, 3, 9]
+    }  # fmt: skip
     mel = torch.randn(1, 80, 8)
     torch.testing.assert_close(loaded(mel), generator.eval()(mel), atol=1e-6, rtol=1e-5)
 
