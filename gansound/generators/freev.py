@@ -5,8 +5,8 @@ APNet 2 (arXiv 2311.11545): the log-amplitude is the pseudo-inverse's plus a lea
 angle of two learned maps, and the inverse STFT turns both into sound. Nothing runs above the frame rate but the
 inverse FFT, which is what makes it fast on a CPU.
 
-Departures from the paper, each measured on two cores: one ConvNeXt trunk serves both outputs (the paper has two
-networks), and global response normalisation is left out, since it looks at the whole utterance and cannot stream.
+Departures from the paper: one ConvNeXt trunk serves both outputs (the paper has two networks), and global response
+normalisation is left out, since it looks at the whole utterance and cannot stream.
 """
 
 import torch
