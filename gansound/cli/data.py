@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,7 +93,10 @@ def _check(args: argparse.Namespace) -> int:
     with _progress("checking", args.quiet) as progress:
         report = check_corpus(args.folder, speaker_pattern=args.speaker, progress=progress)
     if args.json is not None:
-        _write_json(args.json, report.to_dict())
+        from gansound.report.pictures import write_bytes
+
+        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_bytes(args.json, f"{text}\n".encode())
     _show(report)
     if not report.files:
         raise ValueError(
@@ -181,24 +182,6 @@ def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
         return named[0]
     parts = [f"{name} ({count})" for name, count in zip(named, counts.values(), strict=True)]
     return ", ".join(parts[:most]) + (f" and {len(parts) - most} more" if len(parts) > most else "")
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe: renaming would replace it
-            path.write_text(text, encoding="utf-8")
-            return
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:  # that of a write names no file
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _prepare(args: argparse.Namespace) -> int:

@@ -25,11 +25,6 @@ def draw(seed: int, position: int, purpose: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
 
 
-def draw_seed(seed: int, position: int, purpose: str) -> int:
-    """An integer in 0 … 2**63 - 1 for what takes a seed: ``torch.Generator().manual_seed(...)``."""
-    return int(draw(seed, position, purpose).integers(2**63))
-
-
 def unit_hash(seed: int, text: str, purpose: str) -> float:
     """A number in [0, 1) that depends on these alone: splits a corpus without looking at its other files."""
     return int.from_bytes(_digest(seed, f"{purpose}\0{text}")[:7], "little") / 2**56

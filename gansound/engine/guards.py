@@ -11,10 +11,9 @@ WON_STEPS = 500
 
 
 class NonFiniteLoss(ArithmeticError):
-    """A loss or a gradient norm is NaN or infinite; `values` has all of that phase by name."""
+    """A loss or a gradient norm is NaN or infinite; `values`, all of that phase by name, say which."""
 
     def __init__(self, values: Mapping[str, float]) -> None:
-        self.values = dict(values)
         bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
         super().__init__(bad or "the sum of " + ", ".join(f"{n} = {v:.4g}" for n, v in values.items()))
 

@@ -92,7 +92,6 @@ def build(
         context: arguments by name, for constructors that take them and weren't given them.
         allow: packages of the user's own whose classes may be named.
         roots: packages whose classes may be named without that.
-        roots: packages whose classes may be named by anybody.
 
     Raises:
         RecipeError: unknown key, missing key, wrong type, refused class, or a constructor's own ValueError.
