@@ -97,6 +97,11 @@ def test_frames_that_do_not_tile_are_refused(n_fft: int, hop_length: int) -> Non
         ISTFT(n_fft, hop_length)
 
 
+def spectrum_of(net: FreeVGenerator, mel: torch.Tensor) -> torch.Tensor:
+    """The complex spectrum before its inversion."""
+    return net.layers.spectrum(net.layers.magnitude(mel))
+
+
 @pytest.mark.parametrize("frames", [1, 2, 5, 33])
 def test_samples_are_frames_times_hop(frames: int) -> None:
     net = generator()
@@ -116,7 +121,7 @@ def test_a_frame_is_seen_as_far_as_the_kernels_reach(blocks: int, kernel_size: i
     changed = mel.clone()
     changed[..., 30] += 2
     with torch.no_grad():
-        apart = (net.spectrum(mel) - net.spectrum(changed)).abs().amax(1)[0]
+        apart = (spectrum_of(net, mel) - spectrum_of(net, changed)).abs().amax(1)[0]
     reach = (blocks + 1) * (kernel_size // 2)
     touched = apart.nonzero().flatten()
     assert (touched.min().item(), touched.max().item()) == (30 - reach, 30 + reach)
@@ -126,18 +131,18 @@ def test_the_prior_alone_has_the_amplitudes_of_the_mel() -> None:
     audio = voice(64 * SPEC.hop_length)
     mel = SPEC.mel(audio)
     net = generator()
-    torch.nn.init.zeros_(net.head.weight)
+    torch.nn.init.zeros_(net.layers.spectrum.trunk.head.weight)
     bins = SPEC.n_fft // 2 + 1
     with torch.no_grad():
-        net.head.bias[bins : 2 * bins] = 1.0  # no correction, every phase zero
-        spectrum = net.spectrum(mel)
+        net.layers.spectrum.trunk.head.bias[bins : 2 * bins] = 1.0  # no correction, every phase zero
+        spectrum = spectrum_of(net, mel)
     torch.testing.assert_close(spectrum.imag, torch.zeros_like(spectrum.imag))
     magnitude = torch.exp(mel)
     again = SPEC.filter_bank() @ spectrum.abs()
     assert ((again - magnitude).abs().sum() / magnitude.sum()).item() < 0.02
     # With the phase of the recording those amplitudes are already close to it.
     true = own_spectrum(audio, SPEC.n_fft, SPEC.hop_length)
-    sound = net.istft(spectrum.abs() * true / true.abs().clamp_min(1e-9))
+    sound = net.layers.istft(spectrum.abs() * true / true.abs().clamp_min(1e-9))
     assert (SPEC.mel(sound) - mel).abs().mean().item() < 0.3
     silence = SPEC.mel(torch.zeros_like(audio))
     assert (silence - mel).abs().mean().item() > 3
@@ -145,21 +150,21 @@ def test_the_prior_alone_has_the_amplitudes_of_the_mel() -> None:
 
 def test_the_correction_scales_and_the_two_maps_turn() -> None:
     net = generator()
-    torch.nn.init.zeros_(net.head.weight)
+    torch.nn.init.zeros_(net.layers.spectrum.trunk.head.weight)
     bins = SPEC.n_fft // 2 + 1
     mel = SPEC.mel(voice(20 * SPEC.hop_length))
     with torch.no_grad():
-        net.head.bias[bins : 2 * bins] = 1.0
-        plain = net.spectrum(mel)
-        net.head.bias[:bins] = math.log(3.0)
-        net.head.bias[2 * bins :] = 1.0
-        turned = net.spectrum(mel)
+        net.layers.spectrum.trunk.head.bias[bins : 2 * bins] = 1.0
+        plain = spectrum_of(net, mel)
+        net.layers.spectrum.trunk.head.bias[:bins] = math.log(3.0)
+        net.layers.spectrum.trunk.head.bias[2 * bins :] = 1.0
+        turned = spectrum_of(net, mel)
     torch.testing.assert_close(turned, 3 * plain * complex(math.cos(math.pi / 4), math.sin(math.pi / 4)))
 
 
 def test_the_loudest_correction_does_not_overflow() -> None:
     net = generator()
-    torch.nn.init.constant_(net.head.bias, 1e6)
+    torch.nn.init.constant_(net.layers.spectrum.trunk.head.bias, 1e6)
     out = net(torch.full((1, SPEC.n_mels, 4), 3.0))
     assert torch.isfinite(out).all()
     out.sum().backward()
@@ -180,12 +185,13 @@ def test_state_dict_holds_weights_only_and_round_trips(tmp_path) -> None:
     net = generator(5)
     keys = set(net.state_dict())
     assert keys == {name for name, _ in net.named_parameters()}
+    trunk = "layers.spectrum.trunk."
     layers = {"embed.conv", "embed_norm", "final_norm", "head"} | {
         f"blocks.{i}.{layer}" for i in range(2) for layer in ("depthwise.conv", "norm", "expand", "contract")
     }
     # What trained models are stored under.
-    assert keys == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} | {
-        f"blocks.{i}.scale" for i in range(2)
+    assert keys == {f"{trunk}{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} | {
+        f"{trunk}blocks.{i}.scale" for i in range(2)
     }
     config = {"class_path": "gansound.generators.freev.FreeVGenerator", "init_args": SMALL}
     loaded = load_model_folder(save_model_folder(tmp_path / "model", net, SPEC, config=config)).generator

@@ -134,7 +134,8 @@ def test_gansounds_own_generators_need_no_allowing(tmp_path):
     # Defaults too, which another version may have changed when it reads the folder.
     written = json.loads((tmp_path / "m" / "config.json").read_text())["generator"]["init_args"]
     assert written == {
-        "n_mels": 80, "channels": 32, "upsample_rates": [8, 8, 2, 2], "residual_dilations": [1, 3, 9]
+        "n_mels": 80, "channels": 32, "upsample_rates": [8, 8, 2, 2], "residual_dilations": [1, 3, 9],
+        "causal": False,
     }  # fmt: skip
     mel = torch.randn(1, 80, 8)
     torch.testing.assert_close(loaded(mel), generator.eval()(mel), atol=1e-6, rtol=1e-5)

@@ -9,17 +9,22 @@ Departures from the paper: one ConvNeXt trunk serves both outputs (the paper has
 normalisation is left out, since it looks at the whole utterance and cannot stream.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
 from gansound.mel import MelSpec
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ISTFT
+from gansound.nn.residual import Parallel
+from gansound.nn.streaming import Pointwise
 
 MAGNITUDE_FLOOR = 1e-5
 
 
-class FreeVGenerator(nn.Module):
+class FreeVGenerator(StreamingGenerator):
     """Mel spectrogram to waveform.
 
     Args:
@@ -28,6 +33,7 @@ class FreeVGenerator(nn.Module):
         hidden_channels: width inside each block.
         blocks: ConvNeXt blocks in the trunk.
         kernel_size: frames each block's depthwise convolution sees.
+        causal: look at the past only; the inverse STFT still waits for `(n_fft - hop_length) / 2` samples.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -36,8 +42,6 @@ class FreeVGenerator(nn.Module):
             isn't positive, or the kernel is even.
     """
 
-    filter_bank_inverse: Tensor
-
     def __init__(
         self,
         mel: MelSpec,
@@ -45,6 +49,7 @@ class FreeVGenerator(nn.Module):
         hidden_channels: int = 1536,
         blocks: int = 8,
         kernel_size: int = 7,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks) < 1:
@@ -56,54 +61,93 @@ class FreeVGenerator(nn.Module):
                 "FreeVGenerator inverts the mel's own STFT, so it needs framing 'same' and win_length == n_fft; "
                 f"got framing {mel.framing!r}, win_length {mel.win_length}, n_fft {mel.n_fft}"
             )
-        self.mel = mel
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
         bins = mel.n_fft // 2 + 1
-        # A constant of the convention, not a weight: derived again at construction, so it isn't stored.
-        self.register_buffer("filter_bank_inverse", torch.linalg.pinv(mel.filter_bank()), persistent=False)
-        self.embed = FrameConv(mel.n_mels, channels, kernel_size)
-        self.embed_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks)
+        convnext = [
+            ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
             for _ in range(blocks)
+        ]
+        trunk = nn.Sequential(
+            OrderedDict(
+                input=_LogMagnitude(),
+                embed=FrameConv(mel.n_mels, channels, kernel_size, causal=causal),
+                embed_norm=nn.LayerNorm(channels, eps=1e-6),
+                blocks=nn.Sequential(*convnext),
+                final_norm=nn.LayerNorm(channels, eps=1e-6),
+                head=nn.Linear(channels, 3 * bins),  # log-amplitude correction, real, imaginary
+            )
         )
-        self.final_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.head = nn.Linear(channels, 3 * bins)  # log-amplitude correction, real, imaginary
-        self.istft = ISTFT(mel.n_fft, mel.hop_length)
-        self._initialise()
-
-    def _initialise(self) -> None:
+        self.layers = nn.Sequential(
+            OrderedDict(
+                magnitude=_Magnitude(mel),
+                spectrum=_Spectrum(_Prior(mel), trunk),
+                istft=ISTFT(mel.n_fft, mel.hop_length),
+            )
+        )
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def spectrum(self, mel: Tensor) -> Tensor:
-        """The complex spectrum before its inversion, `(B, n_fft // 2 + 1, F)`."""
-        magnitude = self.mel.to_magnitude(mel.float()).transpose(1, 2)
-        prior = (magnitude @ self.filter_bank_inverse.T).abs().clamp_min(MAGNITUDE_FLOOR)
-        # ln(mel) of speech lies around -5 with a spread of 3.
-        x = self.embed_norm(self.embed((magnitude.clamp_min(MAGNITUDE_FLOOR).log() + 5) / 3))
-        for block in self.blocks:
-            x = block(x)
-        correction, real, imaginary = self.head(self.final_norm(x)).float().chunk(3, dim=-1)
+
+class _Magnitude(Pointwise):
+    """The mel's log and affine undone. Shape: `(B, n_mels, F)` -> `(B, F, n_mels)`."""
+
+    def __init__(self, mel: MelSpec) -> None:
+        super().__init__()
+        self.mel = mel
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return self.mel.to_magnitude(_full_precision(mel)).transpose(1, 2)
+
+
+class _LogMagnitude(Pointwise):
+    """What the trunk sees: ln(mel) of speech lies around -5 with a spread of 3."""
+
+    def forward(self, magnitude: Tensor) -> Tensor:
+        return (magnitude.clamp_min(MAGNITUDE_FLOOR).log() + 5) / 3
+
+
+class _Prior(Pointwise):
+    """Log-amplitude by the filter bank's pseudo-inverse. Shape: `(B, F, n_mels)` -> `(B, F, n_fft // 2 + 1)`."""
+
+    filter_bank_inverse: Tensor
+
+    def __init__(self, mel: MelSpec) -> None:
+        super().__init__()
+        # A constant of the convention, not a weight: derived again at construction, so it isn't stored.
+        self.register_buffer("filter_bank_inverse", torch.linalg.pinv(mel.filter_bank()), persistent=False)
+
+    def forward(self, magnitude: Tensor) -> Tensor:
+        return (magnitude @ self.filter_bank_inverse.T).abs().clamp_min(MAGNITUDE_FLOOR).log()
+
+
+class _Spectrum(Parallel):
+    """The prior corrected by the trunk, with the trunk's phase.
+
+    Shape: `(B, F, n_mels)` -> `(B, n_fft // 2 + 1, F)` complex.
+    """
+
+    columns_dim = 1
+
+    def __init__(self, prior: nn.Module, trunk: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.prior = prior
+        self.trunk = trunk
+
+    def paths(self) -> list[nn.Module]:
+        return [self.prior, self.trunk]
+
+    def combine(self, *outputs: Tensor) -> Tensor:
+        prior, head = outputs
+        correction, real, imaginary = _full_precision(head).chunk(3, dim=-1)
         # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
-        amplitude = (prior.log() + correction).clamp(max=7.0).exp()
+        amplitude = (prior + correction).clamp(max=7.0).exp()
         scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + 1e-12)
         return torch.complex(scale * real, scale * imaginary).transpose(1, 2)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """Synthesize.
 
-        Raises:
-            ValueError: the mel isn't `(B, n_mels, F)` with F >= 1.
-        """
-        if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] < 1:
-            turned = mel.dim() == 3 and mel.shape[2] == self.n_mels
-            raise ValueError(
-                f"expected a mel of shape (batch, {self.n_mels} bands, 1 or more frames), got {tuple(mel.shape)}"
-                + ("; it looks transposed: pass mel.transpose(1, 2)" if turned else "")
-            )
-        return self.istft(self.spectrum(mel))
+def _full_precision(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -6,16 +6,17 @@ arXiv 1910.06711, section 2.1; widths and kernels as published in descriptinc/me
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
 from gansound.nn.conv import Conv1d, TransposedConv1d, weight_norm
+from gansound.nn.generator import StreamingGenerator
 from gansound.nn.residual import dilated_residual
 
 NEGATIVE_SLOPE = 0.2
 END_KERNEL_SIZE = 7
 
 
-class MelGANGenerator(nn.Module):
+class MelGANGenerator(StreamingGenerator):
     """Mel frames to samples.
 
     A convolution widens the mel to `channels`; each stage upsamples by its rate, halves the width and
@@ -31,6 +32,7 @@ class MelGANGenerator(nn.Module):
         upsample_rates: samples out for each sample in, stage by stage, each 2 or more; their product is
             `hop_length`.
         residual_dilations: dilation in samples of each residual block of a stage.
+        causal: look at the past only, padded with zeros; for streaming without any look-ahead.
 
     Shape:
         mel `(B, n_mels, F)`, F >= 1 → audio `(B, F * hop_length)` in (-1, 1).
@@ -45,6 +47,7 @@ class MelGANGenerator(nn.Module):
         channels: int = 512,
         upsample_rates: tuple[int, ...] = (8, 8, 2, 2),
         residual_dilations: tuple[int, ...] = (1, 3, 9),
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if n_mels < 1 or not upsample_rates or min(*upsample_rates, *residual_dilations, 1) < 1:
@@ -61,46 +64,29 @@ class MelGANGenerator(nn.Module):
         self.n_mels = n_mels
         self.hop_length = math.prod(upsample_rates)
 
-        layers: list[nn.Module] = [
-            weight_norm(Conv1d(n_mels, channels, END_KERNEL_SIZE, padding_mode="reflect")),
-        ]
+        def end(width_in: int, width_out: int) -> nn.Module:
+            return weight_norm(
+                Conv1d(width_in, width_out, END_KERNEL_SIZE, padding_mode="reflect", causal=causal)
+            )
+
+        layers: list[nn.Module] = [end(n_mels, channels)]
         for rate in upsample_rates:
-            layers.append(_stage(channels, rate, residual_dilations))
+            layers.append(_stage(channels, rate, residual_dilations, causal))
             channels //= 2
-        layers += [
-            nn.LeakyReLU(NEGATIVE_SLOPE),
-            weight_norm(Conv1d(channels, 1, END_KERNEL_SIZE, padding_mode="reflect")),
-            nn.Tanh(),
-        ]
+        layers += [nn.LeakyReLU(NEGATIVE_SLOPE), end(channels, 1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """Synthesize.
 
-        Shape:
-            mel `(B, n_mels, F)` → audio `(B, F * hop_length)`.
-
-        Raises:
-            ValueError: when the mel isn't `(B, n_mels, F)` with F >= 1.
-        """
-        if mel.dim() != 3 or mel.shape[1] != self.n_mels or mel.shape[2] < 1:
-            turned = mel.dim() == 3 and mel.shape[2] == self.n_mels
-            raise ValueError(
-                f"expected a mel of shape (batch, {self.n_mels} bands, 1 or more frames), "
-                f"got {tuple(mel.shape)}"
-                + ("; it looks transposed: pass mel.transpose(1, 2)" if turned else "")
-            )
-        audio: Tensor = self.layers(mel)
-        return audio.squeeze(1)
-
-
-def _stage(channels: int, rate: int, residual_dilations: tuple[int, ...]) -> nn.Sequential:
+def _stage(channels: int, rate: int, residual_dilations: tuple[int, ...], causal: bool) -> nn.Sequential:
     """Upsample, halve the width, refine. Shape: `(B, channels, T)` → `(B, channels // 2, T * rate)`."""
     width = channels // 2
     return nn.Sequential(
         nn.LeakyReLU(NEGATIVE_SLOPE),
-        weight_norm(TransposedConv1d(channels, width, rate=rate, kernel_size=2 * rate)),
-        *(dilated_residual(width, dilation=d, negative_slope=NEGATIVE_SLOPE) for d in residual_dilations),
+        weight_norm(TransposedConv1d(channels, width, rate=rate, kernel_size=2 * rate, causal=causal)),
+        *(
+            dilated_residual(width, dilation=d, negative_slope=NEGATIVE_SLOPE, causal=causal)
+            for d in residual_dilations
+        ),
     )
 
 

@@ -4,14 +4,15 @@ A vocoder is a chain of these layers. Padding belongs to the layer, not to the m
 layer does at the two ends of an utterance is stated, and can be changed, in one place.
 """
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_norm
 
-Padding = Literal["zeros", "reflect"]
+from gansound.nn.streaming import Cursor, Padding
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -34,18 +35,20 @@ def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
 
 
 class Conv1d(nn.Conv1d):
-    """A convolution that pads by half its reach on each side.
+    """A convolution that pads by half its reach on each side, or by all of it on the left when it is causal.
 
     Args:
         in_channels, out_channels: width before and after.
-        kernel_size: taps; `(kernel_size - 1) * dilation` must be even.
+        kernel_size: taps; `(kernel_size - 1) * dilation` must be even, unless causal.
         stride: samples from one output to the next.
         dilation: samples from one tap to the next.
         groups: blocks of channels that don't see each other.
         padding_mode: "zeros", or "reflect" (see `reflect_pad`, which has a rule for short signals too).
+        causal: look at the past only; the padding is then zeros, since nothing but the past could be reflected.
 
     Shape:
         x `(B, in_channels, T)`, T >= 1 → `(B, out_channels, ceil(T / stride))`.
+        A streaming step takes a multiple of `stride` columns.
 
     Raises:
         ValueError: when the reach is odd, so that the two sides couldn't be padded equally.
@@ -61,9 +64,10 @@ class Conv1d(nn.Conv1d):
         dilation: int = 1,
         groups: int = 1,
         padding_mode: Padding = "zeros",
+        causal: bool = False,
     ) -> None:
         reach_samples = (kernel_size - 1) * dilation
-        if reach_samples % 2:
+        if reach_samples % 2 and not causal:
             raise ValueError(
                 f"(kernel_size - 1) * dilation must be even to pad both sides equally, got "
                 f"kernel_size={kernel_size}, dilation={dilation}; take an odd kernel_size"
@@ -75,28 +79,48 @@ class Conv1d(nn.Conv1d):
             stride=stride,
             dilation=dilation,
             groups=groups,
-            padding=reach_samples // 2,
-            padding_mode=padding_mode,
+            padding=0 if causal else reach_samples // 2,
+            padding_mode="zeros" if causal else padding_mode,
         )
-        self.side_samples = reach_samples // 2
+        self.right_samples = 0 if causal else reach_samples // 2
+        self.left_samples = reach_samples - self.right_samples
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: `(B, in_channels, T)` → `(B, out_channels, ceil(T / stride))`."""
-        side = self.side_samples
-        if self.padding_mode == "reflect" and side:
-            x, side = reflect_pad(x, side, side), 0
-        return F.conv1d(x, self.weight, self.bias, self.stride, side, self.dilation, self.groups)
+        left, right = self.left_samples, self.right_samples
+        if left != right:
+            x, right = F.pad(x, (left, right)), 0
+        elif self.padding_mode == "reflect" and right:
+            x, right = reflect_pad(x, left, right), 0
+        return F.conv1d(x, self.weight, self.bias, self.stride, right, self.dilation, self.groups)
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, in_channels, n)` → `(B, out_channels, n / stride)`."""
+        columns, stride = x.shape[-1], self.stride[0]
+        if columns % stride:
+            raise ValueError(f"a step must hold a multiple of the stride {stride}, got {columns} columns")
+        reach = self.left_samples + self.right_samples
+        wait = -(cursor.delay + self.right_samples) % stride  # so that steps begin on the grid of the stride
+        padding: Padding = "reflect" if self.padding_mode == "reflect" else "zeros"
+        window = cursor.window(x, reach + wait, padding=padding)
+        cursor.late(self.right_samples + wait, self.left_samples)
+        if stride > 1:
+            cursor.downsample(stride)
+        window = window[..., : columns + reach]
+        return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class TransposedConv1d(nn.ConvTranspose1d):
     """A transposed convolution that multiplies the length by exactly its rate.
 
-    The `kernel_size - rate` samples of overlap are cut from both ends, an odd one from the start.
+    The `kernel_size - rate` samples of overlap are cut from both ends, an odd one from the start; all of them from
+    the end when it is causal.
 
     Args:
         in_channels, out_channels: width before and after.
         rate: output samples for each input sample, 2 or more.
         kernel_size: taps, at least `rate`.
+        causal: an output sample depends on the input of its own time and the past only.
 
     Shape:
         x `(B, in_channels, T)` → `(B, out_channels, T * rate)`.
@@ -105,7 +129,9 @@ class TransposedConv1d(nn.ConvTranspose1d):
         ValueError: when the rate is below 2, or the kernel shorter than the rate, which would leave holes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, rate: int, kernel_size: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, rate: int, kernel_size: int, causal: bool = False
+    ) -> None:
         overlap_samples = kernel_size - rate
         if rate < 2 or overlap_samples < 0:
             raise ValueError(
@@ -117,10 +143,57 @@ class TransposedConv1d(nn.ConvTranspose1d):
             out_channels,
             kernel_size,
             stride=rate,
-            padding=(overlap_samples + 1) // 2,
-            output_padding=overlap_samples % 2,
+            padding=0 if causal else (overlap_samples + 1) // 2,
+            output_padding=0 if causal else overlap_samples % 2,
         )
         self.rate = rate
+        self.causal = causal
+        self.trim_samples = 0 if causal else (overlap_samples + 1) // 2
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Shape: `(B, in_channels, T)` → `(B, out_channels, T * rate)`."""
+        y = super().forward(x)
+        return y[..., : x.shape[-1] * self.rate] if self.causal else y
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, in_channels, n)` → `(B, out_channels, n * rate)`."""
+        return overlap_add(
+            x, polyphase(self.weight, self.rate), self.bias, self.rate, self.trim_samples, cursor
+        )
+
+
+def polyphase(weight: Tensor, rate: int) -> Tensor:
+    """A transposed convolution's weight as that of a plain one, which gives a column's `rate` samples as channels.
+
+    Sample `i * rate + j` of a transposed convolution is the sum over q of `weight[..., j + q * rate]` times input
+    column `i - q`: a convolution over the last `ceil(kernel_size / rate)` columns for each phase j.
+
+    Shape:
+        `(in_channels, out_channels, kernel_size)` → `(rate * out_channels, in_channels, ceil(kernel_size / rate))`.
+    """
+    columns = -(-weight.shape[-1] // rate)
+    padded = F.pad(weight, (0, columns * rate - weight.shape[-1]))
+    phases = padded.unflatten(-1, (columns, rate)).flip(
+        2
+    )  # (in, out, columns, rate), the oldest column first
+    return phases.permute(3, 1, 0, 2).flatten(0, 1)
+
+
+def overlap_add(
+    x: Tensor, phases: Tensor, bias: Tensor | None, rate: int, trim_samples: int, cursor: Cursor
+) -> Tensor:
+    """A step of a transposed convolution of which `trim_samples` are cut from the start, its weight in phases.
+
+    Shape:
+        x `(B, in_channels, n)`, phases as `polyphase` gives them → `(B, out_channels, n * rate)`.
+    """
+    context = phases.shape[-1] - 1
+    window = cursor.window(x, context)
+    cursor.upsample(rate)
+    cursor.late(trim_samples, (context + 1) * rate - 1 - trim_samples)
+    y = F.conv1d(window, phases).unflatten(1, (rate, -1))  # (B, rate, C, n)
+    samples = y.permute(0, 2, 3, 1).flatten(2)
+    return samples if bias is None else samples + bias[:, None]
 
 
 def weight_norm(layer: Module) -> Module:

@@ -9,9 +9,13 @@ overlap-add of windowed frames divided by the overlapped squared window. The fra
 import torch
 from torch import Tensor, nn
 
+from gansound.nn.streaming import Cursor
+
 
 class ISTFT(nn.Module):
     """Spectrum to waveform.
+
+    Streaming, a sample waits for the frames that overlap it: `(n_fft - hop_length) / 2` samples of look-ahead.
 
     Shape: `(B, n_fft // 2 + 1, F)` complex -> `(B, F * hop_length)`.
     """
@@ -27,21 +31,47 @@ class ISTFT(nn.Module):
             )
         self.n_fft = n_fft
         self.hop_length = hop_length
+        self.overlap_frames = n_fft // hop_length
+        self.trim_samples = (n_fft - hop_length) // 2
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        frames = torch.fft.irfft(spectrum, n=self.n_fft, dim=1).transpose(1, 2) * self.window
+        frames = self._frames(spectrum)
         envelope = self.window.square().expand(1, frames.shape[1], -1)
-        trim = (self.n_fft - self.hop_length) // 2
-        audio = self._overlap_add(frames)[:, trim:-trim]
-        return audio / self._overlap_add(envelope)[:, trim:-trim]
+        return self._trimmed(frames) / self._trimmed(envelope)
+
+    def stream(self, spectrum: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, n_fft // 2 + 1, n)` complex -> `(B, n * hop_length)`."""
+        context = self.overlap_frames - 1
+        frames = cursor.window(self._frames(spectrum), context, dim=1)
+        inside = cursor.inside(frames.shape[1], context)
+        if inside is None:
+            inside = frames.new_ones(1, frames.shape[1], dtype=torch.bool)
+        norm = self._overlap_add(torch.where(inside[:, :, None], self.window.square(), 0.0))
+        cursor.upsample(self.hop_length)
+        cursor.late(self.trim_samples, self.n_fft - 1 - self.trim_samples)
+        # Before the first frame and after the last there is nothing to divide.
+        return self._overlap_add(frames) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+
+    def _frames(self, spectrum: Tensor) -> Tensor:
+        """`(B, bins, F)` -> windowed frames `(B, F, n_fft)`."""
+        return torch.fft.irfft(spectrum, n=self.n_fft, dim=1).transpose(1, 2) * self.window
+
+    def _trimmed(self, frames: Tensor) -> Tensor:
+        """`(B, F, n_fft)` -> `(B, F * hop_length)`."""
+        end = self.overlap_frames - 1
+        whole = self._overlap_add(nn.functional.pad(frames, (0, 0, end, end)))
+        return whole[:, self.trim_samples : -self.trim_samples]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """`(B, F, n_fft)` -> `(B, F * hop_length + n_fft - hop_length)`."""
-        batch, count, _ = frames.shape
-        overlap = self.n_fft // self.hop_length
-        blocks = frames.reshape(batch, count, overlap, self.hop_length)
-        total = frames.new_zeros(batch, count + overlap - 1, self.hop_length)
-        for i in range(overlap):
-            total[:, i : i + count] += blocks[:, :, i]
-        return total.reshape(batch, -1)
+        """The hops to which all overlapping frames are there: `(B, overlap - 1 + F, n_fft)` -> `(B, F * hop_length)`.
+
+        The blocks of a hop are added, not scattered: `forward` and `stream` add the same numbers in the same order.
+        """
+        overlap = self.overlap_frames
+        count = frames.shape[1] - overlap + 1
+        blocks = frames.unflatten(2, (overlap, self.hop_length))
+        total = blocks[:, overlap - 1 : overlap - 1 + count, 0]
+        for i in range(1, overlap):
+            total = total + blocks[:, overlap - 1 - i : overlap - 1 - i + count, i]
+        return total.flatten(1)

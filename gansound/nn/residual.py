@@ -1,11 +1,48 @@
-"""Residual stacks of convolutions."""
+"""Layers side by side: residual blocks, and stacks that share an input."""
 
 from torch import Tensor, nn
 
-from gansound.nn.conv import Conv1d, Padding, weight_norm
+from gansound.nn.conv import Conv1d, weight_norm
+from gansound.nn.streaming import Cursor, Padding, stream
 
 
-class Residual(nn.Module):
+class Parallel(nn.Module):
+    """Several paths over the same input, combined: their sum, unless a subclass says otherwise.
+
+    Paths may look ahead by different amounts: a streaming step holds the earlier ones back until the latest is there.
+
+    Shape:
+        whatever the paths take; they must give what `combine` takes, as many columns each.
+    """
+
+    columns_dim = -1
+
+    def __init__(self, *paths: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(paths)
+
+    def paths(self) -> list[nn.Module]:
+        """The paths in the order of `combine`'s arguments."""
+        return list(self.branches)
+
+    def combine(self, *outputs: Tensor) -> Tensor:
+        """One tensor of the paths' outputs, each column of its own columns alone."""
+        total = outputs[0]
+        for output in outputs[1:]:
+            total = total + output
+        return total
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.combine(*(path(x) for path in self.paths()))
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        paths = self.paths()
+        cursors = [cursor.fork() for _ in paths]
+        outputs = [stream(path, x, own) for path, own in zip(paths, cursors, strict=True)]
+        return self.combine(*cursor.join(cursors, outputs, dim=self.columns_dim))
+
+
+class Residual(Parallel):
     """Two paths over the same input, added.
 
     Shape:
@@ -13,14 +50,12 @@ class Residual(nn.Module):
     """
 
     def __init__(self, shortcut: nn.Module, branch: nn.Module) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.shortcut = shortcut
         self.branch = branch
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: `(B, C, T)` → `(B, C', T)`."""
-        out: Tensor = self.shortcut(x) + self.branch(x)
-        return out
+    def paths(self) -> list[nn.Module]:
+        return [self.shortcut, self.branch]
 
 
 def dilated_residual(
@@ -30,6 +65,7 @@ def dilated_residual(
     kernel_size: int = 3,
     negative_slope: float = 0.2,
     padding_mode: Padding = "reflect",
+    causal: bool = False,
 ) -> Residual:
     """MelGAN's residual block: a dilated convolution and a pointwise one, beside a pointwise shortcut.
 
@@ -38,9 +74,12 @@ def dilated_residual(
     Shape:
         `(B, channels, T)` → `(B, channels, T)`.
     """
+    dilated = Conv1d(
+        channels, channels, kernel_size, dilation=dilation, padding_mode=padding_mode, causal=causal
+    )
     branch = nn.Sequential(
         nn.LeakyReLU(negative_slope),
-        weight_norm(Conv1d(channels, channels, kernel_size, dilation=dilation, padding_mode=padding_mode)),
+        weight_norm(dilated),
         nn.LeakyReLU(negative_slope),
         weight_norm(Conv1d(channels, channels, 1)),
     )

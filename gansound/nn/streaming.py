@@ -1,0 +1,314 @@
+"""Streaming: any stack of layers run step by step, to the result that it gives all at once.
+
+A step takes the next columns of the input (mel frames, samples of some rate) and gives as many columns of output,
+late by the stack's look-ahead. What layers keep between steps is a flat tuple of tensors, the state: two integers
+for each item of the batch, how many columns were pushed and how many the whole utterance has (unknown until its end
+is), then one buffer of constant shape for each layer that looks beside itself. From the two integers every layer
+knows where its columns stand, and pads at the stream's own start and end as it pads at those of a whole utterance.
+So one function primes, runs and flushes, items of a batch can start and end at different times, and an item is
+reset by writing its two integers.
+
+A layer streams when it has a method `stream(x, cursor)` beside `forward(x)`; `nn.Sequential` of such layers and
+layers that treat each column alone stream by themselves.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+Padding = Literal["zeros", "reflect"]
+UNKNOWN_LENGTH = 2**40  # columns; times any upsampling still an int64
+
+
+class Cursor:
+    """Where the columns that pass from layer to layer stand in their utterances, and what the layers keep of them.
+
+    Column j of what a layer is handed is column `position + j - delay` of that layer's whole input.
+
+    Attributes:
+        delay: columns by which the stream is late so far; the look-ahead of the layers passed.
+        lookback: columns before its own that an output column depends on, so far.
+        position: `(B,)` int64, columns given before this step at the present rate; None in the interior, where
+            neither start nor end of any utterance is in sight and nothing needs padding.
+        length: `(B,)` int64, columns of the whole utterance at the present rate, `UNKNOWN_LENGTH` while unknown.
+    """
+
+    def __init__(
+        self,
+        kept: Iterator[Tensor] | None,
+        keep: list[Tensor],
+        position: Tensor | None = None,
+        length: Tensor | None = None,
+        delay: int = 0,
+        lookback: int = 0,
+    ) -> None:
+        self._kept = kept  # of the step before, in the order in which layers ask; None before the first
+        self._keep = keep  # of this step
+        self.position = position
+        self.length = length
+        self.delay = delay
+        self.lookback = lookback
+
+    def window(self, x: Tensor, context: int, *, padding: Padding | None = "zeros", dim: int = -1) -> Tensor:
+        """The columns of this step with the `context` columns before them, which are kept for the next step.
+
+        Args:
+            x: columns of this step.
+            context: columns kept, 0 or more.
+            padding: what stands outside the utterance: zeros, its reflection, or (None) anything.
+            dim: the dimension of columns; the batch is dimension 0.
+
+        Shape:
+            `(B, ..., n, ...)` → `(B, ..., context + n, ...)`.
+        """
+        if context == 0:
+            return x
+        if self._kept is None:
+            shape = list(x.shape)
+            shape[dim] = context
+            before = x.new_zeros(shape)
+        else:
+            before = next(self._kept)
+        window = torch.cat([before, x], dim)
+        self._keep.append(window.narrow(dim, window.shape[dim] - context, context))
+        if self.position is None or padding is None:
+            return window
+        return (
+            self._mirrored(window, context, dim)
+            if padding == "reflect"
+            else self._masked(window, context, dim)
+        )
+
+    def inside(self, columns: int, context: int) -> Tensor | None:
+        """Which columns of such a window are of the utterance, `(B, columns)` bool; None in the interior: all."""
+        if self.position is None or self.length is None:
+            return None
+        index = self._indices(columns, context)
+        return (index >= 0) & (index < self.length[:, None])
+
+    def late(self, lookahead: int, lookback: int) -> None:
+        """Note that a layer looked that many columns ahead and back."""
+        self.delay += lookahead
+        self.lookback += lookback
+
+    def upsample(self, rate: int) -> None:
+        """Count in columns of a rate that many times as high from here on."""
+        self.delay *= rate
+        self.lookback *= rate
+        if self.position is not None and self.length is not None:
+            self.position, self.length = self.position * rate, self.length * rate
+
+    def downsample(self, stride: int) -> None:
+        """Count in every stride-th column from here on; the delay must be a multiple of it."""
+        assert self.delay % stride == 0
+        self.delay //= stride
+        self.lookback = -(-self.lookback // stride)
+        if self.position is not None and self.length is not None:
+            self.position, self.length = self.position // stride, (self.length + stride - 1) // stride
+
+    def fork(self) -> "Cursor":
+        """A cursor for one of several paths that start here; they keep their columns in the same state."""
+        return Cursor(self._kept, self._keep, self.position, self.length, self.delay, self.lookback)
+
+    def join(self, paths: list[Self], outputs: list[Tensor], *, dim: int = -1) -> list[Tensor]:
+        """Hold the outputs of earlier paths back until the latest has caught up, and go on from there.
+
+        Raises:
+            ValueError: the paths end at different rates.
+        """
+        columns = {y.shape[dim] for y in outputs}
+        if len(columns) > 1:
+            raise ValueError(f"parallel paths must give as many columns, got {sorted(columns)}")
+        last = paths[0]
+        self.position, self.length = last.position, last.length
+        self.delay = max(path.delay for path in paths)
+        self.lookback = max(path.lookback for path in paths)
+        held = []
+        for path, y in zip(paths, outputs, strict=True):
+            window = path.window(y, self.delay - path.delay, padding=None, dim=dim)
+            held.append(window.narrow(dim, 0, y.shape[dim]))
+        return held
+
+    def _indices(self, columns: int, context: int) -> Tensor:
+        """`(B, columns)`: where each column of a window stands in its utterance."""
+        assert self.position is not None
+        first = self.position - (self.delay + context)
+        return first[:, None] + torch.arange(columns, device=first.device)
+
+    def _masked(self, window: Tensor, context: int, dim: int) -> Tensor:
+        inside = self.inside(window.shape[dim], context)
+        assert inside is not None
+        return torch.where(_along(inside, window, dim), window, torch.zeros_like(window))
+
+    def _mirrored(self, window: Tensor, context: int, dim: int) -> Tensor:
+        """Outside columns replaced by those that `gansound.nn.conv.reflect_pad` takes, all of them in the window."""
+        assert self.length is not None
+        columns = window.shape[dim]
+        index = self._indices(columns, context)
+        length = self.length[:, None]
+        period = (2 * (length - 1)).clamp_min(1)
+        folded = index.remainder(period)
+        source = torch.where(folded < length, folded, period - folded)
+        source = (source - index[:, :1]).clamp(0, columns - 1)
+        return window.gather(dim, _along(source, window, dim).expand_as(window))
+
+
+@runtime_checkable
+class StreamingLayer(Protocol):
+    """A layer that streams. `stream` does on a step's columns what `forward` does on an utterance's.
+
+    It takes its context from `cursor.window`, and tells the cursor how far it looked and whether the rate changed.
+    """
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor: ...
+
+
+class Pointwise(nn.Module):
+    """Base of layers whose every output column depends on the same input column alone."""
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        out: Tensor = self(x)
+        return out
+
+
+# Of torch; LayerNorm and Linear where channels are the last dimension, as they treat that one.
+_POINTWISE = (
+    nn.Identity, nn.LeakyReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LayerNorm, nn.Linear,
+)  # fmt: skip
+
+
+def stream(layer: nn.Module, x: Tensor, cursor: Cursor) -> Tensor:
+    """One step of one layer or of a sequence of them.
+
+    Raises:
+        TypeError: a layer that knows no streaming.
+    """
+    if isinstance(layer, StreamingLayer):
+        return layer.stream(x, cursor)
+    if isinstance(layer, nn.Sequential):
+        for one in layer:
+            x = stream(one, x, cursor)
+        return x
+    if isinstance(layer, _POINTWISE):
+        out: Tensor = layer(x)
+        return out
+    raise TypeError(
+        f"{type(layer).__name__} doesn't stream: give it a method stream(x, cursor) (see gansound.nn.streaming), "
+        "or build from the layers of gansound.nn"
+    )
+
+
+def init_state(layer: nn.Module, example: Tensor) -> State:
+    """The state before the first column.
+
+    Args:
+        layer: a layer or a stack of them.
+        example: `(B, ...)`, a step's input of any values: it tells batch, widths, type and device.
+    """
+    batch = example.shape[0]
+    position = torch.zeros(batch, dtype=torch.int64, device=example.device)
+    length = torch.full_like(position, UNKNOWN_LENGTH)
+    kept: list[Tensor] = []
+    with torch.no_grad():
+        stream(layer, example, Cursor(None, kept, position, length))
+    return position, length, *(torch.zeros_like(buffer) for buffer in kept)
+
+
+def step(
+    layer: nn.Module, x: Tensor, state: State, *, columns_dim: int = -1, interior: bool = False
+) -> tuple[Tensor, State]:
+    """The next columns in, as many out, late by the look-ahead.
+
+    Args:
+        layer: what `init_state` was given.
+        x: the next columns of each item.
+        state: of the step before.
+        columns_dim: the dimension of columns in x.
+        interior: promise that every item is past its start by the receptive field and its end isn't in sight, so
+            that nothing needs padding: the same result, faster.
+
+    Returns:
+        the output and the next state. With columns and delay counted at the output's rate, output column j is column
+        `pushed before this step + j - delay` of the utterance's; those below 0 or past its end mean nothing.
+    """
+    position, length, *buffers = state
+    kept = iter(buffers)
+    keep: list[Tensor] = []
+    cursor = Cursor(kept, keep) if interior else Cursor(kept, keep, position, length)
+    y = stream(layer, x, cursor)
+    return y, (position + x.shape[columns_dim], length, *keep)
+
+
+def finish(state: State, remaining: int | Tensor = 0, items: Tensor | None = None) -> State:
+    """Say that the utterances end: `remaining` columns after those pushed so far. Then go on with steps, of anything.
+
+    Args:
+        state: of the last step.
+        remaining: columns of the next steps that still belong to the utterance; one number, or `(B,)`.
+        items: `(B,)` bool, which items of the batch; all of them when None.
+    """
+    position, length, *buffers = state
+    end = position + remaining
+    return position, end if items is None else torch.where(items, end, length), *buffers
+
+
+def reset(state: State, items: Tensor | None = None) -> State:
+    """Begin a new utterance in some items of the batch (`(B,)` bool), or in all."""
+    position, length, *buffers = state
+    new = torch.ones_like(position, dtype=torch.bool) if items is None else items
+    unknown = torch.full_like(length, UNKNOWN_LENGTH)
+    return torch.where(new, 0, position), torch.where(new, unknown, length), *buffers
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What an output column depends on, worked out from the layers.
+
+    Output column t depends on input columns `ceil((t - lookback) / rate)` to `floor((t + lookahead) / rate)`.
+
+    Attributes:
+        rate: output columns for each input column.
+        lookback, lookahead: in output columns.
+    """
+
+    rate: int
+    lookback: int
+    lookahead: int
+
+    @property
+    def lookahead_inputs(self) -> int:
+        """Input columns after its own that must be there before an input column's output is whole."""
+        return -(-self.lookahead // self.rate)
+
+    @property
+    def lookback_inputs(self) -> int:
+        """Input columns before its own that an input column's output depends on."""
+        return -(-self.lookback // self.rate)
+
+
+def receptive_field(layer: nn.Module, example: Tensor, *, columns_dim: int = -1) -> ReceptiveField:
+    """The receptive field of a layer or stack; `example` is a step's input of any values.
+
+    Layers whose output rate is below the input's are not described by a whole number and are refused.
+
+    Raises:
+        ValueError: the layer gives fewer columns than it takes.
+    """
+    cursor = Cursor(None, [])
+    with torch.no_grad():
+        y = stream(layer, example, cursor)
+    columns_out, columns_in = y.shape[-1], example.shape[columns_dim]
+    if columns_out % columns_in:
+        raise ValueError(f"{columns_in} columns gave {columns_out}: the rate isn't a whole number")
+    return ReceptiveField(columns_out // columns_in, cursor.lookback, cursor.delay)
+
+
+def _along(per_column: Tensor, like: Tensor, dim: int) -> Tensor:
+    """`(B, n)` as a tensor that broadcasts along dimension `dim` of `like`."""
+    shape = [1] * like.dim()
+    shape[0], shape[dim] = per_column.shape[0], per_column.shape[1]
+    return per_column.reshape(shape)
