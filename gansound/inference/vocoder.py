@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +13,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gansound.audio import resample
+from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
+from gansound.inference.backends.runner import Precision, Runner
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
+from gansound.nn.generator import StreamingGenerator
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +28,12 @@ class Vocoder:
     Args:
         model: what `gansound.model_folder.load_model_folder` gives.
         device: where it runs; CUDA where there is one, else the CPU.
+        backend: what runs it: `eager` PyTorch, `compile`, `onnxruntime`, `openvino`; `auto` takes the fastest of
+            those that are installed, measured once and remembered for this model and machine.
+        precision: `fp32`, or `bf16` or `int8` where the backend has it. Never changed unasked.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: there is no such device, backend or precision here.
 
     >>> import gansound, torch
     >>> vocoder = gansound.Vocoder.from_pretrained("default")
@@ -36,9 +43,20 @@ class Vocoder:
     True
     """
 
-    def __init__(self, model: LoadedModel, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: str | torch.device | None = None,
+        *,
+        backend: Backend = "auto",
+        precision: Precision = "fp32",
+    ) -> None:
         self.device = choose_device(device)
+        check_backend(backend, precision, self.device)
         self.generator = model.generator.to(self.device).eval().requires_grad_(False)
+        self.backend, self.precision = backend, precision
+        self._runners: dict[Purpose, Runner] = {}
+        self._making = threading.Lock()
         self.mel_spec: MelSpec = model.mel
         self.info: dict[str, Any] = dict(model.info)
         self._config = model.config
@@ -49,6 +67,8 @@ class Vocoder:
         name_or_path: str | os.PathLike[str] = "default",
         device: str | torch.device | None = None,
         *,
+        backend: Backend = "auto",
+        precision: Precision = "fp32",
         allow: Sequence[str] = (),
     ) -> Self:
         """A shipped model by name, a model folder, or a Hugging Face repository id.
@@ -56,14 +76,18 @@ class Vocoder:
         Args:
             name_or_path: `default` is the shipped vocoder.
             device: such as `cpu` or `cuda:1`.
+            backend: what runs it, see the class.
+            precision: what it computes in, see the class.
             allow: packages besides gansound whose generator classes the folder may name.
 
         Raises:
             ModelFolderError: (a ValueError) not found, not readable, or it names a class that is refused.
-            ValueError: there is no such device here.
+            ValueError: there is no such device, backend or precision here.
         """
         device = choose_device(device)  # before the time that loading takes
-        return cls(load_model_folder(os.fspath(name_or_path), allow=allow), device)
+        check_backend(backend, precision, device)
+        model = load_model_folder(os.fspath(name_or_path), allow=allow)
+        return cls(model, device, backend=backend, precision=precision)
 
     @property
     def sample_rate(self) -> int:
@@ -86,8 +110,7 @@ class Vocoder:
         checked = self.mel_spec.check(mel)
         for suspicion in self.mel_spec.suspicions(checked) if warn else ():
             log.warning("%s", suspicion)
-        with torch.no_grad():
-            return self.generator(checked.to(self.device)).float()
+        return self._synthesize(checked.to(self.device))
 
     def vocode_audio(self, audio: ArrayLike, sample_rate: int) -> np.ndarray:
         """Copy synthesis: the mel of a recording, and the waveform made from that mel.
@@ -120,8 +143,31 @@ class Vocoder:
         padded = torch.from_numpy(np.pad(samples, (0, whole - length)))[None].to(self.device)
         frames = whole // self.mel_spec.hop_length
         mel = self.mel_spec.mel(padded)[..., :frames]
-        with torch.no_grad():
-            return self.generator(mel)[0, :length].float().cpu().numpy()
+        return self._synthesize(mel)[0, :length].cpu().numpy()
+
+    def runner(self, purpose: Purpose) -> Runner:
+        """What runs the generator, for whole utterances or for streams; made at its first use.
+
+        Raises:
+            ValueError: the generator doesn't stream, or its backend isn't to be had.
+        """
+        with self._making:
+            if purpose not in self._runners:
+                if not isinstance(self.generator, StreamingGenerator):
+                    raise ValueError(
+                        f"{type(self.generator).__name__} doesn't stream. Derive it from "
+                        "gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
+                    )
+                self._runners[purpose] = make_runner(
+                    self.generator, self.backend, self.precision, purpose=purpose
+                )
+            return self._runners[purpose]
+
+    def _synthesize(self, mel: Tensor) -> Tensor:
+        if not isinstance(self.generator, StreamingGenerator):  # somebody's own class
+            with torch.no_grad():
+                return self.generator(mel).float()
+        return self.runner("whole").synthesize(mel)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` loads."""
