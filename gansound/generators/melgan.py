@@ -8,7 +8,7 @@ import math
 
 from torch import nn
 
-from gansound.nn.conv import Conv1d, TransposedConv1d, weight_norm
+from gansound.nn.conv import Conv1d, TransposedConv1d, published_keys, weight_norm
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.residual import dilated_residual
 
@@ -50,31 +50,48 @@ class MelGANGenerator(StreamingGenerator):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        if n_mels < 1 or not upsample_rates or min(*upsample_rates, *residual_dilations, 1) < 1:
-            raise ValueError(
-                "n_mels, upsample_rates and residual_dilations must be positive, with one or more rates, got "
-                f"n_mels={n_mels}, upsample_rates={upsample_rates}, residual_dilations={residual_dilations}"
-            )
-        halvings = 2 ** len(upsample_rates)
-        if channels < halvings or channels % halvings:
-            raise ValueError(
-                f"channels is halved by each of {len(upsample_rates)} stages, so it must be a multiple of "
-                f"{halvings}, got {channels}"
-            )
         self.n_mels = n_mels
+        self.layers = nn.Sequential(
+            *melgan_layers(n_mels, channels, upsample_rates, residual_dilations, causal)
+        )
         self.hop_length = math.prod(upsample_rates)
 
-        def end(width_in: int, width_out: int) -> nn.Module:
-            return weight_norm(
-                Conv1d(width_in, width_out, END_KERNEL_SIZE, padding_mode="reflect", causal=causal)
-            )
 
-        layers: list[nn.Module] = [end(n_mels, channels)]
-        for rate in upsample_rates:
-            layers.append(_stage(channels, rate, residual_dilations, causal))
-            channels //= 2
-        layers += [nn.LeakyReLU(NEGATIVE_SLOPE), end(channels, 1), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
+def melgan_layers(
+    n_mels: int,
+    channels: int,
+    upsample_rates: tuple[int, ...],
+    residual_dilations: tuple[int, ...],
+    causal: bool,
+    out_channels: int = 1,
+) -> list[nn.Module]:
+    """The layers of a MelGAN generator with any number of signals out; the arguments are `MelGANGenerator`'s.
+
+    Shape:
+        together, mel `(B, n_mels, F)` → `(B, out_channels, F * prod(upsample_rates))` in (-1, 1).
+    """
+    if n_mels < 1 or not upsample_rates or min(*upsample_rates, *residual_dilations, 1) < 1:
+        raise ValueError(
+            "n_mels, upsample_rates and residual_dilations must be positive, with one or more rates, got "
+            f"n_mels={n_mels}, upsample_rates={upsample_rates}, residual_dilations={residual_dilations}"
+        )
+    halvings = 2 ** len(upsample_rates)
+    if channels < halvings or channels % halvings:
+        raise ValueError(
+            f"channels is halved by each of {len(upsample_rates)} stages, so it must be a multiple of "
+            f"{halvings}, got {channels}"
+        )
+
+    def end(width_in: int, width_out: int) -> nn.Module:
+        return weight_norm(
+            Conv1d(width_in, width_out, END_KERNEL_SIZE, padding_mode="reflect", causal=causal)
+        )
+
+    layers: list[nn.Module] = [end(n_mels, channels)]
+    for rate in upsample_rates:
+        layers.append(_stage(channels, rate, residual_dilations, causal))
+        channels //= 2
+    return [*layers, nn.LeakyReLU(NEGATIVE_SLOPE), end(channels, out_channels), nn.Tanh()]
 
 
 def _stage(channels: int, rate: int, residual_dilations: tuple[int, ...], causal: bool) -> nn.Sequential:
@@ -90,30 +107,35 @@ def _stage(channels: int, rate: int, residual_dilations: tuple[int, ...], causal
     )
 
 
-def melgan_neurips_keys(generator: MelGANGenerator) -> dict[str, str]:
-    """Our state-dict keys and, for each, the key that descriptinc/melgan-neurips uses for the same tensor.
+def melgan_neurips_keys(generator: StreamingGenerator) -> dict[str, str]:
+    """Our state-dict keys and, for each, the key that descriptinc/melgan-neurips uses for the same tensor."""
+    return _published_keys(generator, "model", "block", "shortcut")
 
-    Theirs is one flat `nn.Sequential` named `model` that counts activations and paddings: `model.1` is the
-    first convolution, then each stage takes one index for its activation, one for its transposed
-    convolution and one for each residual block. Weight norm's pair is `weight_g`, `weight_v`.
+
+def parallel_wavegan_keys(generator: StreamingGenerator) -> dict[str, str]:
+    """Our state-dict keys and, for each, the key that kan-bayashi/ParallelWaveGAN uses for the same tensor.
+
+    Of its MelGAN, full-band MelGAN and multi-band MelGAN, which are all layers of `melgan_layers`.
+    """
+    return _published_keys(generator, "melgan", "stack", "skip_layer")
+
+
+def _published_keys(generator: StreamingGenerator, root: str, branch: str, shortcut: str) -> dict[str, str]:
+    """Theirs is one flat `nn.Sequential` that counts activations and paddings.
+
+    `root.1` is the first convolution, then each stage takes one index for its activation, one for its transposed
+    convolution and one for each residual block.
     """
     stages = [layer for layer in generator.layers if isinstance(layer, nn.Sequential)]
-    ours_to_theirs = {"layers.0": "model.1"}
+    ours_to_theirs = {"layers.0": f"{root}.1"}
     index = 2
     for number, stage in enumerate(stages, start=1):
-        ours_to_theirs[f"layers.{number}.1"] = f"model.{index + 1}"
+        ours_to_theirs[f"layers.{number}.1"] = f"{root}.{index + 1}"
         for position in range(2, len(stage)):
-            block = f"model.{index + position}"
-            ours_to_theirs[f"layers.{number}.{position}.branch.1"] = f"{block}.block.2"
-            ours_to_theirs[f"layers.{number}.{position}.branch.3"] = f"{block}.block.4"
-            ours_to_theirs[f"layers.{number}.{position}.shortcut"] = f"{block}.shortcut"
+            ours, theirs = f"layers.{number}.{position}", f"{root}.{index + position}"
+            ours_to_theirs[f"{ours}.branch.1"] = f"{theirs}.{branch}.2"
+            ours_to_theirs[f"{ours}.branch.3"] = f"{theirs}.{branch}.4"
+            ours_to_theirs[f"{ours}.shortcut"] = f"{theirs}.{shortcut}"
         index += len(stage)
-    ours_to_theirs[f"layers.{len(stages) + 2}"] = f"model.{index + 2}"
-
-    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-    keys = {}
-    for key in generator.state_dict():
-        layer = next(name for name in ours_to_theirs if key.startswith(name + "."))
-        tensor = key.removeprefix(layer + ".")
-        keys[key] = f"{ours_to_theirs[layer]}.{names.get(tensor, tensor)}"
-    return keys
+    ours_to_theirs[f"layers.{len(stages) + 2}"] = f"{root}.{index + 2}"
+    return published_keys(generator, ours_to_theirs)

@@ -4,6 +4,7 @@ A vocoder is a chain of these layers. Padding belongs to the layer, not to the m
 layer does at the two ends of an utterance is stated, and can be changed, in one place.
 """
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -157,9 +158,8 @@ class TransposedConv1d(nn.ConvTranspose1d):
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, in_channels, n)` → `(B, out_channels, n * rate)`."""
-        return overlap_add(
-            x, polyphase(self.weight, self.rate), self.bias, self.rate, self.trim_samples, cursor
-        )
+        phases = polyphase(self.weight, self.rate)
+        return overlap_add(x, phases, self.bias, self.rate, self.kernel_size[0], self.trim_samples, cursor)
 
 
 def polyphase(weight: Tensor, rate: int) -> Tensor:
@@ -173,16 +173,29 @@ def polyphase(weight: Tensor, rate: int) -> Tensor:
     """
     columns = -(-weight.shape[-1] // rate)
     padded = F.pad(weight, (0, columns * rate - weight.shape[-1]))
-    phases = padded.unflatten(-1, (columns, rate)).flip(
-        2
-    )  # (in, out, columns, rate), the oldest column first
-    return phases.permute(3, 1, 0, 2).flatten(0, 1)
+    phases = padded.unflatten(-1, (columns, rate))  # (in, out, columns, rate)
+    return phases.flip(2).permute(3, 1, 0, 2).flatten(0, 1)  # the oldest column first
 
 
 def overlap_add(
-    x: Tensor, phases: Tensor, bias: Tensor | None, rate: int, trim_samples: int, cursor: Cursor
+    x: Tensor,
+    phases: Tensor,
+    bias: Tensor | None,
+    rate: int,
+    kernel_size: int,
+    trim_samples: int,
+    cursor: Cursor,
 ) -> Tensor:
-    """A step of a transposed convolution of which `trim_samples` are cut from the start, its weight in phases.
+    """A step of a transposed convolution, its weight in phases.
+
+    Args:
+        x: the next columns.
+        phases: of the weight, from `polyphase`.
+        bias: of the convolution.
+        rate: output samples for each column.
+        kernel_size: taps of the weight.
+        trim_samples: cut from the start of the whole output.
+        cursor: where the columns stand.
 
     Shape:
         x `(B, in_channels, n)`, phases as `polyphase` gives them → `(B, out_channels, n * rate)`.
@@ -190,7 +203,7 @@ def overlap_add(
     context = phases.shape[-1] - 1
     window = cursor.window(x, context)
     cursor.upsample(rate)
-    cursor.late(trim_samples, (context + 1) * rate - 1 - trim_samples)
+    cursor.late(trim_samples, kernel_size - 1 - trim_samples)
     y = F.conv1d(window, phases).unflatten(1, (rate, -1))  # (B, rate, C, n)
     samples = y.permute(0, 2, 3, 1).flatten(2)
     return samples if bias is None else samples + bias[:, None]
@@ -204,3 +217,17 @@ def weight_norm(layer: Module) -> Module:
     """
     parametrized_weight_norm(layer)
     return layer
+
+
+def published_keys(module: nn.Module, layers: Mapping[str, str]) -> dict[str, str]:
+    """The keys of a module's state dict and, for each, another project's, its layers named by `layers`.
+
+    Weight norm's pair is there called `weight_g`, `weight_v`, as torch did before it had parametrizations.
+    """
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    keys = {}
+    for key in module.state_dict():
+        layer = next(name for name in layers if key.startswith(name + "."))
+        tensor = key.removeprefix(layer + ".")
+        keys[key] = f"{layers[layer]}.{names.get(tensor, tensor)}"
+    return keys
