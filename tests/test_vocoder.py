@@ -107,7 +107,7 @@ def test_copy_synthesis_is_what_one_does_by_hand(kind: str, request: pytest.Fixt
     assert mel.shape == (1, BANDS, 30 + (kind == "centred"))
     # As in training: frame i makes hop i, so a centred convention's last frame has no hop of its own.
     by_hand = model.generator(mel[..., :30])[0].numpy()
-    assert np.array_equal(model.vocode_audio(audio, 22050), by_hand)
+    np.testing.assert_allclose(model.vocode_audio(audio, 22050), by_hand, atol=1e-6)
     assert model(mel).shape == (1, mel.shape[-1] * HOP)
 
 

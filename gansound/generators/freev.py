@@ -127,7 +127,7 @@ class _Prior(Pointwise):
 class _Spectrum(Parallel):
     """The prior corrected by the trunk, with the trunk's phase.
 
-    Shape: `(B, F, n_mels)` -> `(B, n_fft // 2 + 1, F)` complex.
+    Shape: `(B, F, n_mels)` -> `(B, F, n_fft + 2)`, real parts before imaginary parts.
     """
 
     columns_dim = 1
@@ -146,7 +146,7 @@ class _Spectrum(Parallel):
         # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
         amplitude = (prior + correction).clamp(max=7.0).exp()
         scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + 1e-12)
-        return torch.complex(scale * real, scale * imaginary).transpose(1, 2)
+        return torch.cat([scale * real, scale * imaginary], dim=-1)
 
 
 def _full_precision(x: Tensor) -> Tensor:

@@ -17,7 +17,10 @@ class ISTFT(nn.Module):
 
     Streaming, a sample waits for the frames that overlap it: `(n_fft - hop_length) / 2` samples of look-ahead.
 
-    Shape: `(B, n_fft // 2 + 1, F)` complex -> `(B, F * hop_length)`.
+    Spectra are channels last, a frame's real parts before its imaginary parts: complex tensors are what exported
+    graphs and integer runtimes don't know.
+
+    Shape: `(B, F, n_fft + 2)` -> `(B, F * hop_length)`.
     """
 
     window: Tensor
@@ -41,7 +44,7 @@ class ISTFT(nn.Module):
         return self._trimmed(frames) / self._trimmed(envelope)
 
     def stream(self, spectrum: Tensor, cursor: Cursor) -> Tensor:
-        """Shape: `(B, n_fft // 2 + 1, n)` complex -> `(B, n * hop_length)`."""
+        """Shape: `(B, n, n_fft + 2)` -> `(B, n * hop_length)`."""
         context = self.overlap_frames - 1
         frames = cursor.window(self._frames(spectrum), context, dim=1)
         inside = cursor.inside(frames.shape[1], context)
@@ -54,8 +57,9 @@ class ISTFT(nn.Module):
         return self._overlap_add(frames) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
-        """`(B, bins, F)` -> windowed frames `(B, F, n_fft)`."""
-        return torch.fft.irfft(spectrum, n=self.n_fft, dim=1).transpose(1, 2) * self.window
+        """`(B, F, n_fft + 2)` -> windowed frames `(B, F, n_fft)`."""
+        real, imaginary = spectrum.chunk(2, dim=2)
+        return torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=2) * self.window
 
     def _trimmed(self, frames: Tensor) -> Tensor:
         """`(B, F, n_fft)` -> `(B, F * hop_length)`."""
