@@ -15,6 +15,7 @@ from torch import Tensor
 from gansound.audio import resample
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
 from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.streaming import SampleType, StreamingVocoder
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
 from gansound.nn.generator import StreamingGenerator
@@ -162,6 +163,14 @@ class Vocoder:
                     self.generator, self.backend, self.precision, purpose=purpose
                 )
             return self._runners[purpose]
+
+    def stream(self, dtype: SampleType = "float32") -> StreamingVocoder:
+        """A new stream of its own: mel frames in as they come, final samples (`float32` or `int16`) out.
+
+        Raises:
+            ValueError: another dtype, or the generator doesn't stream.
+        """
+        return StreamingVocoder(self.runner("stream"), self.mel_spec, dtype=dtype, device=self.device)
 
     def _synthesize(self, mel: Tensor) -> Tensor:
         if not isinstance(self.generator, StreamingGenerator):  # somebody's own class

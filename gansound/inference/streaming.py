@@ -1,0 +1,300 @@
+"""`StreamingVocoder`: sound from mel frames as they come, sample for sample what the whole mel would have given."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansound.inference.backends.runner import OFFLINE_FRAMES, Runner
+from gansound.mel import MelSpec
+
+log = logging.getLogger(__name__)
+
+SampleType = Literal["float32", "int16"]
+JUDGED_FRAMES = 256  # of a stream's beginning are held against the mel convention, once
+_FULL_SCALE = (
+    32768  # as `gansound.audio.Writer` scales: what streams and what is written are the same integers
+)
+_END = object()
+
+
+class StreamingVocoder:
+    """One utterance at a time, pushed frame by frame; what comes out is final.
+
+        with vocoder.stream() as stream:
+            for mel in chunks:
+                play(stream.push(mel))
+            play(stream.flush())
+
+    Frame f becomes samples f * hop_length to (f + 1) * hop_length, which are out once `lookahead_frames` frames more
+    were pushed, or at the flush. A stream is for one thread at a time (a push beside another is refused; `reset` waits
+    for it); any number of streams on one vocoder run in as many threads without touching each other. To cut the
+    talker off, `reset`, leave the `with`, or close the iterator: the stream is then ready for the next utterance.
+
+    Args:
+        runner: the generator on its backend, shared by all streams.
+        mel_spec: the convention of the mels; values that look like another are logged as a warning, once.
+        dtype: of the samples: `float32`, full scale 1, or `int16`, rounded, and clipped beyond full scale.
+        device: where the runner takes its mels.
+
+    Attributes:
+        frames_pushed, samples_out: of this utterance so far.
+        clipped_samples: of this utterance so far, beyond full scale; int16 only.
+
+    Raises:
+        ValueError: another dtype.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        mel_spec: MelSpec,
+        *,
+        dtype: SampleType = "float32",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if dtype not in get_args(SampleType):
+            raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(get_args(SampleType))}")
+        self._runner = runner
+        self._mel_spec = mel_spec
+        self._dtype = np.dtype(dtype)
+        self._device = torch.device(device)
+        self._in_use = threading.Lock()
+        self._judged: list[Tensor] | None = []  # frames still to be judged together; None when that is done
+        self._state: Any = None  # None also after a step that failed, which has consumed it
+        self._begin()
+
+    @property
+    def lookahead_frames(self) -> int:
+        """Frames that must follow a frame before all of its samples are out."""
+        return self._runner.lookahead_frames
+
+    @property
+    def latency_seconds(self) -> float:
+        """From a frame's push to the last of its sound, where frames come in real time: the look-ahead, computed.
+
+        The time that computing takes comes on top.
+        """
+        return self.lookahead_frames * self._runner.hop_length / self._mel_spec.sample_rate
+
+    def push(self, mel: Tensor | np.ndarray) -> np.ndarray:
+        """The next frames in, the samples that they make final out.
+
+        Args:
+            mel: any number of frames, torch or numpy, on any device.
+
+        Shape:
+            `(n_mels, n)` or `(1, n_mels, n)` → `(T,)`, possibly empty.
+
+        Raises:
+            ValueError: another shape, NaN or infinite values, the utterance was flushed, or another thread is pushing.
+                Nothing was taken then, and the stream goes on unharmed.
+        """
+        with self._alone():
+            if self._flushed:
+                raise ValueError("push after flush: the utterance has ended; reset() begins the next")
+            frames = self._checked(mel)
+            if self._judged is not None:
+                self._judge(frames)
+            return self._run(frames)
+
+    def flush(self) -> np.ndarray:
+        """End the utterance: the rest of its samples, so that there are frames_pushed * hop_length in all.
+
+        Shape:
+            `(T,)`; empty where nothing was pushed, or where it was flushed before.
+
+        Raises:
+            ValueError: another thread is pushing.
+        """
+        with self._alone():
+            if self._judged:
+                self._judge(None)
+            if self._flushed or self.frames_pushed == 0:
+                self._flushed = True
+                return np.empty(0, self._dtype)
+            self._flushed = True
+            self._state = self._runner.finish(self._usable_state())
+            # Whatever is stepped after the end only drives out what is still inside.
+            return self._run(torch.zeros(1, self._runner.n_mels, self.lookahead_frames))
+
+    def reset(self) -> None:
+        """Drop what isn't out and begin a new utterance; waits for a push that another thread is in."""
+        with self._in_use:
+            self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reset()
+
+    def iterate(self, mels: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
+        """The sound of one utterance, piece by piece, in flat memory; a mel is taken when sound is asked for.
+
+        However it ends (all said, closed, an error), the stream is reset.
+
+        Args:
+            mels: as of `push`, one after the other.
+
+        Raises:
+            ValueError: as `push`.
+        """
+        try:
+            for mel in mels:
+                for part in self._parts(mel):
+                    if (audio := self.push(part)).size:
+                        yield audio
+            if (audio := self.flush()).size:
+                yield audio
+        finally:
+            self.reset()
+
+    async def aiterate(
+        self, mels: AsyncIterable[Tensor | np.ndarray] | Iterable[Tensor | np.ndarray]
+    ) -> AsyncGenerator[np.ndarray, None]:
+        """`iterate` for servers: computes in the event loop's threads, so that the loop stays free.
+
+        The next mel is taken when the consumer asks for sound; an ordinary iterable is also run in the threads.
+        Cancelled, it waits for the step under way (at most 64 frames), so that nothing computes on behind it.
+        To be sure that it is closed when the loop over it is left early: `async with contextlib.aclosing(...)`.
+
+        Raises:
+            ValueError: as `push`.
+        """
+        try:
+            async with aclosing(_each(mels)) as source:
+                async for mel in source:
+                    for part in self._parts(mel):
+                        if (audio := await _in_thread(self.push, part)).size:
+                            yield audio
+            if (audio := await _in_thread(self.flush)).size:
+                yield audio
+        finally:
+            self.reset()
+
+    def _begin(self) -> None:
+        state, self._state = self._state, None
+        self._state = self._runner.init_state(1) if state is None else self._runner.reset(state)
+        self.frames_pushed = 0
+        self.samples_out = 0
+        self.clipped_samples = 0
+        self._stepped = 0  # frames; those after the end too
+        self._flushed: bool = False
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._in_use.acquire(blocking=False):
+            raise ValueError("another thread is using this stream; give each its own: vocoder.stream()")
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    def _usable_state(self) -> Any:
+        if self._state is None:
+            raise ValueError("an earlier step of this stream failed, so it can't go on: reset() it")
+        return self._state
+
+    def _checked(self, mel: Tensor | np.ndarray) -> Tensor:
+        """The frames as `(1, n_mels, n)` float32, where the caller has them."""
+        shape: tuple[int, ...] = tuple(getattr(mel, "shape", ()))
+        if len(shape) == 3 and shape[0] != 1:
+            raise ValueError(
+                f"mel: got a batch of {shape[0]} (shape {shape}); each needs a stream of its own"
+            )
+        if shape[-2:] == (self._mel_spec.n_mels, 0) and len(shape) in (2, 3):
+            return torch.empty(1, self._mel_spec.n_mels, 0)
+        if isinstance(mel, np.ndarray) and not mel.flags.writeable:
+            mel = mel.copy()  # torch warns of what np.frombuffer gives
+        return self._mel_spec.check(mel)
+
+    def _parts(self, mel: Any) -> Iterator[Any]:
+        """A mel in pieces that one step takes; what isn't a mel passes whole, for `push` to refuse."""
+        shape: tuple[int, ...] = tuple(getattr(mel, "shape", ()))
+        if len(shape) not in (2, 3) or shape[-2] != self._mel_spec.n_mels or shape[-1] <= OFFLINE_FRAMES:
+            yield mel
+            return
+        for start in range(0, shape[-1], OFFLINE_FRAMES):
+            yield mel[..., start : start + OFFLINE_FRAMES]
+
+    def _judge(self, frames: Tensor | None) -> None:
+        """Gather the stream's first frames and judge them once; what is left of them where None says the end."""
+        assert self._judged is not None
+        if frames is not None:
+            self._judged.append(frames[..., :JUDGED_FRAMES].detach().to("cpu", copy=True))
+        have = sum(part.shape[-1] for part in self._judged)
+        if frames is not None and have < JUDGED_FRAMES:
+            return
+        found = self._mel_spec.suspicions(torch.cat(self._judged, -1)[..., :JUDGED_FRAMES])
+        # A short utterance says little: the next is judged with it.
+        self._judged = None if found or have >= JUDGED_FRAMES else self._judged
+        for suspicion in found:
+            log.warning("%s", suspicion)
+
+    def _run(self, frames: Tensor) -> np.ndarray:
+        """Step through frames of the utterance, or after its end; the samples of the utterance that come out."""
+        runner, hop = self._runner, self._runner.hop_length
+        late = runner.lookahead_samples
+        steps = frames.shape[-1]
+        end = self.frames_pushed * hop if self._flushed else (self._stepped + steps) * hop - late
+        audio = np.empty(max(0, end - self.samples_out), self._dtype)
+        done = 0
+        for start in range(0, steps, OFFLINE_FRAMES):
+            part = frames[..., start : start + OFFLINE_FRAMES].to(self._device)
+            interior = not self._flushed and self._stepped >= runner.interior_frames
+            state = self._usable_state()
+            self._state = None
+            out, self._state = runner.step(part, state, interior=interior)
+            # Sample j of the step is sample `first + j` of the utterance.
+            first = self._stepped * hop - late
+            self._stepped += part.shape[-1]
+            if not self._flushed:
+                self.frames_pushed = self._stepped
+            skip = max(0, -first)
+            samples = out[0, skip : max(skip, min(out.shape[-1], end - first))].float().cpu().numpy()
+            audio[done : done + len(samples)] = samples if self._dtype.kind == "f" else self._rounded(samples)
+            done += len(samples)
+            self.samples_out += len(samples)
+        assert done == len(audio)
+        return audio
+
+    def _rounded(self, samples: np.ndarray) -> np.ndarray:
+        beyond = ~(np.abs(samples) <= 1.0)  # NaN too
+        if beyond.any():
+            self.clipped_samples += int(np.count_nonzero(beyond))
+            samples = np.nan_to_num(samples)
+        return np.rint(samples * _FULL_SCALE).clip(-_FULL_SCALE, _FULL_SCALE - 1)
+
+
+async def _each(mels: Any) -> AsyncGenerator[Any, None]:
+    if isinstance(mels, AsyncIterable):
+        async for mel in mels:
+            yield mel
+        return
+    iterator = iter(mels)
+    # Not waited for when cancelled: it may block for ever, and the stream isn't in it.
+    while (mel := await asyncio.to_thread(next, iterator, _END)) is not _END:
+        yield mel
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """`asyncio.to_thread`, except that cancelling it waits until the thread is done."""
+    job = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        while not job.done():
+            try:
+                await asyncio.wait({job})
+            except asyncio.CancelledError:
+                pass  # asked once more; the first is raised below
+        if not job.cancelled():
+            job.exception()  # nobody is left to hear it
+        raise
