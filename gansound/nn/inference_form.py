@@ -1,0 +1,190 @@
+"""A generator laid out for inference: the same function in steps, in the shapes that runtimes are quick at.
+
+Convolutions become images of height one, `(B, C, 1, T)`, which oneDNN, ONNX Runtime and OpenVINO have fast kernels
+for where they have slow ones for 1-D; with channels last in memory, PyTorch needs no other layout in between. A
+transposed convolution becomes a plain one that gives a column's samples as channels, its weight computed once. A
+pointwise shortcut beside a branch that ends in a pointwise convolution becomes one convolution over both.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase
+from gansound.nn.convnext import FrameConv
+from gansound.nn.fold import fold_parametrizations
+from gansound.nn.generator import StreamingGenerator
+from gansound.nn.istft import ISTFT
+from gansound.nn.pqmf import PQMF
+from gansound.nn.residual import Residual
+from gansound.nn.streaming import Cursor, Padding, Pointwise, stream
+
+
+class InferenceForm(StreamingGenerator):
+    """What `inference_form` gives: a generator for `step`; it has no `forward` of its own.
+
+    Args:
+        generator: its weights are copied.
+        graph: for an exported graph: the inverse FFT as a matrix product, since runtimes lack a fast one.
+    """
+
+    def __init__(self, generator: StreamingGenerator, *, graph: bool = False) -> None:
+        super().__init__()
+        self.n_mels = generator.n_mels
+        self.hop_length = generator.hop_length
+        layers = fold_parametrizations(copy.deepcopy(generator.layers).eval()).requires_grad_(False)
+        first = next(iter(layers))
+        converted = _converted(layers, graph)
+        self.layers = nn.Sequential(_Image(), *converted) if isinstance(first, Conv1d) else converted
+
+    def forward(self, mel: Tensor) -> Tensor:
+        raise TypeError("the inference form runs in steps: see gansound.inference.backends")
+
+
+def _converted(layer: nn.Module, graph: bool) -> nn.Module:
+    if isinstance(layer, Conv1d):
+        return _Conv(layer)
+    if isinstance(layer, TransposedConv1d):
+        bias, weight = layer.bias, layer.weight
+        return _Upsampling(weight, bias, layer.rate, layer.trim_samples)
+    if isinstance(layer, PQMF):
+        return _Upsampling(layer.filters * layer.bands, None, layer.bands, layer.half_samples)
+    if isinstance(layer, ISTFT) and graph:
+        return _MatrixISTFT(layer.n_fft, layer.hop_length)
+    if isinstance(layer, FrameConv) and layer.conv.groups == layer.conv.in_channels:
+        return _DepthwiseFrames(layer)
+    if isinstance(layer, Residual) and (merged := _merged(layer)) is not None:
+        return merged
+    for name, child in layer.named_children():
+        setattr(layer, name, _converted(child, graph))
+    return layer
+
+
+class _Image(Pointwise):
+    """`(B, C, T)` → `(B, C, 1, T)`, channels last in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+class _Conv(nn.Module):
+    """A `Conv1d` on images of height one."""
+
+    def __init__(self, conv: Conv1d) -> None:
+        super().__init__()
+        self.weight = _image_weight(conv.weight)
+        self.bias = conv.bias
+        self.dilation, self.groups = conv.dilation[0], conv.groups
+        self.left_samples, self.right_samples = conv.left_samples, conv.right_samples
+        self.padding: Padding = "reflect" if conv.padding_mode == "reflect" else "zeros"
+        if conv.stride[0] > 1:
+            raise ValueError(f"the inference form has no strided convolutions, got stride {conv.stride[0]}")
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        window = cursor.window(x, self.left_samples + self.right_samples, padding=self.padding)
+        cursor.late(self.right_samples, self.left_samples)
+        return F.conv2d(window, self.weight, self.bias, dilation=(1, self.dilation), groups=self.groups)
+
+
+class _Upsampling(nn.Module):
+    """A transposed convolution whose phases are the channels of a plain one."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, rate: int, trim_samples: int) -> None:
+        super().__init__()
+        self.weight = _image_weight(polyphase(weight.detach(), rate))
+        self.bias = None if bias is None else nn.Parameter(bias.detach().repeat(rate), requires_grad=False)
+        self.rate = rate
+        self.trim_samples, self.kernel_size = trim_samples, weight.shape[-1]
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        window = cursor.window(x, self.weight.shape[-1] - 1)
+        cursor.upsample(self.rate)
+        cursor.late(self.trim_samples, self.kernel_size - 1 - self.trim_samples)
+        y = F.conv2d(window, self.weight, self.bias)  # (B, rate * C, 1, n), phase by phase
+        # Channels last, a column's phases lie one after the other, as its samples do: this copies nothing.
+        rows = y.permute(0, 2, 3, 1).unflatten(3, (self.rate, -1))
+        return rows.flatten(2, 3).permute(0, 3, 1, 2)
+
+
+class _Merged(nn.Module):
+    """Pointwise convolutions of a branch's end and of its shortcut, as one over the channels of both."""
+
+    def __init__(self, branch: nn.Sequential, end: Conv1d, shortcut: Conv1d) -> None:
+        super().__init__()
+        self.branch = branch
+        self.weight = _image_weight(torch.cat([shortcut.weight, end.weight], 1).detach())
+        assert end.bias is not None
+        assert shortcut.bias is not None
+        self.bias = nn.Parameter((end.bias + shortcut.bias).detach(), requires_grad=False)
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        direct, branch = cursor.fork(), cursor.fork()
+        y = stream(self.branch, x, branch)
+        return F.conv2d(torch.cat(cursor.join([direct, branch], [x, y]), 1), self.weight, self.bias)
+
+
+def _merged(layer: Residual) -> _Merged | None:
+    shortcut, branch = layer.shortcut, layer.branch
+    if not (isinstance(shortcut, Conv1d) and isinstance(branch, nn.Sequential)):
+        return None
+    end = branch[-1]
+    if not (isinstance(end, Conv1d) and end.kernel_size == shortcut.kernel_size == (1,)):
+        return None
+    rest = _converted(branch[:-1], graph=False)
+    assert isinstance(rest, nn.Sequential)
+    return _Merged(rest, end, shortcut)
+
+
+class _DepthwiseFrames(nn.Module):
+    """A depthwise `FrameConv`; of a single frame it is a product and a sum, quicker than a convolution."""
+
+    def __init__(self, layer: FrameConv) -> None:
+        super().__init__()
+        self.convolution = layer
+        self.taps = nn.Parameter(layer.conv.weight.detach()[:, 0, 0].T.contiguous(), requires_grad=False)
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        if x.shape[1] != 1:
+            return self.convolution.stream(x, cursor)
+        window = cursor.window(x, len(self.taps) - 1, dim=1)
+        cursor.late(self.convolution.right_frames, self.convolution.left_frames)
+        y = (window * self.taps).sum(1, keepdim=True)
+        bias = self.convolution.conv.bias
+        return y if bias is None else y + bias
+
+
+class _MatrixISTFT(ISTFT):
+    """An `ISTFT` whose transform is a product with half the matrix of the inverse DFT.
+
+    Real parts give the half of a frame that is even about its start, imaginary parts the odd half; a frame's second
+    half is their difference, mirrored.
+    """
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__(n_fft, hop_length)
+        bins = n_fft // 2 + 1
+        k = torch.arange(bins, dtype=torch.float64)
+        angle = 2 * math.pi / n_fft * torch.outer(k, k)
+        twice = torch.full((bins, 1), 2.0, dtype=torch.float64)  # a bin and its conjugate
+        twice[0] = twice[-1] = 1.0
+        single = torch.get_default_dtype()
+        self.register_buffer("cosines", (twice * angle.cos() / n_fft).to(single), persistent=False)
+        self.register_buffer("sines", (-twice * angle.sin() / n_fft).to(single), persistent=False)
+
+    def _frames(self, spectrum: Tensor) -> Tensor:
+        real, imaginary = spectrum.chunk(2, dim=2)
+        even, odd = real @ self.cosines, imaginary @ self.sines
+        mirrored = (even - odd)[..., 1:-1].flip(-1)
+        return torch.cat([even + odd, mirrored], dim=-1) * self.window
+
+
+def _image_weight(weight: Tensor) -> nn.Parameter:
+    """`(out, in, k)` as `(out, in, 1, k)`, channels last in memory."""
+    image = weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    return nn.Parameter(image, requires_grad=False)
