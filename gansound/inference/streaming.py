@@ -51,6 +51,8 @@ class StreamingVocoder:
         ValueError: another dtype.
     """
 
+    _flushed: bool
+
     def __init__(
         self,
         runner: Runner,
@@ -186,7 +188,7 @@ class StreamingVocoder:
         self.samples_out = 0
         self.clipped_samples = 0
         self._stepped = 0  # frames; those after the end too
-        self._flushed: bool = False
+        self._flushed = False
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
