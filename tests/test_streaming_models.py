@@ -1,0 +1,298 @@
+"""Every generator of the package streamed equals itself on the whole utterance, and looks as far as it says."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import nn
+
+from gansound.audio import resample
+from gansound.generators import hifigan
+from gansound.generators.freev import FreeVGenerator
+from gansound.generators.hifigan import HiFiGANGenerator
+from gansound.generators.melgan import MelGANGenerator
+from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
+from gansound.inference.backends.eager import EagerRunner
+from gansound.mel import MelSpec
+from gansound.model_folder import load_model_folder
+from gansound.nn.fold import fold_parametrizations
+from gansound.nn.generator import StreamingGenerator
+from gansound.nn.streaming import Cursor
+from gansound.recipe import build
+from tests.streams import awaken, chunk_by_chunk, chunking, error, of_generator, serve
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+N_MELS = 10
+SPEC = replace(MelSpec.preset("hifigan"), n_fft=128, win_length=128, hop_length=32, n_mels=N_MELS)
+DOUBLE, SINGLE = (torch.float64, 1e-12), (torch.float32, 1e-5)
+
+# Narrow, but with every kind of layer of the real ones: rates odd and even, odd overlaps, both residual blocks.
+GENERATORS = {
+    "melgan": lambda causal: MelGANGenerator(N_MELS, 16, (8, 3), (1, 3), causal=causal),
+    "hifigan v1": lambda causal: HiFiGANGenerator(
+        N_MELS, 16, (8, 4), (16, 8), (3, 5), ((1, 3), (1,)), causal=causal
+    ),
+    "hifigan v3": lambda causal: HiFiGANGenerator(
+        N_MELS, 16, (8, 3), (16, 8), (3, 5), ((1, 2), (2, 6)), residual_block=2, causal=causal
+    ),
+    "multi-band melgan": lambda causal: MultiBandMelGANGenerator(N_MELS, 16, (4, 2), (1, 3, 9), causal=causal),
+    "freev": lambda causal: FreeVGenerator(SPEC, 16, 32, 2, kernel_size=5, causal=causal),
+}  # fmt: skip
+every_generator = pytest.mark.parametrize("name", GENERATORS)
+causal_or_not = pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
+
+
+def mels(frames, dtype, seed=0, batch=1):
+    return torch.randn(batch, N_MELS, frames, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def awake(name, causal, dtype=torch.float64, seed=0):
+    """A generator that is heard, and hears its mel through every layer."""
+    torch.manual_seed(seed)
+    generator = GENERATORS[name](causal).to(dtype).eval()
+    mel = mels(40, dtype, batch=2)
+    if name == "freev":
+        for parameter in generator.parameters():  # as drawn, its trunk says almost nothing
+            nn.init.normal_(parameter, std=0.3)
+        # The first third of what the trunk gives is added to the log of the amplitude.
+        head = generator.layers.spectrum.trunk.head.bias
+        head[: len(head) // 3] += float(np.log(0.3 / rms(generator(mel))))
+        return generator.requires_grad_(False)
+    return awaken(generator, mel).requires_grad_(False)
+
+
+def rms(audio):
+    return float(audio.square().mean().sqrt())
+
+
+@causal_or_not
+@every_generator
+@pytest.mark.parametrize("dtype, tolerance", [DOUBLE, SINGLE], ids=["fp64", "fp32"])
+def test_many_streams_in_one_batch_equal_the_whole(name, causal, dtype, tolerance):
+    generator = awake(name, causal, dtype)
+    lengths = [1, 2, 3, 30, 5, 1, 14]  # most are shorter than what a sample depends on
+    utterances = [mels(frames, dtype, seed)[0] for seed, frames in enumerate(lengths)]
+    expected = [generator(mel[None]) for mel in utterances]
+    assert rms(torch.cat(expected, 1)) > 0.1
+    samples = [audio.shape[1] for audio in expected]
+    assert samples == [frames * generator.hop_length for frames in lengths]
+    for seed, largest in ((1, 1), (2, 6), (3, 50)):
+        got = serve(of_generator(generator), utterances, samples, seed, max_chunk=largest)
+        assert error(got, expected) <= tolerance
+
+
+@causal_or_not
+@every_generator
+def test_any_chunking_equals_the_whole(name, causal):
+    generator = awake(name, causal)
+    rng = np.random.default_rng(4)
+    for frames in (1, 2, 4, 45):
+        mel = mels(frames, torch.float64, frames, batch=2)
+        expected = generator(mel)[:, None]
+        interior = generator.interior_frames
+        for chunks in ([frames], [1] * frames, chunking(frames, 3, rng), chunking(frames, 20, rng)):
+            for promised in (None, interior):
+                got = chunk_by_chunk(of_generator(generator), mel, chunks, promised)
+                assert error([got], [expected]) <= 1e-12
+
+
+@every_generator
+def test_a_runner_synthesizes_through_the_stream(name):
+    generator = awake(name, False, torch.float32)
+    mel = mels(90, torch.float32, 6, batch=2)
+    expected = generator(mel)
+    for chunk_frames in (1, 7, 64, 200):
+        assert error([EagerRunner(generator).synthesize(mel, chunk_frames)], [expected]) <= 1e-5
+
+
+@causal_or_not
+@every_generator
+def test_the_receptive_field_is_what_gradients_reach(name, causal):
+    generator = awake(name, causal)
+    field, hop = generator.receptive_field, generator.hop_length
+    assert field.rate == hop
+    middle = field.lookback_inputs + 1
+    mel = mels(middle + field.lookahead_inputs + 3, torch.float64, 7).requires_grad_()
+    if name == "freev":
+        generator.layers.istft.window += (
+            0.1  # Hann's first sample is zero, and hides whether its frame is heard
+        )
+    audio = generator(mel)
+    for t in range(middle * hop, (middle + 1) * hop, max(1, hop // 12)):
+        (gradient,) = torch.autograd.grad(audio[0, t], mel, retain_graph=True)
+        touched = gradient[0].abs().sum(0).nonzero().flatten()
+        first, last = -((field.lookback - t) // hop), (t + field.lookahead) // hop
+        assert (int(touched.min()), int(touched.max())) == (first, last), t
+
+
+@every_generator
+def test_causal_generators_look_ahead_by_their_last_layer_only(name):
+    generator = awake(name, True)
+    waits = {"freev": (SPEC.n_fft - SPEC.hop_length) // 2, "multi-band melgan": 31}
+    late = waits.get(name, 0)
+    assert generator.receptive_field.lookahead == late
+    mel = mels(30, torch.float64, 8)
+    changed = mel.clone()
+    changed[..., 20:] = 3.0
+    same = 20 * generator.hop_length - late
+    before, after = generator(mel), generator(changed)
+    assert torch.equal(before[:, :same], after[:, :same])
+    assert not torch.equal(before[:, same : same + 2], after[:, same : same + 2])
+
+
+@pytest.mark.parametrize(
+    "make, samples, frames",
+    [
+        (MelGANGenerator, 1425, 6),
+        (HiFiGANGenerator, 3258, 13),
+        (lambda **settings: HiFiGANGenerator(**hifigan.V2, **settings), 3258, 13),
+        (lambda **settings: HiFiGANGenerator(**hifigan.V3, **settings), 2582, 11),
+        (MultiBandMelGANGenerator, 2719, 11),
+    ],
+    ids=["melgan", "hifigan v1", "hifigan v2", "hifigan v3", "multi-band melgan v2"],
+)
+def test_look_ahead_of_the_published_sizes(make, samples, frames):
+    """REFERENCE, "Look-ahead": frames each side, and 1425 samples of MelGAN's."""
+    field = make().receptive_field
+    assert (field.lookahead, field.lookahead_inputs) == (samples, frames)
+    # A whole frame's samples look back from its first on: one hop less than the last sample's.
+    assert -(-field.lookback // 256) in (frames, frames + 1)
+    wait = 31 if make is MultiBandMelGANGenerator else 0
+    assert make(causal=True).receptive_field.lookahead == wait
+
+
+def test_look_ahead_of_freev():
+    """Per block and embedding half a kernel of frames; then the inverse STFT's (1024 - 256) / 2 samples."""
+    spec = MelSpec.preset("hifigan")
+    assert FreeVGenerator(spec, 8, 8, 6).receptive_field.lookahead == 7 * 3 * 256 + 384
+    assert FreeVGenerator(spec, 8, 8, 6, causal=True).receptive_field.lookahead == 384
+
+
+@pytest.mark.parametrize(
+    "name, samples",
+    [
+        ("melgan.MelGANGenerator", 0),
+        ("hifigan.HiFiGANGenerator", 0),
+        ("multi_band_melgan.MultiBandMelGANGenerator", 31),
+        ("freev.FreeVGenerator", 384),
+    ],
+)
+def test_causal_true_in_a_recipe_takes_the_look_ahead_away(name, samples):
+    node = {"class_path": f"gansound.generators.{name}", "init_args": {"causal": True, "channels": 16}}
+    generator = build(node, StreamingGenerator, "generator", context={"mel": MelSpec.preset("hifigan")})
+    assert generator.receptive_field.lookahead == samples
+
+
+# --- the shipped model, on speech
+
+
+@pytest.fixture(scope="module")
+def speech():
+    """The shipped generator and the mel of three seconds, loud enough for an RMS above 0.1."""
+    path = SAMPLES / "allison_hold.flac"
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    model = load_model_folder("default")
+    given, sample_rate = soundfile.read(path, dtype="float32")
+    audio = resample(given, sample_rate, model.mel.sample_rate)[: 256 * model.mel.hop_length]
+    loud = torch.from_numpy(audio * (0.15 / np.sqrt(np.mean(audio**2))))
+    return model.generator.requires_grad_(False), model.mel.mel(loud[None])
+
+
+def test_the_shipped_model_streams_speech(speech):
+    generator, mel = speech
+    expected = generator(mel)[:, None]
+    assert rms(expected) > 0.1
+    frames = mel.shape[-1]
+    for chunks in ([1] * frames, chunking(frames, 40, np.random.default_rng(9)), [frames]):
+        for interior in (None, generator.interior_frames):
+            got = chunk_by_chunk(of_generator(generator), mel, chunks, interior)
+            assert error([got], [expected]) <= 1e-5
+
+
+def test_the_shipped_model_streams_speech_in_double(speech):
+    generator, mel = copy.deepcopy(speech[0]).double(), speech[1].double()
+    expected = generator(mel)[:, None]
+    assert expected.dtype == torch.float64
+    chunks = chunking(mel.shape[-1], 20, np.random.default_rng(10))
+    assert error([chunk_by_chunk(of_generator(generator), mel, chunks)], [expected]) <= 1e-12
+
+
+# --- export
+
+
+class Step(nn.Module):
+    """A generator's step as a function of tensors."""
+
+    def __init__(self, generator: StreamingGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, mel, state):
+        return self.generator.step(mel, state)
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "hifigan v1"])  # v3 has its layers
+def test_an_exported_step_reproduces_the_whole(name):
+    generator = awake(name, False, torch.float32)
+    state = generator.init_state(2)
+    frames = torch.export.Dim("frames", min=1, max=64)
+    example = (mels(4, torch.float32, batch=2), state)
+    program = torch.export.export(
+        Step(generator), example, dynamic_shapes=({2: frames}, tuple({} for _ in state)), strict=False
+    )
+    step = program.module()
+    streams = of_generator(generator)
+    streams.step = lambda x, state, interior=False: _with_channel(step(x, state))
+    mel = mels(31, torch.float32, 12, batch=2)
+    expected = generator(mel)[:, None]
+    got = chunk_by_chunk(streams, mel, [1, 5, 2, 1, 20, 2])
+    assert error([got], [expected]) <= 1e-5
+
+
+def _with_channel(result):
+    audio, state = result
+    return audio[:, None], state
+
+
+# --- the tests above, tested
+
+
+@causal_or_not
+@every_generator
+def test_a_context_cut_by_one_shows(name, causal, monkeypatch):
+    generator = awake(name, causal)
+    mel = mels(45, torch.float64, 13)
+    expected = generator(mel)[:, None]
+    window = Cursor.window
+    cuts = len(generator.init_state(1)) - 2
+    shown = 0
+    for cut in range(cuts):
+        calls = iter(range(10**9))
+
+        def cut_one(self, x, context, *, padding="zeros", dim=-1, cut=cut, calls=calls):
+            result = window(self, x, context, padding=padding, dim=dim)
+            if context and next(calls) % cuts == cut:
+                self._keep[-1] = self._keep[-1].clone()
+                self._keep[-1].select(dim, 0).zero_()
+            return result
+
+        with monkeypatch.context() as patched:
+            streams = of_generator(generator)
+            patched.setattr(Cursor, "window", cut_one)
+            shown += error([chunk_by_chunk(streams, mel, [15, 15, 15])], [expected]) > 1e-7
+    assert shown == cuts
+
+
+def test_folding_leaves_the_stream_as_it_was():
+    torch.manual_seed(14)
+    generator = HiFiGANGenerator(N_MELS, 16, (4, 2), (8, 4)).double().requires_grad_(False)
+    mel = mels(9, torch.float64)
+    normed = chunk_by_chunk(of_generator(generator), mel, [4, 5])
+    folded = chunk_by_chunk(of_generator(fold_parametrizations(generator)), mel, [4, 5])
+    torch.testing.assert_close(normed, folded, rtol=0, atol=1e-14)
