@@ -1,0 +1,69 @@
+"""The machine and the versions that figures were measured with."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("gansound", "torch", "numpy", "onnxruntime", "openvino")
+_INSTRUCTIONS = (
+    "avx2", "fma", "avx_vnni", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_bf16", "amx_int8",
+    "asimd", "asimddp", "sve", "sve2", "bf16", "i8mm",
+)  # fmt: skip
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores, instruction sets, memory, load and versions, as JSON holds them; null where not known."""
+    described = _cpuinfo()
+    flags = set((described.get("flags") or described.get("Features") or "").split())
+    return {
+        "cpu": described.get("model name") or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "instruction_sets": [name for name in _INSTRUCTIONS if name in flags],
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_gib": _memory_gib(),
+        "load_average_1_minute": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "allocator_settings": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name == "LD_PRELOAD" or name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"
+        },
+        "versions": {"python": platform.python_version()} | _versions(),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _memory_gib() -> float | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
