@@ -120,9 +120,9 @@ class Cursor:
         Raises:
             ValueError: the paths end at different rates.
         """
-        columns = {y.shape[dim] for y in outputs}
-        if len(columns) > 1:
-            raise ValueError(f"parallel paths must give as many columns, got {sorted(columns)}")
+        if any(y.shape[dim] != outputs[0].shape[dim] for y in outputs):
+            columns = [int(y.shape[dim]) for y in outputs]
+            raise ValueError(f"parallel paths must give as many columns, got {columns}")
         last = paths[0]
         self.position, self.length = last.position, last.length
         self.delay = max(path.delay for path in paths)
