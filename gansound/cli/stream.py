@@ -215,8 +215,6 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
         mel = opened()
     except (ValueError, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        if "Object" in reason or "pickle" in reason.lower():
-            reason = "not plain numbers, and nothing is unpickled: a pickle can run any code"
         raise ValueError(
             f"{path}: can't be read as a mel: {reason}. Save one array of numbers, bands x frames"
         ) from None

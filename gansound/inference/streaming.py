@@ -271,8 +271,8 @@ class StreamingVocoder:
         beyond = ~(np.abs(samples) <= 1.0)  # NaN too
         if beyond.any():
             self.clipped_samples += int(np.count_nonzero(beyond))
-            samples = np.nan_to_num(samples)
-        return np.rint(samples * _FULL_SCALE).clip(-_FULL_SCALE, _FULL_SCALE - 1)
+            samples = np.nan_to_num(samples).clip(-1.0, 1.0)
+        return np.minimum(np.rint(samples * _FULL_SCALE), _FULL_SCALE - 1)
 
 
 async def _each(mels: Any) -> AsyncGenerator[Any, None]:
