@@ -1,0 +1,184 @@
+"""`gansound export`: a vocoder as one file for other runtimes."""
+
+import argparse
+import importlib.util
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansound.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gansound.inference.vocoder import Vocoder
+    from gansound.metrics.evaluation import Evaluation
+
+MAX_PESQ_LOSS = 0.1  # on a scale from 1 to 4.6; differences below it are hard to hear
+MAX_MEL_GROWTH = (
+    0.05  # of the distance to the recording's mel, relative: what PESQ is deaf to, such as quiet bands
+)
+
+HELP = """Write a vocoder as one file that runs without gansound: ONNX, or a program of torch.export (.pt2).
+
+The plain graph turns whole mels (batch, bands, frames) into audio; with --streaming it is one step of a stream, mel
+frames and states in, samples and states out, and gives the same samples however the frames come. What a reader must
+know (mel convention, look-ahead, states, licence) lies in the file's metadata."""
+
+EXAMPLES = f"""examples:
+  gansound export --model default --format onnx -o vocoder.onnx
+  gansound export --model default --format onnx --streaming -o stream.onnx
+  gansound export --model default --format onnx --precision int8 --evaluate-on recordings/ -o small.onnx
+  gansound export --model runs/melgan/model --format torch_export -o vocoder.pt2
+
+samples/onnx_reader.py of gansound's repository plays the streaming graph with numpy and onnxruntime alone.
+
+int8 is measured beside fp32 by copy synthesis, and refused where it costs audible quality: wide-band PESQ down by more
+than {MAX_PESQ_LOSS:g}, or the mel distance up by more than {MAX_MEL_GROWTH:.0%}. --force writes it \
+all the same."""
+_SYSTEMS = ("fp32", "int8")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="default",
+        help="shipped name, model folder, or Hugging Face repository (default: default)",
+    )
+    parser.add_argument("--format", required=True, choices=["onnx", "torch_export"], help="of the file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--streaming", action="store_true", help="the graph of a step, with its states")
+    parser.add_argument(
+        "--precision",
+        choices=_SYSTEMS,
+        default="fp32",
+        help="int8: weights of matrix products (default: fp32)",
+    )
+    parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: 18, the least)")
+    parser.add_argument(
+        "--evaluate-on",
+        type=Path,
+        metavar="DIR",
+        help="recordings to measure int8 on (default: a shipped clip)",
+    )
+    parser.add_argument("--force", action="store_true", help="write int8 whatever it costs")
+
+
+def run(args: argparse.Namespace) -> int:
+    _check(args)
+    from gansound.inference.export import OPSET, export_onnx, export_torch
+    from gansound.inference.vocoder import Vocoder
+
+    vocoder = Vocoder.from_pretrained(args.model, device="cpu", backend="eager")
+    if args.format == "torch_export":
+        path = export_torch(vocoder, args.output, streaming=args.streaming)
+    else:
+        accept = partial(_judge, args, vocoder) if args.precision == "int8" else None
+        path = export_onnx(
+            vocoder,
+            args.output,
+            streaming=args.streaming,
+            precision=args.precision,
+            opset=args.opset or OPSET,
+            accept=accept,
+        )
+    if not args.quiet:
+        kind = "one step of a stream" if args.streaming else "whole utterances"
+        print(f"{path}: {kind}, {args.precision}, {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from gansound.inference.export import OPSET
+
+    onnx = args.format == "onnx"
+    if args.precision == "int8" and (not onnx or args.streaming):
+        raise UsageError(
+            "--precision int8: is for --format onnx without --streaming; a stream's int8 would depend on its chunks"
+        )
+    if args.opset is not None and (not onnx or args.opset < OPSET):
+        raise UsageError(f"--opset {args.opset}: expected {OPSET} or more, with --format onnx")
+    if args.precision != "int8" and (args.evaluate_on is not None or args.force):
+        raise UsageError("--evaluate-on and --force belong to --precision int8")
+    if args.evaluate_on is not None and not args.evaluate_on.exists():
+        raise UsageError(f"--evaluate-on {args.evaluate_on}: no such folder or manifest")
+    if args.output.is_dir() or not args.output.absolute().parent.is_dir():
+        raise UsageError(f"-o {args.output}: expected a file in a folder that exists")
+    needed = ["onnx", "onnxscript", *(["onnxruntime"] if args.precision == "int8" else [])] if onnx else []
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise ValueError(
+            f"exporting to ONNX needs {', '.join(missing)}, not installed here: pip install 'gansound[export]'"
+        )
+
+
+def _judge(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> None:
+    """Print how int8 measures beside fp32; ValueError where it costs audible quality, unless forced."""
+    from rich.console import Console
+
+    from gansound.report.tables import difference_table, summary_table
+
+    evaluation = _evaluate(args, vocoder, path)
+    count = len(evaluation.utterances)
+    if not args.quiet:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=160)
+        console.print(summary_table(evaluation, title=f"{count} utterance{'s' * (count != 1)}"))
+        console.print(difference_table(evaluation, *_SYSTEMS))
+    if (problem := loss(evaluation)) and not args.force:
+        raise ValueError(
+            f"int8 isn't written: {problem}. Take fp32, measure on more recordings with --evaluate-on, or keep it with "
+            "--force"
+        )
+
+
+def _evaluate(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> "Evaluation":
+    import numpy as np
+    import torch
+
+    from gansound.cli.demo import CLIP
+    from gansound.cli.evaluate import choose, items_of
+    from gansound.data.source import open_corpus
+    from gansound.inference.export import load_onnx
+    from gansound.metrics.evaluation import Item, evaluate
+    from gansound.metrics.model_mel import mel_distance_model
+
+    spec = vocoder.mel_spec
+    quantized = load_onnx(path)
+
+    def vocode(
+        audio: Any, sample_rate: int
+    ) -> Any:  # at the model's rate, to which `evaluate` brings everything
+        frames = -(-len(audio) // spec.hop_length)
+        padded = np.pad(audio, (0, frames * spec.hop_length - len(audio)))
+        mel = spec.mel(torch.from_numpy(padded)[None])[..., :frames]
+        return quantized(mel)[0, : len(audio)].numpy()
+
+    if args.evaluate_on is None:
+        items = [Item.from_file(CLIP, id=CLIP.name)]
+    else:
+        records = choose(open_corpus(args.evaluate_on, seed=0), "all", None, args.evaluate_on)
+        items = items_of(records, args.evaluate_on)
+    evaluation = evaluate(
+        items,
+        dict(zip(_SYSTEMS, (vocoder.vocode_audio, vocode), strict=True)),
+        spec.sample_rate,
+        hop_length=spec.hop_length,
+        measures=("pesq",),
+        extra={"mel_distance_model": partial(mel_distance_model, spec)},
+    )
+    if evaluation.failures:
+        raise ValueError(f"int8 can't be judged: {evaluation.failures[0].reason}")
+    return evaluation
+
+
+def loss(evaluation: "Evaluation") -> str:
+    """What int8 loses of fp32's quality beyond what is allowed, in words; empty where it loses no more."""
+    fp32, int8 = (evaluation.summary(system) for system in _SYSTEMS)
+    worse = []
+    if "pesq_wb" not in fp32 or "pesq_wb" not in int8:
+        worse.append("PESQ is undefined on these recordings")
+    elif fp32["pesq_wb"].mean - int8["pesq_wb"].mean > MAX_PESQ_LOSS:
+        worse.append(f"wide-band PESQ falls from {fp32['pesq_wb'].mean:.2f} to {int8['pesq_wb'].mean:.2f}")
+    before, after = fp32["mel_distance_model"].mean, int8["mel_distance_model"].mean
+    if after > before * (1 + MAX_MEL_GROWTH):
+        worse.append(f"the mel distance grows from {before:.3f} to {after:.3f} nepers")
+    return ", and ".join(worse)

@@ -1,0 +1,182 @@
+"""To ONNX, in fp32 or with int8 weights, and back into ONNX Runtime."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansound.inference.export.graphs import program, state_names, streaming_generator
+from gansound.inference.export.writing import MAX_ERROR, beside, metadata, verify
+from gansound.nn.inference_form import InferenceForm
+
+if TYPE_CHECKING:
+    from gansound.inference.vocoder import Vocoder
+
+log = logging.getLogger(__name__)
+
+OPSET = 18
+INSTALL = "pip install 'gansound[export]'"
+_INLINE_BYTES = 2**31 - 2**20  # protobuf holds 2 GiB
+
+
+def export_onnx(
+    vocoder: "Vocoder",
+    path: str | os.PathLike[str],
+    *,
+    streaming: bool = False,
+    precision: Literal["fp32", "int8"] = "fp32",
+    opset: int = OPSET,
+    accept: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write a vocoder as ONNX.
+
+    It is written beside, checked (by onnx, and where onnxruntime is installed by running it against PyTorch) and then
+    renamed. Weights lie in the file; beyond 2 GB beside it, in `NAME.data`.
+
+    Args:
+        vocoder: its generator is copied.
+        path: the file.
+        streaming: the graph of a step instead of that of whole utterances.
+        precision: `int8` quantizes the weights of the offline graph's matrix products (activations as they come), all
+            but the constants of the mel convention and of the inverse STFT. Listen, or measure it, before you use it:
+            `gansound export` does.
+        opset: of ONNX, 18 or later.
+        accept: is given the file before it takes its place; what it raises leaves the old one there.
+
+    Raises:
+        ValueError: a missing package, a generator or precision that can't be exported, an opset that is too old, or a
+            graph that doesn't give what PyTorch gives.
+        OSError: the file can't be written; nothing half-written stays.
+    """
+    _require("onnx", "onnxscript", *(["onnxruntime"] if precision == "int8" else []))
+    if precision not in ("fp32", "int8"):
+        raise ValueError(f"precision: ONNX is exported in fp32 or int8, got {precision!r}")
+    if precision == "int8" and streaming:
+        raise ValueError(
+            "precision: the streaming graph is exported in fp32, got 'int8'. Dynamic quantization takes its scale from "
+            "each chunk, so what is streamed would depend on how it was cut"
+        )
+    if opset < OPSET:
+        raise ValueError(f"opset: expected {OPSET} or later, got {opset}")
+    generator = streaming_generator(vocoder)
+    form = InferenceForm(generator, graph=True)
+    model = onnx_model(form, streaming=streaming, opset=opset)
+    if precision == "int8":
+        model = _quantized(model, form)
+    import onnx
+
+    properties = metadata(vocoder, form, streaming=streaming, precision=precision)
+    onnx.helper.set_model_props(model, properties)
+    model.producer_name, model.producer_version = "gansound", properties["gansound_version"]
+
+    path = Path(path)
+    with beside(path) as temporary:
+        if model.ByteSize() < _INLINE_BYTES:
+            onnx.save(model, temporary)
+        else:
+            data = f"{path.name}.data"
+            (path.parent / data).unlink(missing_ok=True)  # onnx appends
+            onnx.save(model, temporary, save_as_external_data=True, location=data)
+        onnx.checker.check_model(os.fspath(temporary), full_check=True)
+        if find_spec("onnxruntime") is not None:
+            session = _session(temporary)
+
+            def run(inputs: list[Tensor]) -> list[Tensor]:
+                names = [value.name for value in session.get_inputs()]
+                found = session.run(None, {n: t.numpy() for n, t in zip(names, inputs, strict=True)})
+                return [torch.from_numpy(array) for array in found]
+
+            exact = MAX_ERROR if precision == "fp32" else None
+            verify(run, vocoder.mel_spec, generator, form, streaming=streaming, max_error=exact)
+        else:
+            log.warning(
+                "onnxruntime isn't installed, so %s wasn't run. To have it checked: %s", path, INSTALL
+            )
+        if accept is not None:
+            accept(temporary)
+    return path
+
+
+def onnx_model(form: InferenceForm, *, streaming: bool, interior: bool = False, opset: int = OPSET) -> Any:
+    """The graph of a generator's inference form (made with `graph=True`), an `onnx.ModelProto` without metadata."""
+    states = state_names(form)[2 if interior else 0 :]
+    inputs = ["mel", *(f"state.{name}" for name in states)] if streaming else ["mel"]
+    outputs = ["audio", *(f"next.{name}" for name in states)] if streaming else ["audio"]
+    exported_program = program(form, streaming=streaming, interior=interior)
+    # It warns of torchvision, which has nothing to do with sound.
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    try:
+        exported = torch.onnx.export(
+            exported_program,
+            dynamo=True,
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=opset,
+            verbose=False,
+        )
+    finally:
+        registration.setLevel(level)
+    assert exported is not None
+    return exported.model_proto
+
+
+def load_onnx(path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor]:
+    """An exported offline graph in ONNX Runtime on one thread: mel `(B, n_mels, F)` → audio `(B, F * hop_length)`."""
+    session = _session(Path(path))
+    return lambda mel: torch.from_numpy(session.run(["audio"], {"mel": mel.numpy()})[0])
+
+
+def _quantized(model: Any, form: InferenceForm) -> Any:
+    """The weights of matrix products in int8, channel by channel; constants of the design stay as they are.
+
+    A constant multiplies what spans the whole range of amplitudes, and nothing was trained around its error.
+    Convolutions stay too: ONNX Runtime has them three times slower in int8 than in fp32.
+    """
+    import onnx
+    from onnx import numpy_helper
+    from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    constants = [buffer.numpy() for buffer in form.buffers() if buffer.dim() == 2]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def learnt(name: str) -> bool:
+        if name not in weights:
+            return False
+        value = numpy_helper.to_array(weights[name])
+        return not any(np.array_equal(value, c) or np.array_equal(value, c.T) for c in constants)
+
+    products = [node.name for node in model.graph.node if node.op_type == "MatMul" and learnt(node.input[1])]
+    if not products:
+        raise ValueError(
+            "precision: int8 quantizes matrix products, and this generator has none, only convolutions, which ONNX "
+            "Runtime has three times slower in int8. Export fp32"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "int8.onnx"
+        add_pre_process_metadata(model)  # or it asks for the folding that the exporter has done
+        quantize_dynamic(model, target, per_channel=True, nodes_to_quantize=products)
+        return onnx.load(target)
+
+
+def _session(path: Path) -> Any:
+    _require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+
+
+def _require(*packages: str) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise ValueError(f"exporting to ONNX needs {', '.join(missing)}, not installed here: {INSTALL}")
