@@ -21,7 +21,8 @@ eager"), and each chunk computed anew with its whole context ("context recompute
 fastest matrix product that this machine was seen to do.
 
 Every round times each of them once in shuffled order; figures are medians of the rounds, ratios medians of what was
-measured in the same round. Close what else runs: the range of the rounds tells how noisy the machine was."""
+measured in the same round. Close what else runs: the range of the rounds tells how noisy the machine was. All of it
+takes some minutes, a large net half an hour."""
 EXAMPLES = """examples:
   gansound bench --model default --quick
   gansound bench --model runs/first/model --json bench.json --picture bench.png
@@ -49,7 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", metavar="LIST", default="1,all", help="numbers, 'all' for every core (default: 1,all)"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="of every case, 3 or more (default: 9)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="of every case, 3 or more (default: 9, fewer of what takes long)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--backends, --precisions: {error}") from None
     with _model(args) as model:
         plan = Plan(model, contestants, threads=threads)
-        plan = plan.with_rounds(args.rounds) if args.rounds is not None else plan
         plan = plan.quick() if args.quick else plan
+        plan = plan.with_rounds(args.rounds) if args.rounds is not None else plan
         with _progress(steps(plan), quiet=args.quiet) as on_step:
             bench = run_bench(plan, on_step)
     bench["model"] = args.model or args.generator

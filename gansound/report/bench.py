@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from rich.table import Table
 from rich.text import Text
 
@@ -165,8 +165,9 @@ def _draw_streaming(axes: Axes, records: Sequence[Record], colours: dict[str, st
     axes.set_yscale("log")
     chunks = sorted({r["chunk_frames"] for r in records})
     axes.xaxis.set_major_locator(FixedLocator(chunks))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("frames a push", color=GREY)
     axes.set_ylabel("times real time", color=GREY)

@@ -23,7 +23,7 @@ class Plan:
         chunk_frames: frames a push.
         rounds: how often every contestant is timed in each case.
         sample_seconds: a contestant is repeated for about so long in a round.
-        case_seconds: a case that takes longer gets fewer rounds, at least 3.
+        case_seconds: a case that takes longer gets fewer rounds, at least 3; None for as many rounds as were said.
         whole_seconds: of audio, streamed frame by frame from the first push to the flush.
         memory_seconds: of audio, whose memory is measured; 0 for not at all.
     """
@@ -35,7 +35,7 @@ class Plan:
     chunk_frames: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     rounds: int = 9
     sample_seconds: float = 0.25
-    case_seconds: float = 60.0
+    case_seconds: float | None = 45.0
     whole_seconds: float = 1.0
     memory_seconds: float = 30.0
 
@@ -45,15 +45,15 @@ class Plan:
             self,
             offline_seconds=(1.0, 5.0),
             chunk_frames=(1, 8, 32),
-            rounds=min(self.rounds, 3),
+            rounds=3,
             sample_seconds=0.1,
             case_seconds=15.0,
             memory_seconds=0.0,
         )
 
     def with_rounds(self, rounds: int) -> Self:
-        """The same in so many rounds."""
-        return dataclasses.replace(self, rounds=rounds)
+        """The same in so many rounds, however long they take."""
+        return dataclasses.replace(self, rounds=rounds, case_seconds=None)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -67,7 +67,7 @@ class Bench:
         whole = self.whole_stream()
         self.on_case("the limit again")  # the clock may have risen since
         again, _ = matrix_limit(self.plan.sample_seconds)
-        limits = {precision: max(limit, again[precision]) for precision, limit in limits.items()}
+        limits = {precision: max(limit, again.get(precision, limit)) for precision, limit in limits.items()}
         gmac = self.gmac_per_audio_second()
         for record in offline + streaming:
             # A rival that computes its sums many times over would seem far from a limit that it is near.
@@ -194,7 +194,7 @@ class Bench:
         return max(1, round(seconds / self.frame_seconds))
 
     def _interleave(self, works: dict[Contestant, Work]) -> dict[Contestant, list[list[float]]]:
-        return interleave(works, rounds=self.plan.rounds, limit_seconds=self.plan.case_seconds)
+        return interleave(works, rounds=self.plan.rounds, limit_seconds=self.plan.case_seconds or math.inf)
 
     def _about(self, contestant: Contestant) -> Record:
         return {"backend": contestant[0], "precision": contestant[1], "threads": self.threads}
