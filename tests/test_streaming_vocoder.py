@@ -291,6 +291,9 @@ def test_interior_is_promised_exactly_where_it_holds(runner: EagerRunner) -> Non
     for seed in range(2):
         streamed(stream, some_mel(200), seed)
         stream.reset()
+    for n in range(runner.interior_frames + 3):
+        stream.push(some_mel(1, n))
+    stream.flush()
     assert {told for told, _ in promised} == {False, True}
     assert all(told == true for told, true in promised)
 
@@ -432,7 +435,9 @@ def test_a_wrong_convention_is_said_once(vocoder: Vocoder, caplog: pytest.LogCap
 
 def streamed_tensor(stream: StreamingVocoder, mel: torch.Tensor) -> None:
     for n in range(0, mel.shape[-1], 10):
-        stream.push(mel[..., n : n + 10])
+        buffer = mel[..., n : n + 10].clone()
+        stream.push(buffer)
+        buffer.fill_(3.0)  # the caller's, to be filled again
     stream.flush()
     stream.reset()
 
