@@ -1,11 +1,15 @@
 """Fixtures every test may use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Measuring backends takes seconds for each model, and what it finds is another thing each time.
+os.environ.setdefault("GANSOUND_BACKEND", "eager")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gansound-tests-")
 
 
 @pytest.fixture(scope="session")

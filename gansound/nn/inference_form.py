@@ -29,16 +29,26 @@ class InferenceForm(StreamingGenerator):
     Args:
         generator: its weights are copied.
         graph: for an exported graph: the inverse FFT as a matrix product, since runtimes lack a fast one.
+        dtype: of the weights of convolutions and matrix products, and of what they multiply, where it is to be another
+            than they have. Normalization stays as it is, and so do constants of the design (filter banks, the inverse
+            FFT), since nothing was trained around their error.
     """
 
-    def __init__(self, generator: StreamingGenerator, *, graph: bool = False) -> None:
+    def __init__(
+        self, generator: StreamingGenerator, *, graph: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         self.n_mels = generator.n_mels
         self.hop_length = generator.hop_length
         layers = fold_parametrizations(copy.deepcopy(generator.layers).eval()).requires_grad_(False)
         first = next(iter(layers))
         converted = _converted(layers, graph)
+        assert isinstance(converted, nn.Sequential)
         self.layers = nn.Sequential(_Image(), *converted) if isinstance(first, Conv1d) else converted
+        for module in self.layers.modules() if dtype is not None else ():
+            if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
 
     def forward(self, mel: Tensor) -> Tensor:
         raise TypeError("the inference form runs in steps: see gansound.inference.backends")
@@ -48,14 +58,15 @@ def _converted(layer: nn.Module, graph: bool) -> nn.Module:
     if isinstance(layer, Conv1d):
         return _Conv(layer)
     if isinstance(layer, TransposedConv1d):
-        bias, weight = layer.bias, layer.weight
-        return _Upsampling(weight, bias, layer.rate, layer.trim_samples)
+        return _Upsampling(layer.weight, layer.bias, layer.rate, layer.trim_samples)
     if isinstance(layer, PQMF):
-        return _Upsampling(layer.filters * layer.bands, None, layer.bands, layer.half_samples)
+        return _Upsampling(layer.filters * layer.bands, None, layer.bands, layer.half_samples, constant=True)
+    if isinstance(layer, FrameConv):
+        return _DepthwiseFrames(layer) if layer.conv.groups == layer.conv.in_channels else _Frames(layer)
+    if isinstance(layer, nn.Linear):
+        return _Linear(layer)
     if isinstance(layer, ISTFT) and graph:
         return _MatrixISTFT(layer.n_fft, layer.hop_length)
-    if isinstance(layer, FrameConv) and layer.conv.groups == layer.conv.in_channels:
-        return _DepthwiseFrames(layer)
     if isinstance(layer, Residual) and (merged := _merged(layer)) is not None:
         return merged
     for name, child in layer.named_children():
@@ -84,6 +95,7 @@ class _Conv(nn.Module):
             raise ValueError(f"the inference form has no strided convolutions, got stride {conv.stride[0]}")
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        x = x.to(self.weight.dtype)
         window = cursor.window(x, self.left_samples + self.right_samples, padding=self.padding)
         cursor.late(self.right_samples, self.left_samples)
         return F.conv2d(window, self.weight, self.bias, dilation=(1, self.dilation), groups=self.groups)
@@ -92,15 +104,23 @@ class _Conv(nn.Module):
 class _Upsampling(nn.Module):
     """A transposed convolution whose phases are the channels of a plain one."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rate: int, trim_samples: int) -> None:
+    weight: Tensor
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, rate: int, trim_samples: int, *, constant: bool = False
+    ) -> None:
         super().__init__()
-        self.weight = _image_weight(polyphase(weight.detach(), rate))
+        phases = _image_weight(polyphase(weight.detach(), rate))
+        if constant:
+            self.register_buffer("weight", phases.data)
+        else:
+            self.weight = phases
         self.bias = None if bias is None else nn.Parameter(bias.detach().repeat(rate), requires_grad=False)
         self.rate = rate
         self.trim_samples, self.kernel_size = trim_samples, weight.shape[-1]
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
-        window = cursor.window(x, self.weight.shape[-1] - 1)
+        window = cursor.window(x.to(self.weight.dtype), self.weight.shape[-1] - 1)
         cursor.upsample(self.rate)
         cursor.late(self.trim_samples, self.kernel_size - 1 - self.trim_samples)
         y = F.conv2d(window, self.weight, self.bias)  # (B, rate * C, 1, n), phase by phase
@@ -136,6 +156,32 @@ def _merged(layer: Residual) -> _Merged | None:
     rest = _converted(branch[:-1], graph=False)
     assert isinstance(rest, nn.Sequential)
     return _Merged(rest, end, shortcut)
+
+
+class _Linear(Pointwise):
+    """A matrix product in its own precision, given back in that of its input."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+
+
+class _Frames(nn.Module):
+    """A `FrameConv` in its own precision, given back in that of its input."""
+
+    def __init__(self, layer: FrameConv) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.conv.weight, layer.conv.bias
+        self.left_frames, self.right_frames = layer.left_frames, layer.right_frames
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        window = cursor.window(x.to(self.weight.dtype), self.left_frames + self.right_frames, dim=1)
+        cursor.late(self.right_frames, self.left_frames)
+        image = window.transpose(1, 2).unsqueeze(2)
+        return F.conv2d(image, self.weight, self.bias).squeeze(2).transpose(1, 2).to(x.dtype)
 
 
 class _DepthwiseFrames(nn.Module):

@@ -14,6 +14,7 @@ layers that treat each column alone stream by themselves.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -30,6 +31,7 @@ class Cursor:
     Column j of what a layer is handed is column `position + j - delay` of that layer's whole input.
 
     Attributes:
+        rate: columns here for each column of the input.
         delay: columns by which the stream is late so far; the look-ahead of the layers passed.
         lookback: columns before its own that an output column depends on, so far.
         position: `(B,)` int64, columns given before this step at the present rate; None in the interior, where
@@ -43,6 +45,7 @@ class Cursor:
         keep: list[Tensor],
         position: Tensor | None = None,
         length: Tensor | None = None,
+        rate: Fraction = Fraction(1),
         delay: int = 0,
         lookback: int = 0,
     ) -> None:
@@ -50,6 +53,7 @@ class Cursor:
         self._keep = keep  # of this step
         self.position = position
         self.length = length
+        self.rate = rate
         self.delay = delay
         self.lookback = lookback
 
@@ -97,6 +101,7 @@ class Cursor:
 
     def upsample(self, rate: int) -> None:
         """Count in columns of a rate that many times as high from here on."""
+        self.rate *= rate
         self.delay *= rate
         self.lookback *= rate
         if self.position is not None and self.length is not None:
@@ -105,6 +110,7 @@ class Cursor:
     def downsample(self, stride: int) -> None:
         """Count in every stride-th column from here on; the delay must be a multiple of it."""
         assert self.delay % stride == 0
+        self.rate /= stride
         self.delay //= stride
         self.lookback = -(-self.lookback // stride)
         if self.position is not None and self.length is not None:
@@ -112,7 +118,9 @@ class Cursor:
 
     def fork(self) -> "Cursor":
         """A cursor for one of several paths that start here; they keep their columns in the same state."""
-        return Cursor(self._kept, self._keep, self.position, self.length, self.delay, self.lookback)
+        return Cursor(
+            self._kept, self._keep, self.position, self.length, self.rate, self.delay, self.lookback
+        )
 
     def join(self, paths: list[Self], outputs: list[Tensor], *, dim: int = -1) -> list[Tensor]:
         """Hold the outputs of earlier paths back until the latest has caught up, and go on from there.
@@ -124,7 +132,7 @@ class Cursor:
             columns = [int(y.shape[dim]) for y in outputs]
             raise ValueError(f"parallel paths must give as many columns, got {columns}")
         last = paths[0]
-        self.position, self.length = last.position, last.length
+        self.position, self.length, self.rate = last.position, last.length, last.rate
         self.delay = max(path.delay for path in paths)
         self.lookback = max(path.lookback for path in paths)
         held = []
@@ -290,21 +298,18 @@ class ReceptiveField:
         return -(-self.lookback // self.rate)
 
 
-def receptive_field(layer: nn.Module, example: Tensor, *, columns_dim: int = -1) -> ReceptiveField:
+def receptive_field(layer: nn.Module, example: Tensor) -> ReceptiveField:
     """The receptive field of a layer or stack; `example` is a step's input of any values.
 
-    Layers whose output rate is below the input's are not described by a whole number and are refused.
-
     Raises:
-        ValueError: the layer gives fewer columns than it takes.
+        ValueError: the layer gives fewer columns than it takes, which no whole number of columns describes.
     """
     cursor = Cursor(None, [])
     with torch.no_grad():
-        y = stream(layer, example, cursor)
-    columns_out, columns_in = y.shape[-1], example.shape[columns_dim]
-    if columns_out % columns_in:
-        raise ValueError(f"{columns_in} columns gave {columns_out}: the rate isn't a whole number")
-    return ReceptiveField(columns_out // columns_in, cursor.lookback, cursor.delay)
+        stream(layer, example, cursor)
+    if cursor.rate.denominator > 1:
+        raise ValueError(f"expected a whole number of columns for each of the input, got {cursor.rate}")
+    return ReceptiveField(int(cursor.rate), cursor.lookback, cursor.delay)
 
 
 def _along(per_column: Tensor, like: Tensor, dim: int) -> Tensor:

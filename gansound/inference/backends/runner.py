@@ -9,7 +9,7 @@ from torch import Tensor
 from gansound.nn.generator import StreamingGenerator
 
 Precision = Literal["fp32", "bf16", "int8"]
-OFFLINE_FRAMES = 64  # a chunk of a whole utterance: large enough to be quick, small enough for a core's cache
+OFFLINE_FRAMES = 32  # a chunk of a whole utterance: large enough to be quick, small enough for a core's cache
 
 
 class Runner(ABC):
@@ -22,10 +22,12 @@ class Runner(ABC):
         precision: what it computes in.
         n_mels, hop_length: the generator's.
         lookahead_samples: by how much a step's audio is late.
+        offline_frames: the chunk in which `synthesize` runs a whole utterance.
         interior_frames: frames after which `interior` may be promised, see `StreamingGenerator.step`.
     """
 
     name: str
+    offline_frames = OFFLINE_FRAMES
 
     def __init__(self, generator: StreamingGenerator, precision: Precision) -> None:
         self.precision = precision
@@ -55,13 +57,13 @@ class Runner(ABC):
     def reset(self, state: Any, items: Tensor | None = None) -> Any:
         """See `gansound.nn.streaming.reset`."""
 
-    def synthesize(self, mel: Tensor, chunk_frames: int = OFFLINE_FRAMES) -> Tensor:
+    def synthesize(self, mel: Tensor) -> Tensor:
         """A whole utterance by way of the stream: the same samples, and working memory that doesn't grow with it.
 
         Shape:
             `(B, n_mels, F)` → `(B, F * hop_length)` float32, on the mel's device.
         """
-        frames, late = mel.shape[-1], self.lookahead_samples
+        frames, late, chunk_frames = mel.shape[-1], self.lookahead_samples, self.offline_frames
         audio = torch.empty(mel.shape[0], frames * self.hop_length, device=mel.device)
         state = self.init_state(mel.shape[0])
         # One step that holds the end, then what is still inside the net comes out of steps of nothing.

@@ -69,7 +69,7 @@ def export_onnx(
     form = InferenceForm(generator, graph=True)
     model = onnx_model(form, streaming=streaming, opset=opset)
     if precision == "int8":
-        model = _quantized(model, form)
+        model = quantized(model, form)
     import onnx
 
     properties = metadata(vocoder, form, streaming=streaming, precision=precision)
@@ -135,7 +135,7 @@ def load_onnx(path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor]:
     return lambda mel: torch.from_numpy(session.run(["audio"], {"mel": mel.numpy()})[0])
 
 
-def _quantized(model: Any, form: InferenceForm) -> Any:
+def quantized(model: Any, form: InferenceForm) -> Any:
     """The weights of matrix products in int8, channel by channel; constants of the design stay as they are.
 
     A constant multiplies what spans the whole range of amplitudes, and nothing was trained around its error.

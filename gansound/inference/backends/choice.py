@@ -1,0 +1,91 @@
+"""Which backend is the fastest here: measured once, and remembered for this model and this machine."""
+
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gansound.inference.backends.runner import Runner
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 7
+WHOLE_FRAMES, STREAM_FRAMES = 256, 1
+
+
+def remembered(path: Path, backends: Sequence[str]) -> str | None:
+    """The choice made before among the same backends in the same versions, threads and machine; None if none was."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if (
+        not isinstance(found, dict)
+        or found.get("here") != _here(backends)
+        or found.get("backend") not in backends
+    ):
+        return None
+    return str(found["backend"])
+
+
+def record(milliseconds: dict[str, float]) -> bytes:
+    """What `remembered` reads: the fastest, with what was measured."""
+    here = _here(sorted(milliseconds))
+    found = {"backend": min(milliseconds, key=milliseconds.__getitem__), "ms": milliseconds, "here": here}
+    return json.dumps(found, indent=2).encode()
+
+
+def measure(runners: dict[str, Runner], *, streaming: bool) -> dict[str, float]:
+    """Median milliseconds of each runner, rounds interleaved: a frame a step, or three seconds in one go."""
+    any_runner = next(iter(runners.values()))
+    frames = STREAM_FRAMES if streaming else WHOLE_FRAMES
+    mel = torch.randn(1, any_runner.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
+    states: dict[str, Any] = {}
+    took: dict[str, list[float]] = {name: [] for name in runners}
+    for round_ in range(ROUNDS + 1):
+        for name, runner in runners.items():
+            # The first is for compiling and warming, and several steps in a row are what a stream does.
+            for _ in range(8 if streaming else 1):
+                start = time.perf_counter()
+                if streaming:
+                    state = states.pop(name, None) or runner.init_state()
+                    _, states[name] = runner.step(mel, state, interior=True)
+                else:
+                    runner.synthesize(mel)
+                if round_ > 0:
+                    took[name].append(1000 * (time.perf_counter() - start))
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
+def _here(backends: Sequence[str]) -> dict[str, Any]:
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in ("torch", *sorted(backends))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        return f"{named[0]} {'avx512' if 'avx512f' in flags else ''}{' bf16' if 'bf16' in flags else ''}"
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,136 @@
+"""OpenVINO on the CPU: the quickest with whole utterances and in bf16.
+
+States live inside its inference requests, which saves handing them out and in at each step. Shapes are fixed when a
+net is compiled, which takes a fraction of a second, so a push of any length is cut into steps of a few lengths.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from openvino.passes import MakeStateful, Manager
+from torch import Tensor
+
+from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.backends.step_graph import step_graph
+from gansound.nn import streaming
+from gansound.nn.generator import StreamingGenerator
+from gansound.nn.inference_form import InferenceForm
+
+STEP_FRAMES = (64, 32, 16, 8, 4, 2, 1)
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+Shape = tuple[int, int, bool]  # batch, frames, interior
+
+
+@dataclass
+class Streams:
+    """The state of a batch of streams: two counters here, the buffers here or in a request of a compiled net."""
+
+    position: Tensor
+    length: Tensor
+    buffers: dict[str, np.ndarray] = field(default_factory=dict)
+    shape: Shape | None = None
+    request: Any = None
+
+
+class OpenVINORunner(Runner):
+    """One compiled net for each length of a step that occurs, for the ends of utterances and for their interior."""
+
+    name = "openvino"
+
+    def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
+        super().__init__(generator, precision)
+        form = InferenceForm(generator, graph=True)
+        self._core = openvino.Core()
+        self._graphs = {interior: step_graph(form, interior=interior) for interior in (False, True)}
+        self._shapes = [tuple(buffer.shape[1:]) for buffer in form.init_state(1)[2:]]
+        self._compiled: dict[Shape, Any] = {}
+        self._compiling = threading.Lock()
+
+    def init_state(self, batch: int = 1) -> Streams:
+        position = torch.zeros(batch, dtype=torch.int64)
+        buffers = {
+            f"state.{i}": np.zeros((batch, *shape), np.float32) for i, shape in enumerate(self._shapes)
+        }
+        return Streams(position, torch.full_like(position, streaming.UNKNOWN_LENGTH), buffers)
+
+    def step(self, mel: Tensor, state: Streams, *, interior: bool = False) -> tuple[Tensor, Streams]:
+        batch, _, frames = mel.shape
+        audio = np.empty((batch, frames * self.hop_length), np.float32)
+        start = 0
+        while start < frames:
+            count = next(n for n in STEP_FRAMES if n <= frames - start)
+            self._move(state, (batch, count, interior))
+            request = state.request
+            request.get_tensor("mel").data[:] = mel[..., start : start + count].numpy()
+            if not interior:
+                # OpenVINO counts in 32 bits. Where a stream stands matters near its ends only, so far from its
+                # start it is counted from nearer by, and an end out of sight is as good as unknown.
+                near = state.position.clamp(max=self.interior_frames)
+                left = (state.length - state.position).clamp(max=2**29 // self.hop_length)
+                request.get_tensor("state.position").data[:] = near.numpy()
+                request.get_tensor("state.length").data[:] = (near + left).numpy()
+            request.infer()
+            hops = slice(start * self.hop_length, (start + count) * self.hop_length)
+            audio[:, hops] = request.get_tensor("audio").data
+            state.position = state.position + count
+            start += count
+        return torch.from_numpy(audio), state
+
+    def finish(self, state: Streams, remaining: int | Tensor = 0, items: Tensor | None = None) -> Streams:
+        state.position, state.length = streaming.finish((state.position, state.length), remaining, items)
+        return state
+
+    def reset(self, state: Streams, items: Tensor | None = None) -> Streams:
+        state.position, state.length = streaming.reset((state.position, state.length), items)
+        return state
+
+    def _move(self, state: Streams, shape: Shape) -> None:
+        """Take the buffers to a request of the net for that shape."""
+        if state.shape == shape:
+            return
+        if state.request is not None:
+            state.buffers = {_name(v): v.state.data.copy() for v in state.request.query_state()}
+        state.request = self._net(shape).create_infer_request()
+        for variable in state.request.query_state():
+            variable.state = openvino.Tensor(state.buffers[_name(variable)])
+        state.shape, state.buffers = shape, {}
+
+    def _net(self, shape: Shape) -> Any:
+        with self._compiling:
+            if shape not in self._compiled:
+                self._compiled[shape] = self._compile(*shape)
+            return self._compiled[shape]
+
+    def _compile(self, batch: int, frames: int, interior: bool) -> Any:
+        model = self._core.read_model(self._graphs[interior])
+        sizes: dict[str, list[int]] = {"mel": [batch, self.n_mels, frames]}
+        names = [f"state.{i}" for i in range(len(self._shapes))]
+        sizes |= {name: [batch, *shape] for name, shape in zip(names, self._shapes, strict=True)}
+        if not interior:
+            sizes |= {"state.position": [batch], "state.length": [batch]}
+        model.reshape(sizes)
+        passes = Manager()
+        passes.register_pass(MakeStateful({name: f"next.{name.removeprefix('state.')}" for name in names}))
+        passes.run_passes(model)
+        return self._core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+
+
+def _name(variable: Any) -> str:
+    """Of the graph's input that a variable replaces: MakeStateful joins it with the output's."""
+    name: str = variable.name.partition("next.")[0]
+    return name
