@@ -164,7 +164,7 @@ class StreamingVocoder:
         """`iterate` for servers: computes in the event loop's threads, so that the loop stays free.
 
         The next mel is taken when the consumer asks for sound; an ordinary iterable is also run in the threads.
-        Cancelled, it waits for the step under way (at most 64 frames), so that nothing computes on behind it.
+        Cancelled, it waits for the step under way (`OFFLINE_FRAMES` at most), so that nothing computes on behind it.
         To be sure that it is closed when the loop over it is left early: `async with contextlib.aclosing(...)`.
 
         Raises:
