@@ -73,7 +73,7 @@ def fingerprint(generator: StreamingGenerator, *, weights: bool = True) -> str:
     for name, tensor in (*generator.named_parameters(), *generator.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if weights:
-            digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
