@@ -25,7 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("gansound.cli.data", "look at a corpus, make a manifest of it"),
     "train": ("gansound.cli.train", "train a model from a recipe, or go on with a run"),
     "vocode": ("gansound.cli.vocode", "turn mel spectrograms or recordings into sound"),
+    "stream": ("gansound.cli.stream", "mel frames in, sound out, as they come"),
     "evaluate": ("gansound.cli.evaluate", "measure a model against the ground truth"),
+    "bench": ("gansound.cli.bench", "how fast a vocoder is on this machine, on every backend"),
+    "export": ("gansound.cli.export", "a vocoder as one file for other runtimes: ONNX, torch.export"),
 }
 _EXAMPLES = """examples:
   gansound demo
