@@ -111,23 +111,23 @@ def _check(args: argparse.Namespace) -> None:
 
 def _judge(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> None:
     """Print how int8 measures beside fp32; ValueError where it costs audible quality, unless forced."""
-    from rich.console import Console
-
-    from gansound.report.tables import difference_table, summary_table
-
     evaluation = _evaluate(args, vocoder, path)
+    figures = "; ".join(_figures(evaluation, system) for system in _SYSTEMS)
     count = len(evaluation.utterances)
+    told = f"{figures}, on {count} recording{'s' * (count != 1)}"
     if not args.quiet:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=160)
-        console.print(summary_table(evaluation, title=f"{count} utterance{'s' * (count != 1)}"))
-        console.print(difference_table(evaluation, *_SYSTEMS))
+        print(told)
     if (problem := loss(evaluation)) and not args.force:
         raise ValueError(
-            f"int8 isn't written: {problem}. Take fp32, measure on more recordings with --evaluate-on, or keep it with "
-            "--force"
+            f"int8 isn't written: {problem} ({told}). Take fp32, measure on other recordings with --evaluate-on, or "
+            "keep it with --force"
         )
+
+
+def _figures(evaluation: "Evaluation", system: str) -> str:
+    found = evaluation.summary(system)
+    pesq = f"{found['pesq_wb'].mean:.2f}" if "pesq_wb" in found else "undefined"
+    return f"{system}: PESQ {pesq}, mel distance {found['mel_distance_model'].mean:.3f}"
 
 
 def _evaluate(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> "Evaluation":

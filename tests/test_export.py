@@ -1,0 +1,396 @@
+"""Exported graphs give what PyTorch gives, for every family; a file takes its place only when it does."""
+
+import argparse
+import json
+import subprocess
+import sys
+import wave
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gansound.cli
+import gansound.inference.export.to_onnx as to_onnx
+from gansound.cli.export import _judge, loss
+from gansound.generators.freev import FreeVGenerator
+from gansound.generators.hifigan import HiFiGANGenerator
+from gansound.generators.melgan import MelGANGenerator
+from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
+from gansound.inference.export import export_onnx, export_torch, load_onnx
+from gansound.inference.export.writing import beside, metadata, verify
+from gansound.inference.vocoder import Vocoder
+from gansound.mel import MelSpec
+from gansound.model_folder import LoadedModel
+from gansound.nn.conv import Conv1d
+from gansound.nn.fold import fold_parametrizations
+from gansound.nn.generator import StreamingGenerator
+from gansound.nn.inference_form import InferenceForm
+from tests.tiny import save_tiny_model
+
+BANDS, HOP = 8, 16
+SPEC = MelSpec(sample_rate=8000, n_fft=64, hop_length=HOP, win_length=64, n_mels=BANDS, fmin=0.0, fmax=4000.0)
+READER = Path(__file__).resolve().parents[1] / "samples" / "onnx_reader.py"
+FAMILIES = {
+    "melgan": lambda: MelGANGenerator(BANDS, 8, (16,), (3,)),
+    "freev": lambda: FreeVGenerator(SPEC, 8, 16, 1),
+    "hifigan": lambda: HiFiGANGenerator(BANDS, 8, (16,), (32,), (3, 5), ((1,), (3,)), residual_block=2),
+    "multi_band_melgan": lambda: MultiBandMelGANGenerator(BANDS, 8, (4,), (3,), pqmf_taps=30),
+}
+# Tracing takes seconds a graph, whatever the net's size; these two are made of the same layers as the others.
+SLOW = ("hifigan", "multi_band_melgan")
+EACH = [pytest.param(family, marks=[pytest.mark.slow] * (family in SLOW)) for family in FAMILIES]
+needs_onnx = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="needs gansound[export]",
+)
+
+
+def mel_of(batch: int, frames: int, seed: int = 0) -> Tensor:
+    noise = torch.randn(batch, frames * HOP, generator=torch.Generator().manual_seed(seed))
+    return SPEC.mel(0.1 * noise)[..., :frames]
+
+
+def vocoder_of(family: str) -> Vocoder:
+    """Untrained, its last layer scaled until it is as loud as speech: an error in silence would not be seen."""
+    torch.manual_seed(0)
+    generator = fold_parametrizations(FAMILIES[family]().eval()).requires_grad_(False)
+    last = [layer for layer in generator.modules() if isinstance(layer, Conv1d | nn.Linear)][-1]
+    rms = float(generator(mel_of(1, 50)).square().mean().sqrt())
+    if isinstance(last, nn.Linear):
+        assert last.bias is not None
+        last.bias[: SPEC.n_fft // 2 + 1] += np.log(0.3 / rms)
+    else:
+        last.weight *= 0.3 / rms
+    assert float(generator(mel_of(1, 50)).square().mean().sqrt()) > 0.1
+    return Vocoder(LoadedModel(generator, SPEC, {"licence": "CC0-1.0"}, Path(), {}), "cpu", backend="eager")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """`written(family, streaming)`: the vocoder and its ONNX file, made once."""
+    folder, made = tmp_path_factory.mktemp("onnx"), {}
+
+    def get(family: str, streaming: bool) -> tuple[Vocoder, Path]:
+        if (family, streaming) not in made:
+            vocoder = vocoder_of(family)
+            path = export_onnx(vocoder, folder / f"{family}_{streaming}.onnx", streaming=streaming)
+            made[family, streaming] = vocoder, path
+        return made[family, streaming]
+
+    return get
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@needs_onnx
+@pytest.mark.parametrize("family", EACH)
+def test_the_offline_graph_is_the_generator_for_any_batch_and_length(written, family):
+    vocoder, path = written(family, False)
+    graph = load_onnx(path)
+    for batch, frames in ((1, 1), (1, 2), (3, 1), (2, 3), (1, 57)):
+        mel = mel_of(batch, frames, seed=frames)
+        close(graph(mel), vocoder.generator(mel))
+
+
+# The reader as another project runs it: torch can't be imported.
+PROGRAM = """
+import sys
+sys.modules["torch"] = sys.modules["gansound"] = None
+import numpy as np
+sys.path.insert(0, {folder!r})
+from onnx_reader import Vocoder
+random = np.random.default_rng(0)
+vocoder, out = Vocoder(sys.argv[1]), {{}}
+for name, mel in np.load(sys.argv[2]).items():  # one vocoder: each utterance begins afresh after a flush
+    parts, start = [], 0
+    while start < mel.shape[1]:
+        n = int(random.integers(0, 6))
+        parts.append(vocoder.push(mel[:, start : start + n]))
+        start += n
+    parts.append(vocoder.flush())
+    out[name] = np.concatenate(parts)
+np.savez(sys.argv[3], **out)
+"""
+
+
+@needs_onnx
+@pytest.mark.parametrize("family", EACH)
+def test_the_reader_without_torch_gives_the_offline_samples(written, family, tmp_path):
+    vocoder, path = written(family, True)
+    mels = {str(frames): mel_of(1, frames, seed=frames) for frames in (40, 1, 2, 7, 23)}
+    np.savez(tmp_path / "mels.npz", **{name: mel[0].numpy() for name, mel in mels.items()})
+    program = PROGRAM.format(folder=str(READER.parent))
+    names = [str(path), str(tmp_path / "mels.npz"), str(tmp_path / "out.npz")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    for name, mel in mels.items():
+        expected = vocoder.generator(mel)[0]
+        if mel.shape[-1] > 20:
+            assert float(expected.square().mean().sqrt()) > 0.1
+        close(torch.from_numpy(found[name]), expected)
+
+
+@needs_onnx
+def test_streams_of_one_batch_may_begin_and_end_at_different_times(written):
+    vocoder, path = written("melgan", True)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    late, lengths, begins = int(about["lookahead_samples"]), (9, 4), (0, 3)
+    mels = [mel_of(1, n, seed=n) for n in lengths]
+    state = {
+        f"state.{s['name']}": np.zeros((2, *s["shape"]), s["dtype"]) for s in json.loads(about["states"])
+    }
+    state["state.length"][:] = int(about["unknown_length"])
+    audio = []
+    for frame in range(9 + -(-late // HOP)):
+        chunk = np.zeros((2, BANDS, 1), np.float32)
+        for item, (begin, n) in enumerate(zip(begins, lengths, strict=True)):
+            if frame == begin:
+                state["state.position"][item] = 0
+            if frame == begin + n:
+                state["state.length"][item] = n
+            if 0 <= frame - begin < n:
+                chunk[item] = mels[item][0, :, frame - begin, None]
+        out, *following = session.run(None, {"mel": chunk, **state})
+        state = dict(zip(state, following, strict=True))
+        audio.append(out)
+    sound = torch.from_numpy(np.concatenate(audio, axis=1))
+    for item, (begin, mel) in enumerate(zip(begins, mels, strict=True)):
+        first = begin * HOP + late
+        if (missing := first + mel.shape[-1] * HOP - sound.shape[1]) > 0:
+            pytest.fail(f"the test feeds {missing} samples too few")
+        close(sound[item, first : first + mel.shape[-1] * HOP], vocoder.generator(mel)[0])
+
+
+@pytest.mark.parametrize("family", ["melgan", "freev"])
+def test_programs_of_torch_export_give_the_offline_samples(family, tmp_path):
+    vocoder = vocoder_of(family)
+    generator = vocoder.generator
+    path = export_torch(vocoder, tmp_path / "whole.pt2")
+    about = {"gansound.json": ""}
+    whole = torch.export.load(path, extra_files=about).module()
+    assert json.loads(about["gansound.json"])["graph"] == "offline"
+    for batch, frames in ((1, 1), (2, 3), (1, 40)):
+        mel = mel_of(batch, frames)
+        close(whole(mel), generator(mel))
+
+    step = torch.export.load(export_torch(vocoder, tmp_path / "step.pt2", streaming=True)).module()
+    assert isinstance(generator, StreamingGenerator)
+    late, random = generator.receptive_field.lookahead, np.random.default_rng(1)
+    for frames in (1, 5, 40):
+        mel, state, parts, start = mel_of(1, frames), generator.init_state(1), [], 0
+        while start < frames:
+            chunk = mel[..., start : start + int(random.integers(1, 6))]
+            audio, *following = step(chunk, state)
+            state = tuple(following)
+            parts.append(audio)
+            start += chunk.shape[-1]
+        audio, *_ = step(torch.zeros(1, BANDS, -(-late // HOP)), generator.finish(state))
+        sound = torch.cat([*parts, audio], dim=1)[:, late:]
+        close(sound[:, : frames * HOP], generator(mel))
+
+
+@needs_onnx
+def test_the_file_says_what_a_reader_must_know(written):
+    import onnx
+
+    vocoder, path = written("melgan", True)
+    model = onnx.load(path)
+    about = {p.key: p.value for p in model.metadata_props}
+    assert model.producer_name == "gansound"
+    assert model.producer_version == about["gansound_version"] == gansound.__version__
+    assert MelSpec.from_dict(json.loads(about["mel"])) == SPEC
+    assert about["licence"] == "CC0-1.0"
+    numbers = ("sample_rate", "hop_length", "n_mels", "interior", "lookahead_samples")
+    lookahead = vocoder.generator.receptive_field.lookahead
+    assert [int(about[name]) for name in numbers] == [8000, HOP, BANDS, 0, lookahead]
+    inputs = [value.name for value in model.graph.input]
+    states = [state["name"] for state in json.loads(about["states"])]
+    assert states[:2] == ["position", "length"]
+    assert inputs == ["mel", *(f"state.{name}" for name in states)]
+    assert [value.name for value in model.graph.output] == ["audio", *(f"next.{name}" for name in states)]
+    assert "model_type" not in about  # for sherpa-onnx the offline graph of HiFi-GAN's convention only
+    offline = {p.key for p in onnx.load(written("melgan", False)[1]).metadata_props}
+    assert not offline & {"model_type", "states"}
+
+
+def test_sherpa_onnx_is_told_of_offline_graphs_of_hifigans_convention(tmp_path):
+    for preset, offered in (("hifigan", True), ("melgan_neurips", False)):
+        spec = MelSpec.preset(preset)
+        generator = FreeVGenerator(spec, 8, 16, 1)
+        vocoder = Vocoder(LoadedModel(generator, spec, {}, Path(), {}), "cpu", backend="eager")
+        whole = metadata(vocoder, generator, streaming=False, precision="fp32")
+        assert whole.get("model_type") == ("hifigan" if offered else None)
+        assert "model_type" not in metadata(vocoder, generator, streaming=True, precision="fp32")
+
+
+@needs_onnx
+def test_the_reader_writes_a_wav_and_refuses_the_offline_graph(written, tmp_path):
+    vocoder, path = written("freev", True)
+    mel = mel_of(1, 21)
+    np.save(tmp_path / "mel.npy", mel[0].numpy())
+    command = [sys.executable, str(READER), str(path), str(tmp_path / "mel.npy"), str(tmp_path / "out.wav")]
+    subprocess.run(command, check=True)
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (8000, 1, 21 * HOP)
+        found = np.frombuffer(file.readframes(21 * HOP), "<i2") / 32767
+    expected = vocoder.generator(mel)[0].clamp(-1, 1)
+    torch.testing.assert_close(torch.from_numpy(found).float(), expected, rtol=0, atol=1.1 / 32767)
+    command[2] = str(written("freev", False)[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "not a streaming graph" in done.stderr
+
+
+@needs_onnx
+def test_int8_is_of_learnt_products_only_and_close(written, tmp_path):
+    import onnx
+
+    vocoder, fp32 = written("freev", False)
+    path = export_onnx(vocoder, tmp_path / "int8.onnx", precision="int8")
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("MatMulInteger") == 3  # expand, contract, head
+    assert kinds.count("MatMul") == 3  # the filter bank's inverse, the two halves of the inverse DFT
+    mel = mel_of(1, 50)
+    exact, found = load_onnx(fp32)(mel), load_onnx(path)(mel)
+    signal_to_noise = float(exact.square().mean() / (exact - found).square().mean())
+    assert 10 < 10 * np.log10(signal_to_noise) < 80
+    convolutions, whole = written("melgan", False)
+    with pytest.raises(ValueError, match="only convolutions"):
+        to_onnx._quantized(onnx.load(whole), InferenceForm(convolutions.generator, graph=True))
+    with pytest.raises(ValueError, match="depend on how it was cut"):
+        export_onnx(vocoder, tmp_path / "int8.onnx", precision="int8", streaming=True)
+
+
+def test_a_graph_that_differs_is_not_written(tmp_path):
+    vocoder = vocoder_of("melgan")
+    generator = vocoder.generator
+    assert isinstance(generator, StreamingGenerator)
+
+    def off(inputs: list[Tensor]) -> list[Tensor]:
+        audio, state = generator.step(inputs[0], tuple(inputs[1:]))
+        return [audio + 2e-5, *state]
+
+    with pytest.raises(ValueError, match=r"differs from PyTorch by 2.*e-05, expected at most 1e-05"):
+        verify(off, SPEC, generator, generator, streaming=True, max_error=1e-5)
+    with pytest.raises(ValueError, match="samples"):
+        verify(
+            lambda x: [generator(x[0])[:, 1:]], SPEC, generator, generator, streaming=False, max_error=1e-5
+        )
+
+    def fill(path: Path) -> None:
+        path.write_text("half")
+        raise ValueError("no")
+
+    target = tmp_path / "old.onnx"
+    target.write_text("old")
+    with pytest.raises(ValueError, match="no"), beside(target) as temporary:
+        fill(temporary)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old.onnx", "old")]
+    with beside(target) as temporary:
+        temporary.write_text("new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old.onnx", "new")]
+
+
+def test_a_missing_package_is_named_with_its_install_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(to_onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(ValueError, match=r"needs onnxscript, .* pip install 'gansound\[export\]'"):
+        export_onnx(vocoder_of("melgan"), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def command(monkeypatch):
+    monkeypatch.setitem(gansound.cli.COMMANDS, "export", ("gansound.cli.export", "export"))
+
+    def run(*arguments: object) -> int:
+        return gansound.cli.main(["export", *map(str, arguments)])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--precision", "int8", "--streaming"],
+            "--precision int8: is for --format onnx without --streaming",
+        ),
+        (["--opset", "17"], "--opset 17: expected 18 or more"),
+        (["--force"], "belong to --precision int8"),
+        (["--precision", "int8", "--evaluate-on", "nowhere"], "--evaluate-on nowhere: no such"),
+    ],
+)
+def test_what_the_command_line_shows_is_wrong_ends_with_2(command, tmp_path, capsys, arguments, message):
+    assert command("--format", "onnx", "-o", tmp_path / "x.onnx", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert command("--format", "onnx", "-o", tmp_path / "no" / "x.onnx") == 2
+    assert not list(tmp_path.iterdir())
+
+
+@needs_onnx
+def test_the_command_measures_int8_and_refuses_what_is_heard(command, tmp_path, capsys, monkeypatch):
+    target = tmp_path / "x.onnx"
+    target.write_text("old")
+    monkeypatch.setattr("gansound.cli.export.MAX_PESQ_LOSS", -5.0)  # nothing is good enough
+    model = save_tiny_model(tmp_path / "model")
+    assert command("--model", model, "--format", "onnx", "-o", target, "--precision", "int8") == 1
+    told = capsys.readouterr()
+    assert "int8 isn't written: wide-band PESQ falls" in told.err
+    assert "fp32: PESQ" in told.err
+    assert "int8: PESQ" in told.err
+    assert told.out.count("PESQ") == 2
+    assert target.read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "x.onnx"]
+
+
+def test_force_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("gansound.cli.export._evaluate", lambda *_: figures_of(2.0, 0.5))
+    for force in (True, False):
+        args = argparse.Namespace(force=force, quiet=True)
+        if force:
+            _judge(args, None, tmp_path)
+        else:
+            with pytest.raises(
+                ValueError, match=r"falls from 3.20 to 2.00.*fp32: PESQ 3.20, mel distance 0.180"
+            ):
+                _judge(args, None, tmp_path)
+
+
+def figures_of(pesq, distance):
+    """An evaluation of int8 with those means."""
+
+    def figures(pesq, distance):
+        found = {"mel_distance_model": SimpleNamespace(mean=distance)}
+        return found | ({} if pesq is None else {"pesq_wb": SimpleNamespace(mean=pesq)})
+
+    summaries = {"fp32": figures(3.20, 0.180), "int8": figures(pesq, distance)}
+    return SimpleNamespace(summary=summaries.__getitem__, utterances=[None])
+
+
+@pytest.mark.parametrize(
+    "pesq, distance, words",
+    [
+        (3.15, 0.180, ""),
+        (3.05, 0.180, "wide-band PESQ falls from 3.20 to 3.05"),
+        (3.20, 0.200, "the mel distance grows from 0.180 to 0.200"),
+        (None, 0.180, "PESQ is undefined"),
+    ],
+)
+def test_the_rule_of_audible_loss(pesq, distance, words):
+    said = loss(figures_of(pesq, distance))
+    assert said.startswith(words)
+    assert bool(said) == bool(words)
