@@ -270,7 +270,7 @@ def test_int8_is_of_learnt_products_only_and_close(written, tmp_path):
     assert 10 < 10 * np.log10(signal_to_noise) < 80
     convolutions, whole = written("melgan", False)
     with pytest.raises(ValueError, match="only convolutions"):
-        to_onnx._quantized(onnx.load(whole), InferenceForm(convolutions.generator, graph=True))
+        to_onnx.quantized(onnx.load(whole), InferenceForm(convolutions.generator, graph=True))
     with pytest.raises(ValueError, match="depend on how it was cut"):
         export_onnx(vocoder, tmp_path / "int8.onnx", precision="int8", streaming=True)
 
