@@ -12,17 +12,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gansound.inference.streaming import StreamingVocoder
     from gansound.inference.vocoder import Vocoder
     from gansound.mel import MelSpec
 
-__all__ = ["MelSpec", "Vocoder", "__version__"]
+__all__ = ["MelSpec", "StreamingVocoder", "Vocoder", "__version__"]
 
 try:
     __version__ = version("gansound")
 except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0+checkout"
 
-_HOME = {"MelSpec": "gansound.mel", "Vocoder": "gansound.inference.vocoder"}
+_HOME = {
+    "MelSpec": "gansound.mel",
+    "StreamingVocoder": "gansound.inference.streaming",
+    "Vocoder": "gansound.inference.vocoder",
+}
 
 
 def __getattr__(name: str) -> Any:

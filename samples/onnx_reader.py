@@ -70,5 +70,5 @@ if __name__ == "__main__":
         file.setparams((1, 2, vocoder.sample_rate, 0, "NONE", ""))
         for start in range(0, mel.shape[1], 8):
             sound = vocoder.push(mel[:, start : start + 8])
-            file.writeframes((sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
-        file.writeframes((vocoder.flush().clip(-1, 1) * 32767).astype("<i2").tobytes())
+            file.writeframes(np.rint(sound.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes(np.rint(vocoder.flush().clip(-1, 1) * 32767).astype("<i2").tobytes())

@@ -261,6 +261,15 @@ def _with_channel(result):
     return audio[:, None], state
 
 
+def test_layers_of_another_hop_are_refused():
+    generator = GENERATORS["melgan"](False)
+    generator.hop_length = 25
+    with pytest.raises(
+        ValueError, match="layers give 24 samples for each mel frame, but its hop_length is 25"
+    ):
+        EagerRunner(generator)
+
+
 # --- the tests above, tested
 
 

@@ -1,13 +1,9 @@
 """`StreamingVocoder`: what streams is what the whole gives, however it is cut, interrupted, shared or prolonged."""
 
-import asyncio
 import contextlib
-import itertools
 import logging
-import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +14,12 @@ import torch
 import gansound
 from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.backends.eager import EagerRunner
-from gansound.inference.backends.runner import OFFLINE_FRAMES, Runner
+from gansound.inference.backends.runner import Runner
 from gansound.inference.streaming import JUDGED_FRAMES, StreamingVocoder
 from gansound.inference.vocoder import Vocoder
-from gansound.mel import MelSpec
-from gansound.nn.fold import fold_parametrizations
+from tests.small_streams import BANDS, HOP, SPEC, TOLERANCE, small_generator, some_mel, streamed, whole
 from tests.tiny import save_tiny_model
 
-BANDS, HOP = 8, 4
-SPEC = MelSpec(sample_rate=8000, n_fft=64, hop_length=HOP, win_length=64, n_mels=BANDS, fmin=0.0, fmax=4000.0)
-TOLERANCE = 1e-5
 CLIP = Path(gansound.__file__).parent / "models" / "demo.flac"
 
 
@@ -42,16 +34,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def generator() -> MelGANGenerator:
-    """A small net with both kinds of padding, both kinds of convolution, and sound well above silence."""
-    torch.manual_seed(0)
-    net = MelGANGenerator(n_mels=BANDS, channels=16, upsample_rates=(2, 2), residual_dilations=(1, 3))
-    net = fold_parametrizations(net.eval())
-    for name, weight in net.requires_grad_(False).named_parameters():
-        if name.endswith("weight"):
-            weight.mul_(1.8)
-    sound = net(torch.from_numpy(some_mel(400)[None]))
-    assert 0.1 < float(sound.square().mean().sqrt()) < 0.95
-    return net
+    return small_generator()
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +51,6 @@ def vocoder(tmp_path_factory: pytest.TempPathFactory) -> Vocoder:
 @pytest.fixture
 def stream(runner: EagerRunner) -> StreamingVocoder:
     return StreamingVocoder(runner, SPEC)
-
-
-def some_mel(frames: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((BANDS, frames)).astype(np.float32)
-
-
-def whole(generator: MelGANGenerator, mel: np.ndarray) -> np.ndarray:
-    return generator(torch.from_numpy(mel)[None])[0].numpy()
-
-
-def cuts(frames: int, seed: int, longest: int = 90) -> list[slice]:
-    rng = np.random.default_rng(seed)
-    edges = [0]
-    while edges[-1] < frames:
-        edges.append(min(frames, edges[-1] + int(rng.integers(1, rng.integers(2, longest)))))
-    return [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-
-def streamed(stream: StreamingVocoder, mel: np.ndarray, seed: int = 0) -> np.ndarray:
-    return np.concatenate([*(stream.push(mel[:, cut]) for cut in cuts(mel.shape[1], seed)), stream.flush()])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 17, 64, 65, 300])
@@ -352,77 +315,6 @@ def test_memory_does_not_grow(runner: EagerRunner) -> None:
     assert max(sizes) - min(sizes) < 4096  # 2000 frames kept would be 64000
 
 
-def test_200_streams_at_once(vocoder: Vocoder, runner: EagerRunner, generator: Any) -> None:
-    """Different inputs, lengths and starts, some reset midway, some interrupted, some given rubbish."""
-    expected = {seed: whole(generator, some_mel(5 + 3 * seed % 97, seed)) for seed in range(200)}
-    gate = threading.Barrier(16)
-
-    def one(seed: int) -> float:
-        if seed < 16:
-            gate.wait(timeout=30)  # so that they really overlap
-        rng = np.random.default_rng(seed)
-        stream = StreamingVocoder(runner, SPEC)
-        if seed % 5 == 0:
-            stream.push(some_mel(int(rng.integers(1, 60)), seed + 1000))
-            stream.reset()
-        if seed % 7 == 0:
-            with contextlib.suppress(KeyboardInterrupt), stream:
-                stream.push(some_mel(20, seed + 2000))
-                raise KeyboardInterrupt
-        if seed % 11 == 0:
-            for _ in stream.iterate([some_mel(70, seed + 3000)]):
-                break
-        if seed % 3 == 0:
-            with pytest.raises(ValueError, match="NaN"):
-                stream.push(np.full((BANDS, 2), np.nan, np.float32))
-        got = streamed(stream, some_mel(5 + 3 * seed % 97, seed), seed)
-        assert got.shape == expected[seed].shape
-        return float(np.abs(got - expected[seed]).max())
-
-    with ThreadPoolExecutor(16) as pool:
-        assert max(pool.map(one, range(200))) <= TOLERANCE
-
-
-def test_streams_of_one_vocoder_share_its_runner(vocoder: Vocoder) -> None:
-    mel = vocoder.mel_spec.mel(0.1 * torch.randn(1, 256 * 40, generator=torch.Generator().manual_seed(0)))
-    expected = vocoder(mel)[0].numpy()
-    one, other = vocoder.stream(), vocoder.stream("int16")
-    got, rounded = [], []
-    for n in range(40):
-        got.append(one.push(mel[..., n : n + 1]))
-        if n % 3 == 0:
-            rounded.append(other.push(mel[..., n : n + 3]))
-    sound = np.concatenate([*got, one.flush()])
-    assert np.abs(sound - expected).max() <= TOLERANCE
-    assert np.abs(np.concatenate([*rounded, other.flush()]) / 32768 - expected).max() <= 1 / 65536 + TOLERANCE
-    assert one._runner is other._runner
-
-
-def test_two_threads_on_one_stream_are_refused(runner: EagerRunner, generator: Any) -> None:
-    inside, go_on = threading.Event(), threading.Event()
-
-    class Slow(EagerRunner):
-        def step(self, mel: Any, state: Any, *, interior: bool = False) -> Any:
-            inside.set()
-            assert go_on.wait(30)
-            return super().step(mel, state, interior=interior)
-
-    stream = StreamingVocoder(Slow(generator), SPEC)
-    mel = some_mel(20)
-    with ThreadPoolExecutor(2) as pool:
-        pushing = pool.submit(stream.push, mel)
-        assert inside.wait(30)
-        for call in (lambda: stream.push(mel), stream.flush):
-            with pytest.raises(ValueError, match="another thread"):
-                call()
-        resetting = pool.submit(stream.reset)  # the talker is cut off from elsewhere: it waits
-        assert not resetting.done()
-        go_on.set()
-        pushing.result(30)
-        resetting.result(30)
-    assert np.abs(streamed(stream, mel) - whole(generator, mel)).max() <= TOLERANCE
-
-
 def test_a_wrong_convention_is_said_once(vocoder: Vocoder, caplog: pytest.LogCaptureFixture) -> None:
     from gansound import audio
 
@@ -449,103 +341,3 @@ def streamed_tensor(stream: StreamingVocoder, mel: torch.Tensor) -> None:
         buffer.fill_(3.0)  # the caller's, to be filled again
     stream.flush()
     stream.reset()
-
-
-def test_iterate(stream: StreamingVocoder, generator: Any) -> None:
-    mel = some_mel(400)
-    pieces = list(stream.iterate([mel[:, :1], mel[:, 1:330], mel[:, 330:]]))
-    assert np.abs(np.concatenate(pieces) - whole(generator, mel)).max() <= TOLERANCE
-    assert all(0 < len(piece) <= OFFLINE_FRAMES * HOP for piece in pieces)
-    with pytest.raises(ValueError, match=r"transposed.*\(400, 8\)"):
-        list(stream.iterate([mel[:, :50], mel.T]))
-    assert stream.frames_pushed == 0
-
-
-def test_iterate_takes_a_mel_when_sound_is_asked_for(stream: StreamingVocoder) -> None:
-    taken = []
-
-    def mels() -> Iterator[np.ndarray]:
-        for n in range(100):
-            taken.append(n)
-            yield some_mel(5, n)
-
-    sound = stream.iterate(mels())
-    assert taken == []
-    next(sound)
-    assert len(taken) <= 2 + stream.lookahead_frames // 5
-    sound.close()
-    assert stream.frames_pushed == 0
-
-
-def test_aiterate_equals_iterate_and_leaves_the_loop_free(stream: StreamingVocoder, generator: Any) -> None:
-    mel = some_mel(300)
-    threads = set()
-
-    class Watched(EagerRunner):
-        def step(self, *args: Any, **kwargs: Any) -> Any:
-            threads.add(threading.get_ident())
-            return super().step(*args, **kwargs)
-
-    stream = StreamingVocoder(Watched(generator), SPEC)
-    expected = whole(generator, mel)
-
-    async def source() -> AsyncIterator[np.ndarray]:
-        for cut in cuts(300, 1):
-            await asyncio.sleep(0)
-            yield mel[:, cut]
-
-    async def main() -> None:
-        for mels in (source(), [mel[:, :200], mel[:, 200:]]):
-            pieces = [audio async for audio in stream.aiterate(mels)]
-            assert np.abs(np.concatenate(pieces) - expected).max() <= TOLERANCE
-            assert all(0 < len(piece) <= OFFLINE_FRAMES * HOP for piece in pieces)
-        with pytest.raises(ValueError, match="NaN"):
-            async for _ in stream.aiterate([mel, mel * np.nan]):
-                pass
-        assert stream.frames_pushed == 0
-
-    asyncio.run(main())
-    assert threading.get_ident() not in threads
-
-
-def test_aiterate_cut_off(generator: Any) -> None:
-    """Cancelled in the middle of a step, or closed between two: nothing runs on and the stream is as new."""
-    inside, running = threading.Event(), threading.Lock()
-    hold = threading.Event()
-
-    class Slow(EagerRunner):
-        def step(self, mel: Any, state: Any, *, interior: bool = False) -> Any:
-            with running:
-                inside.set()
-                hold.wait(0.2)
-                return super().step(mel, state, interior=interior)
-
-    stream = StreamingVocoder(Slow(generator), SPEC)
-    mel = some_mel(33)
-
-    async def listen() -> None:
-        async for _ in stream.aiterate(some_mel(20, n) for n in range(1000)):
-            pass
-
-    async def main() -> None:
-        for times in (1, 2):
-            inside.clear()
-            task = asyncio.create_task(listen())
-            while not inside.is_set():
-                await asyncio.sleep(0.001)
-            for _ in range(times):  # asked twice it must wait all the same
-                task.cancel()
-                await asyncio.sleep(0.001)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert not running.locked()
-            assert stream.frames_pushed == 0
-        hold.set()
-        async with contextlib.aclosing(stream.aiterate([some_mel(200)])) as sound:
-            async for _ in sound:
-                break
-        assert stream.frames_pushed == 0
-        pieces = [audio async for audio in stream.aiterate([mel])]
-        assert np.abs(np.concatenate(pieces) - whole(generator, mel)).max() <= TOLERANCE
-
-    asyncio.run(main())

@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours whose generator the model folder may name",
+    )
     parser.add_argument("--format", required=True, choices=["onnx", "torch_export"], help="of the file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument("--streaming", action="store_true", help="the graph of a step, with its states")
@@ -67,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from gansound.inference.export import OPSET, export_onnx, export_torch
     from gansound.inference.vocoder import Vocoder
 
-    vocoder = Vocoder.from_pretrained(args.model, device="cpu", backend="eager")
+    vocoder = Vocoder.from_pretrained(args.model, device="cpu", backend="eager", allow=args.allow)
     if args.format == "torch_export":
         path = export_torch(vocoder, args.output, streaming=args.streaming)
     else:

@@ -60,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE",
+        help="a package of yours whose generator the model folder may name",
+    )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
     parser.add_argument(
         "--backend",
@@ -91,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--device: {error}") from None
     vocoder = Vocoder.from_pretrained(
-        args.model, device=device, backend=args.backend, precision=args.precision
+        args.model, device, backend=args.backend, precision=args.precision, allow=args.allow
     )
     spec = vocoder.mel_spec
     mels, total = source(args.input, vocoder)
@@ -129,7 +133,7 @@ def check(args: argparse.Namespace) -> None:
     if args.input == STDIO:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError(
-                "stdin is a terminal, expected mel frames: "
+                f"stdin is {'closed' if sys.stdin is None else 'a terminal'}, expected mel frames: "
                 "your_tts --mels - | gansound stream --model M | aplay -f S16_LE -r 22050 -c 1"
             )
     else:
@@ -252,8 +256,7 @@ def finite(mels: "Iterable[np.ndarray]") -> "Iterator[np.ndarray]":
             first = int(np.argmin(good))
             yield mel[:, :first]
             raise BadFramesError(
-                f"frame {before + first} (counted from 0) holds {int((~np.isfinite(mel[:, first])).sum())} values that "
-                "are NaN or infinite; the sound ends before it"
+                f"frame {before + first} (counted from 0) holds NaN or infinite values; the sound ends before it"
             )
         before += mel.shape[1]
         yield mel

@@ -39,7 +39,7 @@ class FreeVGenerator(StreamingGenerator):
 
     Raises:
         ValueError: the mel's framing is not "same" (one frame a hop), its STFT cannot be inverted hop by hop, a size
-            isn't positive, or the kernel is even.
+            isn't positive, or the kernel is even and not causal.
     """
 
     def __init__(

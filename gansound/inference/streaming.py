@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, Literal, Self, get_args
 
@@ -137,7 +137,7 @@ class StreamingVocoder:
     def __exit__(self, *_: object) -> None:
         self.reset()
 
-    def iterate(self, mels: Iterable[Tensor | np.ndarray]) -> Iterator[np.ndarray]:
+    def iterate(self, mels: Iterable[Tensor | np.ndarray]) -> Generator[np.ndarray, None, None]:
         """The sound of one utterance, piece by piece, in flat memory; a mel is taken when sound is asked for.
 
         However it ends (all said, closed, an error), the stream is reset.

@@ -74,8 +74,18 @@ class StreamingGenerator(nn.Module):
 
     @property
     def receptive_field(self) -> ReceptiveField:
-        """In samples, worked out from the layers."""
-        return streaming.receptive_field(self.layers, self._frame(1))
+        """In samples, worked out from the layers.
+
+        Raises:
+            ValueError: the layers don't stream, or give another number of samples for a frame than `hop_length`.
+        """
+        field = streaming.receptive_field(self.layers, self._frame(1))
+        if field.rate != self.hop_length:
+            raise ValueError(
+                f"{type(self).__name__}: its layers give {field.rate} samples for each mel frame, "
+                f"but its hop_length is {self.hop_length}"
+            )
+        return field
 
     @property
     def interior_frames(self) -> int:

@@ -131,8 +131,8 @@ class Cursor:
         if any(y.shape[dim] != outputs[0].shape[dim] for y in outputs):
             columns = [int(y.shape[dim]) for y in outputs]
             raise ValueError(f"parallel paths must give as many columns, got {columns}")
-        last = paths[0]
-        self.position, self.length, self.rate = last.position, last.length, last.rate
+        first = paths[0]
+        self.position, self.length, self.rate = first.position, first.length, first.rate
         self.delay = max(path.delay for path in paths)
         self.lookback = max(path.lookback for path in paths)
         held = []
@@ -185,7 +185,8 @@ class Pointwise(nn.Module):
 
 # Of torch; LayerNorm and Linear where channels are the last dimension, as they treat that one.
 _POINTWISE = (
-    nn.Identity, nn.LeakyReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LayerNorm, nn.Linear,
+    nn.Identity, nn.LeakyReLU, nn.PReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid,
+    nn.Dropout, nn.LayerNorm, nn.Linear,
 )  # fmt: skip
 
 
@@ -193,7 +194,7 @@ def stream(layer: nn.Module, x: Tensor, cursor: Cursor) -> Tensor:
     """One step of one layer or of a sequence of them.
 
     Raises:
-        TypeError: a layer that knows no streaming.
+        ValueError: a layer that knows no streaming.
     """
     if isinstance(layer, StreamingLayer):
         return layer.stream(x, cursor)
@@ -204,9 +205,9 @@ def stream(layer: nn.Module, x: Tensor, cursor: Cursor) -> Tensor:
     if isinstance(layer, _POINTWISE):
         out: Tensor = layer(x)
         return out
-    raise TypeError(
-        f"{type(layer).__name__} doesn't stream: give it a method stream(x, cursor) (see gansound.nn.streaming), "
-        "or build from the layers of gansound.nn"
+    raise ValueError(
+        f"{type(layer).__name__} doesn't stream. Build from the layers of gansound.nn; or derive it from "
+        "gansound.nn.streaming.Pointwise, if it treats each column alone, or give it a method stream(x, cursor)"
     )
 
 
