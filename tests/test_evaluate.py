@@ -186,7 +186,7 @@ class _StubVocoder:
     mel_spec = MelSpec.preset("hifigan")
 
     @classmethod
-    def from_pretrained(cls, name, device=None, backend="auto"):
+    def from_pretrained(cls, name, device=None, backend="auto", precision="fp32"):
         if name == "missing":
             raise ValueError("missing: no such model. Known: default")
         return cls()
@@ -199,7 +199,7 @@ class _StubVocoder:
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     module = ModuleType("gansound.inference.vocoder")
-    module.Vocoder = _StubVocoder
+    module.Vocoder, module.choose_device = _StubVocoder, str
     monkeypatch.setitem(sys.modules, "gansound.inference.vocoder", module)
     folder = tmp_path / "corpus"
     folder.mkdir()

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the split, as in training, and of the intervals"
     )
     parser.add_argument("--device", help="cpu (one thread, the default), cuda, cuda:1 ...")
+    add_backend_arguments(parser)
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that measure (default: 1)"
     )
@@ -120,13 +122,12 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
     import torch
     from threadpoolctl import threadpool_limits
 
-    from gansound.inference.vocoder import Vocoder
     from gansound.metrics.evaluation import Vocode, evaluate
     from gansound.metrics.griffin_lim import GriffinLim
     from gansound.metrics.model_mel import mel_distance_model
     from gansound.report.page import EvaluationPage
 
-    vocoder = Vocoder.from_pretrained(args.model, device=args.device or "cpu")
+    vocoder = open_vocoder(args, device="cpu")
     spec = vocoder.mel_spec
     systems: dict[str, Vocode] = {_MODEL: vocoder.vocode_audio}
     if "griffin-lim" in args.baseline:
@@ -221,6 +222,8 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
             "data": str(args.data),
             "split": args.split,
             "device": args.device or "cpu",
+            "backend": args.backend,
+            "precision": args.precision,
         }
         record = evaluation_record(evaluation, **about)
         write_bytes(

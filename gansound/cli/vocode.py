@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
   gansound vocode speech.wav -o resynthesised.wav
   gansound vocode mels/ -o audio/ --model runs/melgan/model
   gansound vocode mel.npy -o speech.flac
+  gansound vocode mels/ -o audio/ --backend openvino --precision bf16
 
 One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV.
 The path of each sound is printed. What fails is named and left out, and the exit code is then 1."""
@@ -48,17 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
+    add_backend_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     work = plan(args.inputs, args.output)
-    from gansound.inference.vocoder import Vocoder, choose_device
-
-    try:
-        device = choose_device(args.device)
-    except ValueError as error:
-        raise UsageError(f"--device: {error}") from None
-    vocoder = Vocoder.from_pretrained(args.model, device=device)
+    vocoder = open_vocoder(args)
     told: set[str] = set()
     failed: list[Path] = []
     for source, target in _shown(work, quiet=args.quiet):

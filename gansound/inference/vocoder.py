@@ -22,6 +22,10 @@ from gansound.nn.generator import StreamingGenerator
 
 log = logging.getLogger(__name__)
 
+_HOW_TO_STREAM = (
+    "Derive it from gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
+)
+
 
 class Vocoder:
     """Mel spectrogram to waveform.
@@ -54,6 +58,13 @@ class Vocoder:
     ) -> None:
         self.device = choose_device(device)
         check_backend(backend, precision, self.device)
+        if not isinstance(model.generator, StreamingGenerator) and (
+            backend not in ("auto", "eager") or precision != "fp32"
+        ):
+            raise ValueError(
+                f"{type(model.generator).__name__} runs in PyTorch as it is, in fp32, got backend {backend!r}, "
+                f"precision {precision!r}. {_HOW_TO_STREAM}"
+            )
         self.generator = model.generator.to(self.device).eval().requires_grad_(False)
         self.backend, self.precision = backend, precision
         self._runners: dict[Purpose, Runner] = {}
@@ -155,13 +166,12 @@ class Vocoder:
         with self._making:
             if purpose not in self._runners:
                 if not isinstance(self.generator, StreamingGenerator):
-                    raise ValueError(
-                        f"{type(self.generator).__name__} doesn't stream. Derive it from "
-                        "gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
-                    )
-                self._runners[purpose] = make_runner(
-                    self.generator, self.backend, self.precision, purpose=purpose
-                )
+                    raise ValueError(f"{type(self.generator).__name__} doesn't stream. {_HOW_TO_STREAM}")
+                made = next(iter(self._runners.values()), None)
+                if made is None or self.backend == "auto":
+                    new = make_runner(self.generator, self.backend, self.precision, purpose=purpose)
+                    made = made if made is not None and made.name == new.name else new
+                self._runners[purpose] = made  # one serves both purposes where both took the same
             return self._runners[purpose]
 
     def stream(self, dtype: SampleType = "float32") -> StreamingVocoder:

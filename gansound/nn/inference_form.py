@@ -8,6 +8,7 @@ pointwise shortcut beside a branch that ends in a pointwise convolution becomes 
 
 import copy
 import math
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,14 @@ from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
-from gansound.nn.residual import Residual
+from gansound.nn.residual import Parallel, Residual
 from gansound.nn.streaming import Cursor, Padding, Pointwise, stream
+
+Layer = TypeVar("Layer", bound=nn.Module)
+# What works on images as on columns; whatever isn't known to is handed columns.
+_ELEMENTWISE = (
+    nn.Identity, nn.LeakyReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Dropout,
+)  # fmt: skip
 
 
 class InferenceForm(StreamingGenerator):
@@ -31,7 +38,10 @@ class InferenceForm(StreamingGenerator):
         graph: for an exported graph: the inverse FFT as a matrix product, since runtimes lack a fast one.
         dtype: of the weights of convolutions and matrix products, and of what they multiply, where it is to be another
             than they have. Normalization stays as it is, and so do constants of the design (filter banks, the inverse
-            FFT), since nothing was trained around their error.
+            FFT), since nothing was trained around their error. A layer that isn't gansound's stays as it is too.
+
+    Raises:
+        ValueError: a strided convolution.
     """
 
     def __init__(
@@ -40,11 +50,11 @@ class InferenceForm(StreamingGenerator):
         super().__init__()
         self.n_mels = generator.n_mels
         self.hop_length = generator.hop_length
+        self._example = generator._frame(1)
         layers = fold_parametrizations(copy.deepcopy(generator.layers).eval()).requires_grad_(False)
-        first = next(iter(layers))
-        converted = _converted(layers, graph)
-        assert isinstance(converted, nn.Sequential)
-        self.layers = nn.Sequential(_Image(), *converted) if isinstance(first, Conv1d) else converted
+        images = any(isinstance(layer, Conv1d | TransposedConv1d | PQMF) for layer in layers.modules())
+        converted = nn.Sequential(*(_on_images(one) if images else _on_frames(one, graph) for one in layers))
+        self.layers = nn.Sequential(_Image(), *converted) if images else converted
         for module in self.layers.modules() if dtype is not None else ():
             if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames):
                 for parameter in module.parameters(recurse=False):
@@ -53,24 +63,47 @@ class InferenceForm(StreamingGenerator):
     def forward(self, mel: Tensor) -> Tensor:
         raise TypeError("the inference form runs in steps: see gansound.inference.backends")
 
+    def _frame(self, batch: int) -> Tensor:
+        return self._example.expand(batch, -1, -1)  # of the generator's type, whatever the weights' now is
 
-def _converted(layer: nn.Module, graph: bool) -> nn.Module:
-    if isinstance(layer, Conv1d):
+
+def _on_images(layer: nn.Module) -> nn.Module:
+    """A layer of columns `(B, C, T)` as one of images `(B, C, 1, T)`."""
+    if _is(layer, Conv1d):
         return _Conv(layer)
-    if isinstance(layer, TransposedConv1d):
+    if _is(layer, TransposedConv1d):
         return _Upsampling(layer.weight, layer.bias, layer.rate, layer.trim_samples)
-    if isinstance(layer, PQMF):
+    if _is(layer, PQMF):
         return _Upsampling(layer.filters * layer.bands, None, layer.bands, layer.half_samples, constant=True)
-    if isinstance(layer, FrameConv):
-        return _DepthwiseFrames(layer) if layer.conv.groups == layer.conv.in_channels else _Frames(layer)
-    if isinstance(layer, nn.Linear):
-        return _Linear(layer)
-    if isinstance(layer, ISTFT) and graph:
-        return _MatrixISTFT(layer.n_fft, layer.hop_length)
-    if isinstance(layer, Residual) and (merged := _merged(layer)) is not None:
+    if isinstance(layer, _ELEMENTWISE):
+        return layer
+    if type(layer) is Residual and (merged := _merged(layer)) is not None:
         return merged
+    ours = isinstance(layer, Parallel) and type(layer).__module__.startswith("gansound.")
+    if not (ours or type(layer) in (nn.Sequential, nn.ModuleList)):
+        return _Columns(layer)
     for name, child in layer.named_children():
-        setattr(layer, name, _converted(child, graph))
+        setattr(layer, name, _on_images(child))
+    return layer
+
+
+def _is(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
+    """That kind of layer, or one derived from it that streams as it does."""
+    return isinstance(layer, kind) and type(layer).stream is kind.stream  # type: ignore[attr-defined]
+
+
+def _on_frames(layer: nn.Module, graph: bool) -> nn.Module:
+    """A layer of frames `(B, F, C)`, which are matrices already."""
+    if _is(layer, FrameConv):
+        conv = layer.conv
+        depthwise = conv.groups == conv.in_channels == conv.out_channels
+        return _DepthwiseFrames(layer) if depthwise else _Frames(layer)
+    if type(layer) is nn.Linear:
+        return _Linear(layer)
+    if _is(layer, ISTFT) and graph:
+        return _MatrixISTFT(layer)
+    for name, child in layer.named_children():
+        setattr(layer, name, _on_frames(child, graph))
     return layer
 
 
@@ -79,6 +112,18 @@ class _Image(Pointwise):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+
+
+class _Columns(nn.Module):
+    """A layer that isn't known to take images, handed columns, and in single precision at least."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        columns = x.squeeze(2).to(torch.promote_types(x.dtype, torch.float32))
+        return stream(self.layer, columns, cursor).unsqueeze(2)
 
 
 class _Conv(nn.Module):
@@ -148,14 +193,16 @@ class _Merged(nn.Module):
 
 def _merged(layer: Residual) -> _Merged | None:
     shortcut, branch = layer.shortcut, layer.branch
-    if not (isinstance(shortcut, Conv1d) and isinstance(branch, nn.Sequential)):
+    if not (_is(shortcut, Conv1d) and type(branch) is nn.Sequential and len(branch)):
         return None
     end = branch[-1]
-    if not (isinstance(end, Conv1d) and end.kernel_size == shortcut.kernel_size == (1,)):
+    if not (_is(end, Conv1d) and _pointwise(end) and _pointwise(shortcut)):
         return None
-    rest = _converted(branch[:-1], graph=False)
-    assert isinstance(rest, nn.Sequential)
-    return _Merged(rest, end, shortcut)
+    return _Merged(nn.Sequential(*(_on_images(one) for one in branch[:-1])), end, shortcut)
+
+
+def _pointwise(conv: Conv1d) -> bool:
+    return conv.kernel_size == conv.stride == (1,) and conv.groups == 1
 
 
 class _Linear(Pointwise):
@@ -175,13 +222,15 @@ class _Frames(nn.Module):
     def __init__(self, layer: FrameConv) -> None:
         super().__init__()
         self.weight, self.bias = layer.conv.weight, layer.conv.bias
+        self.groups = layer.conv.groups
         self.left_frames, self.right_frames = layer.left_frames, layer.right_frames
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         window = cursor.window(x.to(self.weight.dtype), self.left_frames + self.right_frames, dim=1)
         cursor.late(self.right_frames, self.left_frames)
         image = window.transpose(1, 2).unsqueeze(2)
-        return F.conv2d(image, self.weight, self.bias).squeeze(2).transpose(1, 2).to(x.dtype)
+        y = F.conv2d(image, self.weight, self.bias, groups=self.groups)
+        return y.squeeze(2).transpose(1, 2).to(x.dtype)
 
 
 class _DepthwiseFrames(nn.Module):
@@ -212,22 +261,25 @@ class _MatrixISTFT(ISTFT):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, n_fft: int, hop_length: int) -> None:
-        super().__init__(n_fft, hop_length)
-        bins = n_fft // 2 + 1
-        k = torch.arange(bins, dtype=torch.float64)
+    def __init__(self, layer: ISTFT) -> None:
+        super().__init__(layer.n_fft, layer.hop_length)
+        self.window = layer.window
+        n_fft = self.n_fft
+        k = torch.arange(n_fft // 2 + 1, dtype=torch.float64)
         angle = 2 * math.pi / n_fft * torch.outer(k, k)
-        twice = torch.full((bins, 1), 2.0, dtype=torch.float64)  # a bin and its conjugate
-        twice[0] = twice[-1] = 1.0
-        single = torch.get_default_dtype()
-        self.register_buffer("cosines", (twice * angle.cos() / n_fft).to(single), persistent=False)
-        self.register_buffer("sines", (-twice * angle.sin() / n_fft).to(single), persistent=False)
+        share = torch.ones(len(k), 1, dtype=torch.float64)
+        share[1 : self._ends_mirrored()] = 2.0  # a bin and its conjugate
+        self.register_buffer("cosines", (share * angle.cos() / n_fft).to(self.window), persistent=False)
+        self.register_buffer("sines", (-share * angle.sin() / n_fft).to(self.window), persistent=False)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
         real, imaginary = spectrum.chunk(2, dim=2)
         even, odd = real @ self.cosines, imaginary @ self.sines
-        mirrored = (even - odd)[..., 1:-1].flip(-1)
+        mirrored = (even - odd)[..., 1 : self._ends_mirrored()].flip(-1)
         return torch.cat([even + odd, mirrored], dim=-1) * self.window
+
+    def _ends_mirrored(self) -> int:
+        return (self.n_fft + 1) // 2  # 0 is its own mirror image, and so is n_fft / 2
 
 
 def _image_weight(weight: Tensor) -> nn.Parameter:

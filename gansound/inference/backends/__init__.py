@@ -8,8 +8,13 @@ from typing import Literal, get_args
 
 import torch
 
-from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner
 from gansound.nn.generator import StreamingGenerator
+
+__all__ = [
+    "BACKENDS", "Backend", "BackendUnavailable", "Precision", "Purpose", "Runner",
+    "available", "check_backend", "make_runner", "missing",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +37,6 @@ _PRECISIONS: dict[str, tuple[Precision, ...]] = {
 }
 
 
-class BackendUnavailable(ValueError):
-    """This backend or precision isn't to be had here; the message says what to do."""
-
-
 def available() -> list[tuple[Backend, Precision]]:
     """The backends installed here, each with the precisions that it has, on the CPU."""
     found: list[tuple[Backend, Precision]] = []
@@ -51,7 +52,7 @@ def missing(backend: Backend) -> list[str]:
 
 
 def check_backend(backend: Backend, precision: Precision, device: torch.device) -> None:
-    """Refuse what can't be run here, before anything is loaded.
+    """Refuse what can't be run here, before anything is loaded. `auto` is what `make_runner` makes of it.
 
     Raises:
         BackendUnavailable: (a ValueError) no such backend or precision, not installed, or not on that device.
@@ -62,6 +63,7 @@ def check_backend(backend: Backend, precision: Precision, device: torch.device) 
         raise BackendUnavailable(
             f"got precision {precision!r}, expected one of {', '.join(get_args(Precision))}"
         )
+    backend = _settled(backend, device)
     if backend == "auto":
         if not any(p == precision for _, p in available()):
             raise BackendUnavailable(
@@ -93,7 +95,7 @@ def make_runner(
 
     `auto` on a CPU measures the installed backends that have the precision, all but `compile`, whose compiling takes
     longer than the measuring; what it took is logged, and kept in the user's cache. Elsewhere it is `eager`. The
-    environment variable GANSOUND_BACKEND names a backend to take instead of measuring.
+    environment variable GANSOUND_BACKEND names a backend for `auto` to take instead of measuring.
 
     Args:
         generator: in eval mode; it is copied.
@@ -102,28 +104,28 @@ def make_runner(
         purpose: what `auto` measures: whole utterances, or a stream of single frames.
 
     Raises:
-        BackendUnavailable: see `check_backend`.
+        BackendUnavailable: see `check_backend`; or `auto` found none that runs this generator.
     """
     device = next(generator.parameters()).device
-    if backend == "auto":
-        backend = named_by_environment()
     check_backend(backend, precision, device)
+    backend = _settled(backend, device)
     if backend != "auto":
         return _make(generator, backend, precision)
-    if device.type != "cpu":
-        return _make(generator, "eager", precision)
     candidates = [b for b, p in available() if p == precision and b != "compile"]
     return _fastest(generator, candidates, precision, purpose)
 
 
-def named_by_environment() -> Backend:
-    """What GANSOUND_BACKEND says; `auto` where it says nothing."""
+def _settled(backend: Backend, device: torch.device) -> Backend:
+    """What was asked for, `auto` replaced where there is nothing to measure: by the environment, or off the CPU."""
     named = os.environ.get("GANSOUND_BACKEND", "")
     if named and named not in get_args(Backend):
         raise BackendUnavailable(
             f"GANSOUND_BACKEND: got {named!r}, expected one of {', '.join(get_args(Backend))}"
         )
-    return next((b for b in BACKENDS if b == named), "auto")
+    if backend != "auto":
+        return backend
+    wanted: Backend = next((b for b in BACKENDS if b == named), "auto")
+    return "eager" if wanted == "auto" and device.type != "cpu" else wanted
 
 
 def _make(generator: StreamingGenerator, backend: Backend, precision: Precision) -> Runner:
@@ -150,18 +152,27 @@ def _fastest(
 
     path = cache_folder() / "choices" / f"{fingerprint(generator, weights=False)}_{precision}_{purpose}.json"
     if known := choice.remembered(path, candidates):
-        log.debug("backend %s, measured before (%s)", known, path)
-        return _make(generator, next(c for c in candidates if c == known), precision)
+        try:
+            runner = _make(generator, next(c for c in candidates if c == known), precision)
+            log.debug("backend %s, measured before (%s)", known, path)
+            return runner
+        except Exception as error:  # such as too little memory now
+            log.warning("backend %s, measured as the fastest before, fails now: %s", known, error)
     log.info("measuring %s on this model, once; it takes up to a minute", ", ".join(candidates))
     runners: dict[str, Runner] = {}
+    failures: dict[str, Exception] = {}
     for candidate in candidates:
         try:
             runners[candidate] = _make(generator, candidate, precision)
         except Exception as error:  # whatever a runtime raises at a net that it can't take
-            log.warning("backend %s can't run this model: %s", candidate, error)
-    milliseconds = choice.measure(runners, streaming=purpose == "stream")
-    if set(runners) == set(candidates):
-        keep(path, choice.record(milliseconds))
+            failures[candidate] = error
+    milliseconds = choice.measure(runners, failures, streaming=purpose == "stream")
+    for name, failure in failures.items():
+        log.warning("backend %s can't run this model, and is left out: %s", name, failure)
+    if not milliseconds:
+        reasons = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
+        raise BackendUnavailable(f"no backend installed here runs this model in {precision}: {reasons}")
+    keep(path, choice.record(milliseconds, candidates))
     best = min(milliseconds, key=milliseconds.__getitem__)
     figures = ", ".join(
         f"{name} {ms:.2f} ms" for name, ms in sorted(milliseconds.items(), key=lambda i: i[1])

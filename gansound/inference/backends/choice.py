@@ -1,12 +1,11 @@
 """Which backend is the fastest here: measured once, and remembered for this model and this machine."""
 
 import json
-import logging
 import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,7 @@ import torch
 
 from gansound.inference.backends.runner import Runner
 
-log = logging.getLogger(__name__)
-
-ROUNDS = 7
+ROUNDS, STEPS_IN_A_ROW = 7, 8
 WHOLE_FRAMES, STREAM_FRAMES = 256, 1
 
 
@@ -36,33 +33,47 @@ def remembered(path: Path, backends: Sequence[str]) -> str | None:
     return str(found["backend"])
 
 
-def record(milliseconds: dict[str, float]) -> bytes:
-    """What `remembered` reads: the fastest, with what was measured."""
-    here = _here(sorted(milliseconds))
-    found = {"backend": min(milliseconds, key=milliseconds.__getitem__), "ms": milliseconds, "here": here}
-    return json.dumps(found, indent=2).encode()
+def record(milliseconds: dict[str, float], backends: Sequence[str]) -> bytes:
+    """What `remembered` reads: the fastest of the backends, with what was measured of those that run."""
+    best = min(milliseconds, key=milliseconds.__getitem__)
+    return json.dumps({"backend": best, "ms": milliseconds, "here": _here(backends)}, indent=2).encode()
 
 
-def measure(runners: dict[str, Runner], *, streaming: bool) -> dict[str, float]:
-    """Median milliseconds of each runner, rounds interleaved: a frame a step, or three seconds in one go."""
-    any_runner = next(iter(runners.values()))
-    frames = STREAM_FRAMES if streaming else WHOLE_FRAMES
-    mel = torch.randn(1, any_runner.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
-    states: dict[str, Any] = {}
+def measure(
+    runners: dict[str, Runner], failures: dict[str, Exception], *, streaming: bool
+) -> dict[str, float]:
+    """Median milliseconds of each runner, rounds interleaved: a frame a step, or three seconds in one go.
+
+    One that raises is put among the failures, and has no figure.
+    """
     took: dict[str, list[float]] = {name: [] for name in runners}
+    runs = {name: _run(runner, streaming=streaming) for name, runner in runners.items()}
     for round_ in range(ROUNDS + 1):
-        for name, runner in runners.items():
+        for name in list(runs):
             # The first is for compiling and warming, and several steps in a row are what a stream does.
-            for _ in range(8 if streaming else 1):
-                start = time.perf_counter()
-                if streaming:
-                    state = states.pop(name, None) or runner.init_state()
-                    _, states[name] = runner.step(mel, state, interior=True)
-                else:
-                    runner.synthesize(mel)
+            for _ in range(STEPS_IN_A_ROW if streaming else 1):
+                try:
+                    start = time.perf_counter()
+                    next(runs[name])
+                except Exception as error:
+                    failures[name] = error
+                    del runs[name], took[name]
+                    break
                 if round_ > 0:
                     took[name].append(1000 * (time.perf_counter() - start))
     return {name: statistics.median(times) for name, times in took.items()}
+
+
+def _run(runner: Runner, *, streaming: bool) -> Iterator[None]:
+    frames = STREAM_FRAMES if streaming else WHOLE_FRAMES
+    mel = torch.randn(1, runner.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
+    state = runner.init_state()
+    while True:
+        if streaming:
+            _, state = runner.step(mel, state, interior=True)
+        else:
+            runner.synthesize(mel)
+        yield
 
 
 def _here(backends: Sequence[str]) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def _here(backends: Sequence[str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("torch", *sorted(backends))},
+        "versions": {name: _version(name) for name in ("gansound", "torch", *sorted(backends))},
     }
 
 

@@ -1,14 +1,17 @@
 """PyTorch itself: no extra dependency, any device; and compiled by its own compiler."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.backends.runner import Precision, Runner, step_lengths
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 from gansound.nn.streaming import State
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+_SPARE = 4  # a state may keep so many times the memory of what it holds
 
 
 class EagerRunner(Runner):
@@ -28,7 +31,7 @@ class EagerRunner(Runner):
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
         with torch.inference_mode():
             audio, state = self._form.step(mel, state, interior=interior)
-            return audio.to(mel.dtype), state
+            return audio.to(mel.dtype), tuple(_released(buffer) for buffer in state)
 
     def finish(self, state: State, remaining: int | Tensor = 0, items: Tensor | None = None) -> State:
         return self._form.finish(state, remaining, items)
@@ -40,23 +43,45 @@ class EagerRunner(Runner):
 class CompileRunner(EagerRunner):
     """`torch.compile`, weights frozen, for the interior of utterances; the ends run eagerly.
 
-    Each number of frames that occurs is compiled for itself, which takes 5 to 30 seconds.
+    Each number of frames that occurs is compiled for itself, which takes 5 to 30 seconds, so a push of any length is
+    cut into steps of a few lengths.
     """
 
     name = "compile"
 
     def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
         super().__init__(generator, precision)
-        self._compiled = torch.compile(self._interior, dynamic=False, options={"freezing": True})
+        self._compiled: Any = torch.compile(self._interior, dynamic=False, options={"freezing": True})
+
+    def init_state(self, batch: int = 1) -> State:
+        return _laid_out(super().init_state(batch))
 
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
-        if not interior:
-            return super().step(mel, state)
-        with torch.no_grad():
-            audio, buffers = self._compiled(mel, state[2:])
-            return audio.to(mel.dtype), (state[0] + mel.shape[-1], state[1], *buffers)
+        with torch.no_grad():  # not in inference mode: its tensors would be compiled for once more
+            if not interior:
+                audio, state = self._form.step(mel, state)
+                return audio.to(mel.dtype), _laid_out(state)
+            position, length, *buffers = state
+            parts = []
+            for columns in mel.split(step_lengths(mel.shape[-1]), -1):
+                audio, buffers = self._compiled(columns.contiguous(), tuple(buffers))
+                parts.append(audio.to(mel.dtype))
+            return torch.cat(parts, -1), (position + mel.shape[-1], length, *buffers)
 
     def _interior(self, mel: Tensor, buffers: State) -> tuple[Tensor, State]:
-        anywhere = torch.zeros(mel.shape[0], dtype=torch.int64)
+        anywhere = torch.zeros(mel.shape[0], dtype=torch.int64, device=mel.device)
         audio, state = self._form.step(mel, (anywhere, anywhere, *buffers), interior=True)
-        return audio, state[2:]
+        return audio, _laid_out(state[2:])
+
+
+def _released(buffer: Tensor) -> Tensor:
+    """The buffer without the rest of the step's memory, of which it is a view, where that is much."""
+    whole = buffer.untyped_storage().nbytes()
+    return buffer.clone() if whole > _SPARE * buffer.numel() * buffer.element_size() else buffer
+
+
+def _laid_out(state: State) -> State:
+    """The same numbers in the same strides, whatever step they are from: other strides are compiled for anew."""
+    return tuple(
+        t.clone(memory_format=torch.channels_last if t.dim() == 4 else torch.contiguous_format) for t in state
+    )

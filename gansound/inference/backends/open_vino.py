@@ -14,13 +14,12 @@ import torch
 from openvino.passes import MakeStateful, Manager
 from torch import Tensor
 
-from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner, step_lengths
 from gansound.inference.backends.step_graph import step_graph
 from gansound.nn import streaming
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
-STEP_FRAMES = (64, 32, 16, 8, 4, 2, 1)
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 Shape = tuple[int, int, bool]  # batch, frames, interior
@@ -44,8 +43,11 @@ class OpenVINORunner(Runner):
 
     def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
         super().__init__(generator, precision)
-        form = InferenceForm(generator, graph=True)
         self._core = openvino.Core()
+        # It would compute in fp32 instead, and say nothing.
+        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise BackendUnavailable("backend 'openvino' has no bf16 on this CPU, which lacks it. Take fp32")
+        form = InferenceForm(generator, graph=True)
         self._graphs = {interior: step_graph(form, interior=interior) for interior in (False, True)}
         self._shapes = [tuple(buffer.shape[1:]) for buffer in form.init_state(1)[2:]]
         self._compiled: dict[Shape, Any] = {}
@@ -62,8 +64,7 @@ class OpenVINORunner(Runner):
         batch, _, frames = mel.shape
         audio = np.empty((batch, frames * self.hop_length), np.float32)
         start = 0
-        while start < frames:
-            count = next(n for n in STEP_FRAMES if n <= frames - start)
+        for count in step_lengths(frames):
             self._move(state, (batch, count, interior))
             request = state.request
             request.get_tensor("mel").data[:] = mel[..., start : start + count].numpy()

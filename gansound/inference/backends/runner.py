@@ -9,7 +9,18 @@ from torch import Tensor
 from gansound.nn.generator import StreamingGenerator
 
 Precision = Literal["fp32", "bf16", "int8"]
+STEP_FRAMES = (32, 16, 8, 4, 2, 1)  # of the steps of a runtime that compiles for each length
 OFFLINE_FRAMES = 32  # a chunk of a whole utterance: large enough to be quick, small enough for a core's cache
+
+
+def step_lengths(frames: int) -> list[int]:
+    """Any number of frames as steps of those lengths."""
+    lengths = [STEP_FRAMES[0]] * (frames // STEP_FRAMES[0])
+    return lengths + [length for length in STEP_FRAMES[1:] if frames & length]
+
+
+class BackendUnavailable(ValueError):
+    """This backend or precision isn't to be had here; the message says what to do."""
 
 
 class Runner(ABC):

@@ -3,10 +3,14 @@
 Two graphs: one that knows the ends of utterances, and a quicker one for their interior, without positions.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+import sys
+import threading
+import time
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from gansound.nn.inference_form import InferenceForm
 log = logging.getLogger(__name__)
 
 KEPT_GRAPHS = 16  # in the cache; the oldest go
+_CHECKSUM_BYTES = 4
 
 
 def step_graph(form: InferenceForm, *, interior: bool) -> bytes:
@@ -28,36 +33,62 @@ def step_graph(form: InferenceForm, *, interior: bool) -> bytes:
 
     Batch and frames are dynamic. The interior's graph has neither `position` nor `length`.
     """
-    path = cache_folder() / "graphs" / f"{fingerprint(form)}_{'interior' if interior else 'whole'}.onnx"
-    try:
-        found = path.read_bytes()
-        path.touch()
+    path = cache_folder() / "graphs" / f"{fingerprint(form)}_{'interior' if interior else 'whole'}.graph"
+    if (found := _kept(path)) is not None:
         return found
-    except OSError:
-        pass
     log.info("tracing the net for the runtime, once (kept in %s)", path.parent)
     graph: bytes = onnx_model(form, streaming=True, interior=interior).SerializeToString()
-    keep(path, graph)
-    for old in sorted(path.parent.glob("*.onnx"), key=_age)[:-KEPT_GRAPHS]:
-        old.unlink(missing_ok=True)
+    keep(path, graph + _checksum(graph))
+    _prune(path.parent, spare=path)
     return graph
+
+
+def _kept(path: Path) -> bytes | None:
+    """A graph of the cache, None where it isn't there or isn't what was written."""
+    try:
+        found = path.read_bytes()
+    except OSError:
+        return None
+    graph = found[:-_CHECKSUM_BYTES]
+    if found[-_CHECKSUM_BYTES:] != _checksum(graph):
+        log.info("%s: damaged, made again", path)
+        return None
+    with contextlib.suppress(OSError):  # another user's cache may be read all the same
+        path.touch()
+    return graph
+
+
+def _checksum(graph: bytes) -> bytes:
+    return zlib.crc32(graph).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def _prune(folder: Path, spare: Path) -> None:
+    graphs = sorted((path for path in folder.glob("*.graph") if path != spare), key=_changed)
+    left_behind = [path for path in folder.glob(".*.tmp") if _changed(path) < time.time() - 24 * 3600]
+    for path in (*graphs[: -(KEPT_GRAPHS - 1)], *left_behind):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/gansound`, as a rule `~/.cache/gansound`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansound"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansound"
+    except RuntimeError:  # a user without a home, as in containers
+        return Path(os.devnull) / "gansound"  # where nothing can be kept
 
 
 def keep(path: Path, data: bytes) -> None:
     """Write a file of the cache, beside and then renamed. A cache that can't be written is no error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
         log.info("%s: can't be kept (%s); the next process makes it again", path, error)
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def fingerprint(generator: StreamingGenerator, *, weights: bool = True) -> str:
@@ -67,33 +98,54 @@ def fingerprint(generator: StreamingGenerator, *, weights: bool = True) -> str:
     """
     digest = hashlib.sha256(_code().encode())
     for name, module in generator.named_modules():
-        plain = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-        settings = {k: repr(v) for k, v in plain.items() if not isinstance(v, torch.nn.Module)}
-        digest.update(f"{name} {type(module).__qualname__} {sorted(settings.items())}\n".encode())
+        settings = {k: _described(v) for k, v in vars(module).items() if k not in _OF_TORCH}
+        kind = type(module)
+        digest.update(f"{name} {kind.__module__} {kind.__qualname__} {sorted(settings.items())}\n".encode())
+        digest.update(_own_code(kind.__module__))
     for name, tensor in (*generator.named_parameters(), *generator.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if weights:
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(_values(tensor))
     return digest.hexdigest()[:32]
+
+
+_OF_TORCH = frozenset(vars(torch.nn.Module()))  # what every module has; the rest are its settings
+
+
+def _described(setting: Any) -> str:
+    if isinstance(setting, torch.Tensor):
+        return hashlib.sha256(_values(setting)).hexdigest()  # whose text leaves most of it out
+    return str(getattr(setting, "__qualname__", None) or repr(setting))  # a function's text has its address
+
+
+def _values(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 @lru_cache(maxsize=1)
 def _code() -> str:
     """Versions and sources on which a traced graph depends."""
     digest = hashlib.sha256(f"{gansound.__version__} {torch.__version__}".encode())
-    for file in _sources():
-        digest.update(file.read_bytes())
+    package = Path(gansound.__file__).parent
+    for room in ("nn", "generators", "mel", "inference/export"):
+        for file in sorted((package / room).glob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _sources() -> Iterator[Path]:
-    package = Path(gansound.__file__).parent
-    for room in ("nn", "generators", "inference/export"):
-        yield from sorted((package / room).glob("*.py"))
+@lru_cache
+def _own_code(module: str) -> bytes:
+    """The source of a module that isn't gansound's or torch's: of somebody's own layers."""
+    if module.partition(".")[0] in ("gansound", "torch"):
+        return b""
+    try:
+        return Path(sys.modules[module].__file__ or "").read_bytes()
+    except (KeyError, AttributeError, OSError):
+        return os.urandom(16)  # typed in by hand: nobody knows whether it is the same the next time
 
 
-def _age(path: Path) -> Any:
+def _changed(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
-        return 0
+        return 0.0
