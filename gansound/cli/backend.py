@@ -28,7 +28,7 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_vocoder(args: argparse.Namespace, *, device: str | None = None) -> "Vocoder":
-    """The vocoder of `args.model` on `args.device`, `args.backend` and `args.precision`; `args.allow` where there is one.
+    """The vocoder that a command line names: its model, device, backend and precision, and `allow` where it has that.
 
     Args:
         args: of the command line.

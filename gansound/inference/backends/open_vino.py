@@ -20,6 +20,7 @@ from gansound.nn import streaming
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
+_EXACT_SAMPLES = 2**22  # twice the length is computed with, and a few frames are added
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 Shape = tuple[int, int, bool]  # batch, frames, interior
@@ -69,10 +70,11 @@ class OpenVINORunner(Runner):
             request = state.request
             request.get_tensor("mel").data[:] = mel[..., start : start + count].numpy()
             if not interior:
-                # OpenVINO counts in 32 bits. Where a stream stands matters near its ends only, so far from its
-                # start it is counted from nearer by, and an end out of sight is as good as unknown.
+                # OpenVINO computes integers in 32 bits, and some in floats, exact to 2**24 samples. Where a stream
+                # stands matters near its ends only, so far from its start it is counted from nearer by, and an end
+                # out of sight is as good as unknown.
                 near = state.position.clamp(max=self.interior_frames)
-                left = (state.length - state.position).clamp(max=2**29 // self.hop_length)
+                left = (state.length - state.position).clamp(max=_EXACT_SAMPLES // self.hop_length)
                 request.get_tensor("state.position").data[:] = near.numpy()
                 request.get_tensor("state.length").data[:] = (near + left).numpy()
             request.infer()
