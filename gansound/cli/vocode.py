@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     work = plan(args.inputs, args.output)
     vocoder = open_vocoder(args)
+    if args.precision != "fp32":
+        vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
     told: set[str] = set()
     failed: list[Path] = []
     for source, target in _shown(work, quiet=args.quiet):

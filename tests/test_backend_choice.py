@@ -1,0 +1,388 @@
+"""Which backend runs a net: what can't be had is refused, the quickest is measured once, traced graphs are kept."""
+
+import json
+import logging
+import os
+import threading
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gansound.inference.backends as backends
+from gansound.cli import main
+from gansound.inference.backends import (
+    BackendUnavailable,
+    available,
+    check_backend,
+    choice,
+    make_runner,
+    step_graph,
+)
+from gansound.inference.backends.eager import EagerRunner
+from gansound.inference.vocoder import Vocoder
+from gansound.model_folder import LoadedModel
+from gansound.nn.inference_form import InferenceForm
+from tests.test_streaming_models import SPEC, awake, mels
+from tests.tiny import save_tiny_model
+
+CPU = torch.device("cpu")
+OPTIONAL = {"onnxruntime", "openvino"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("GANSOUND_BACKEND", raising=False)
+
+
+@cache
+def generator_of(name):
+    return awake(name, False, torch.float32)
+
+
+# What can't be had
+
+
+def test_a_missing_package_is_named_with_the_install_line(monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else find_spec("json"))
+    with pytest.raises(BackendUnavailable, match=r"'openvino' needs openvino.*gansound\[openvino\]"):
+        check_backend("openvino", "fp32", CPU)
+    check_backend("onnxruntime", "fp32", CPU)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert {backend for backend, _ in available()} == {"eager", "compile"}
+    with pytest.raises(BackendUnavailable, match=r"onnxruntime, onnx, onnxscript.*gansound\[onnxruntime\]"):
+        check_backend("onnxruntime", "fp32", CPU)
+    with pytest.raises(BackendUnavailable, match=r"no installed backend computes in int8.*gansound\[fast\]"):
+        check_backend("auto", "int8", CPU)
+
+
+@pytest.mark.parametrize(
+    "backend, precision, device, said",
+    [
+        ("tensorrt", "fp32", "cpu", "got backend 'tensorrt', expected one of auto, eager"),
+        ("eager", "fp16", "cpu", "got precision 'fp16', expected one of fp32, bf16, int8"),
+        ("eager", "int8", "cpu", "'eager' computes in fp32 or bf16, got precision 'int8'"),
+        ("openvino", "fp32", "cuda", "'openvino' runs on the CPU here, got device cuda. Take eager"),
+        ("auto", "int8", "cuda", "'eager' computes in fp32 or bf16, got precision 'int8'"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(backend, precision, device, said, monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda backend: [])
+    with pytest.raises(BackendUnavailable, match=said):
+        check_backend(backend, precision, torch.device(device))
+
+
+def test_the_environment_names_what_auto_takes(monkeypatch):
+    monkeypatch.setenv("GANSOUND_BACKEND", "compile")
+    assert make_runner(generator_of("freev")).name == "compile"
+    assert make_runner(generator_of("freev"), "eager").name == "eager"  # asked for
+    with pytest.raises(BackendUnavailable, match="'compile' computes in"):
+        check_backend("auto", "int8", CPU)
+    monkeypatch.setenv("GANSOUND_BACKEND", "tensorrt")
+    with pytest.raises(BackendUnavailable, match="GANSOUND_BACKEND: got 'tensorrt', expected one of auto"):
+        check_backend("auto", "fp32", CPU)
+
+
+def test_an_unknown_backend_fails_before_loading(tmp_path):
+    with pytest.raises(BackendUnavailable, match="tensorrt"):
+        Vocoder.from_pretrained(tmp_path / "nothing", "cpu", backend="tensorrt")
+    with pytest.raises(BackendUnavailable, match="int8"):
+        Vocoder.from_pretrained(tmp_path / "nothing", "cpu", backend="eager", precision="int8")
+
+
+class Own(nn.Module):
+    """Somebody's generator, which knows no steps."""
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return mel.mean(1).repeat_interleave(SPEC.hop_length, -1)
+
+
+def test_a_generator_that_does_not_stream_runs_in_pytorch_only():
+    model = LoadedModel(Own(), SPEC, {}, Path(), {})
+    mel = mels(4, torch.float32)
+    for backend in ("auto", "eager"):
+        vocoder = Vocoder(model, "cpu", backend=backend)
+        assert torch.equal(vocoder(mel, warn=False), Own()(mel))
+        with pytest.raises(ValueError, match=r"Own doesn't stream\. Derive it from"):
+            vocoder.stream()
+    for asked in ({"backend": "compile"}, {"precision": "bf16"}):
+        with pytest.raises(ValueError, match="Own runs in PyTorch as it is, in fp32, got backend"):
+            Vocoder(model, "cpu", **asked)
+
+
+def test_vocoder_runs_what_was_asked_for_with_one_runner():
+    generator = generator_of("freev")
+    vocoder = Vocoder(LoadedModel(generator, SPEC, {}, Path(), {}), "cpu", backend="eager", precision="bf16")
+    assert vocoder.runner("whole") is vocoder.runner("stream")
+    assert (vocoder.runner("whole").name, vocoder.runner("whole").precision) == ("eager", "bf16")
+    mel = mels(50, torch.float32)
+    assert float((vocoder(mel, warn=False) - generator(mel)).abs().max()) > 1e-4
+
+
+def test_commands_take_backends_and_refuse_what_is_not_there(tmp_path, capsys):
+    model = save_tiny_model(tmp_path / "model")
+    np.save(tmp_path / "mel.npy", np.full((80, 5), -6, np.float32))
+    command = ["vocode", str(tmp_path / "mel.npy"), "-o", str(tmp_path / "out.wav"), "--model", str(model)]
+    assert main([*command, "--device", "cpu", "--backend", "eager", "--precision", "int8"]) == 2
+    assert "'eager' computes in fp32 or bf16, got precision 'int8'" in capsys.readouterr().err
+    assert main([*command, "--device", "cpu", "--backend", "tensorrt"]) == 2
+    assert not (tmp_path / "out.wav").exists()
+    assert main([*command, "--device", "cpu", "--backend", "eager", "--precision", "bf16"]) == 0
+    low = (tmp_path / "out.wav").read_bytes()
+    assert main([*command, "--device", "cpu", "--backend", "eager"]) == 0
+    assert low != (tmp_path / "out.wav").read_bytes()
+
+
+# Choosing
+
+
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "gansound"
+
+
+@pytest.fixture
+def world(monkeypatch, cache_folder):
+    """Every runtime installed, played by PyTorch, and each as quick as said; what is made and measured is noted."""
+    here = SimpleNamespace(made=[], measured=[], breaks_when_made=set(), breaks_when_run=set())
+    ms = {"eager": 3.0, "onnxruntime": 2.0, "openvino": 1.0}
+
+    def make(generator, backend, precision):
+        here.made.append(backend)
+        if backend in here.breaks_when_made:
+            raise RuntimeError(f"{backend} has no such layer")
+        runner = EagerRunner(generator)
+        runner.name, runner.precision = backend, precision
+        if backend in here.breaks_when_run:
+            runner.step = None  # type: ignore[method-assign,assignment]
+        return runner
+
+    measure = choice.measure
+
+    def measured(runners, failures, *, streaming):
+        here.measured.append(sorted(runners))
+        found = measure(runners, failures, streaming=streaming)
+        return {name: ms[name] for name in found}
+
+    monkeypatch.setattr(backends, "missing", lambda backend: [])
+    monkeypatch.setattr(backends, "_make", make)
+    monkeypatch.setattr(choice, "measure", measured)
+    return here
+
+
+def test_auto_measures_once_and_remembers(world, caplog):
+    generator = generator_of("freev")
+    with caplog.at_level(logging.INFO, "gansound"):
+        first = make_runner(generator, "auto")
+    assert first.name == "openvino"
+    assert world.made == ["eager", "onnxruntime", "openvino"]  # what was measured is what runs
+    assert "backend openvino, the fastest here (a frame: openvino 1.00 ms" in caplog.text
+    again = make_runner(generator, "auto")
+    assert again.name == "openvino"
+    assert world.made[3:] == ["openvino"]
+    # Another model of the same shape, as after more training, is as quick.
+    assert make_runner(awake("freev", False, torch.float32, seed=5), "auto").name == "openvino"
+    assert len(world.measured) == 1
+
+
+def test_auto_measures_anew_what_is_another_question(world, monkeypatch):
+    generator = generator_of("freev")
+    make_runner(generator)
+    asked = [
+        lambda: make_runner(generator, purpose="whole"),
+        lambda: make_runner(generator, precision="bf16"),
+        lambda: make_runner(generator_of("melgan")),
+    ]
+    for count, ask in enumerate(asked, 2):
+        ask()
+        assert len(world.measured) == count
+    torch.set_num_threads(2)
+    make_runner(generator)
+    torch.set_num_threads(1)
+    monkeypatch.setattr(choice, "_version", lambda package: "another")
+    make_runner(generator)
+    monkeypatch.setattr(choice, "_cpu", lambda: "another")
+    make_runner(generator)
+    assert len(world.measured) == 7
+
+
+def test_auto_never_changes_the_precision(world):
+    assert make_runner(generator_of("freev"), precision="bf16").precision == "bf16"
+    assert sorted(world.made) == ["eager", "openvino"]  # those that have it
+    assert make_runner(generator_of("freev"), precision="int8").name == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"backend": "rm"}', b'{"backend": ["eager"]}']
+)
+def test_a_damaged_choice_is_measured_again(world, cache_folder, damage):
+    make_runner(generator_of("freev"))
+    [file] = (cache_folder / "choices").iterdir()
+    good = file.read_bytes()
+    file.write_bytes(damage)
+    assert make_runner(generator_of("freev")).name == "openvino"
+    assert len(world.measured) == 2
+    assert file.read_bytes() == good
+    file.write_bytes(json.dumps(json.loads(good) | {"backend": "compile"}).encode())  # not a candidate
+    assert make_runner(generator_of("freev")).name == "openvino"
+
+
+@pytest.mark.parametrize("when", ["breaks_when_made", "breaks_when_run"])
+def test_a_backend_that_fails_is_left_out(world, caplog, when):
+    setattr(world, when, {"openvino"})
+    assert make_runner(generator_of("freev")).name == "onnxruntime"
+    assert "backend openvino can't run this model, and is left out" in caplog.text
+    assert make_runner(generator_of("freev")).name == "onnxruntime"
+    assert len(world.measured) == 1  # and that is remembered too
+    world.breaks_when_made, world.breaks_when_run = {"onnxruntime"}, {"openvino"}
+    assert make_runner(generator_of("freev")).name == "eager"
+    assert "measured as the fastest before, fails now: onnxruntime has no such layer" in caplog.text
+
+
+def test_when_all_fail_it_says_why(world):
+    world.breaks_when_made, world.breaks_when_run = {"openvino", "eager"}, {"onnxruntime"}
+    with pytest.raises(BackendUnavailable, match=r"runs this model in fp32: .*openvino has no such layer"):
+        make_runner(generator_of("freev"))
+
+
+def test_with_eager_alone_nothing_is_measured_or_written(world, cache_folder, monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda backend: ["x"] * (backend in OPTIONAL))
+    assert make_runner(generator_of("freev")).name == "eager"
+    assert not world.measured
+    assert not cache_folder.exists()
+
+
+# Graphs that are kept
+
+
+@pytest.fixture
+def traced(monkeypatch, cache_folder):
+    """Instead of tracing, what would be traced is noted."""
+    forms: list[InferenceForm] = []
+
+    class Model:
+        def SerializeToString(self) -> bytes:
+            return b"graph of " * 100 + str(len(forms)).encode()
+
+    def trace(form, **_):
+        forms.append(form)
+        return Model()
+
+    monkeypatch.setattr(step_graph, "onnx_model", trace)
+    return forms
+
+
+def form_of(name="freev", seed=0, **kwargs):
+    return InferenceForm(awake(name, False, torch.float32, seed=seed), graph=True, **kwargs)
+
+
+def test_a_graph_is_traced_once_for_the_same_net(traced):
+    first = step_graph.step_graph(form_of(), interior=True)
+    assert step_graph.step_graph(form_of(), interior=True) == first
+    assert len(traced) == 1
+    assert step_graph.step_graph(form_of(), interior=False) != first
+    assert step_graph.step_graph(form_of(seed=1), interior=True) != first
+    assert len(traced) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:3], lambda b: b[:-1], lambda b: b"x" + b[1:]])
+def test_a_damaged_graph_is_made_again(traced, cache_folder, damage):
+    step_graph.step_graph(form_of(), interior=True)
+    [file] = (cache_folder / "graphs").iterdir()
+    good = file.read_bytes()
+    file.write_bytes(damage(good))
+    again = step_graph.step_graph(form_of(), interior=True)
+    assert len(traced) == 2
+    assert step_graph.step_graph(form_of(), interior=True) == again
+    assert len(traced) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(traced, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place in (str(tmp_path / "file"), os.devnull):
+        monkeypatch.setenv("XDG_CACHE_HOME", place)
+        assert step_graph.step_graph(form_of(), interior=True).startswith(b"graph of")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert step_graph.step_graph(form_of(), interior=True).startswith(b"graph of")
+
+
+def test_a_cache_that_can_only_be_read_is_read(traced, monkeypatch):
+    step_graph.step_graph(form_of(), interior=True)
+    monkeypatch.setattr(Path, "touch", lambda self: (_ for _ in ()).throw(PermissionError("read-only")))
+    step_graph.step_graph(form_of(), interior=True)
+    assert len(traced) == 1
+
+
+def test_old_graphs_go_and_never_the_one_in_use(traced, cache_folder, monkeypatch):
+    monkeypatch.setattr(step_graph, "KEPT_GRAPHS", 2)
+    folder = cache_folder / "graphs"
+    folder.mkdir(parents=True)
+    for age, name in enumerate(("new", "older", "oldest")):
+        (folder / f"{name}.graph").write_bytes(b"")
+        os.utime(folder / f"{name}.graph", (2**33 - age, 2**33 - age))  # a clock that is ahead
+    for age, name in ((0, ".now.tmp"), (10**6, ".left.tmp")):
+        (folder / name).write_bytes(b"")
+        os.utime(folder / name, (folder.stat().st_mtime - age,) * 2)
+    step_graph.step_graph(form_of(), interior=True)
+    kept = {path.name for path in folder.iterdir()}
+    [made] = kept - {"new.graph", ".now.tmp"}
+    assert kept >= {"new.graph", ".now.tmp"}
+    step_graph.step_graph(form_of(), interior=True)
+    assert len(traced) == 1, made
+
+
+def test_writers_at_once_leave_one_whole_graph(cache_folder):
+    contents = [bytes([i]) * 200_000 for i in range(8)]
+    path = cache_folder / "graphs" / "one.graph"
+    threads = [threading.Thread(target=step_graph.keep, args=(path, data)) for data in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in contents
+    assert [file.name for file in path.parent.iterdir()] == ["one.graph"]
+
+
+def test_a_fingerprint_tells_nets_apart():
+    fingerprint = step_graph.fingerprint
+    base = form_of()
+    assert fingerprint(base) == fingerprint(form_of())
+    for change in ("weight", "setting", "hidden setting", "constant", "structure", "kind"):
+        other = form_of()
+        linear = next(module for module in other.modules() if type(module).__name__ == "_Linear")
+        if change == "weight":
+            linear.weight.data.flatten()[-1] += 1e-6
+        elif change == "setting":
+            next(m for m in other.modules() if isinstance(m, nn.LayerNorm)).eps = 1e-3
+        elif change == "hidden setting":
+            linear._scale = torch.arange(5000.0)
+        elif change == "constant":
+            next(other.buffers()).flatten()[0] += 1
+        elif change == "structure":
+            other.layers.append(nn.Identity())
+        else:
+            other.layers[0].__class__ = type("Other", (type(other.layers[0]),), {})
+        assert fingerprint(other) != fingerprint(base), change
+        same_shape = change in ("weight", "constant")
+        assert (fingerprint(other, weights=False) == fingerprint(base, weights=False)) == same_shape
+    long, longer = form_of(), form_of()
+    long._scale, longer._scale = torch.arange(5000.0), torch.arange(5000.0)
+    longer._scale[2500] = -1  # in the middle, which its text leaves out
+    assert fingerprint(long) != fingerprint(longer)
+    long._scale = longer._scale = torch.relu
+    assert fingerprint(long) == fingerprint(longer)

@@ -1,0 +1,248 @@
+"""Every backend gives, whole or streamed, what PyTorch gives for the whole mel."""
+
+import threading
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gansound.generators.melgan import MelGANGenerator
+from gansound.inference.backends import (
+    BackendUnavailable,
+    make_runner,
+)
+from gansound.inference.backends.runner import OFFLINE_FRAMES, STEP_FRAMES, Runner, step_lengths
+from tests.streams import awaken, chunking
+from tests.test_streaming_models import N_MELS, awake, mels, rms
+
+PACKAGES = {
+    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
+    "openvino": ("openvino", "onnx", "onnxscript"),
+}
+# Tracing takes ten seconds a net, whatever its size; the two families left are made of these layers too.
+QUICK, SLOW = ("melgan", "freev"), ("hifigan v1", "multi-band melgan")
+MIN_SNR_DB = {"bf16": 25.0, "int8": 25.0}
+
+
+def pairs():
+    for name in (*QUICK, *SLOW):
+        for backend, precision in (
+            ("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32"), ("onnxruntime", "int8"),
+            ("openvino", "fp32"), ("openvino", "bf16"), ("compile", "fp32"),
+        ):  # fmt: skip
+            if precision == "int8" and name != "freev":
+                continue
+            slow = backend == "compile" or (name in SLOW and backend != "eager")
+            yield pytest.param(name, backend, precision, marks=[pytest.mark.slow] * slow)
+
+
+every_pair = pytest.mark.parametrize("name, backend, precision", list(pairs()))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("GANSOUND_BACKEND", raising=False)
+
+
+@cache
+def generator_of(name):
+    if name == "melgan":
+        torch.manual_seed(0)
+        small = MelGANGenerator(N_MELS, 16, (8,), (1, 9))
+        return awaken(small, mels(40, torch.float32, batch=2)).requires_grad_(False)
+    return awake(name, False, torch.float32)
+
+
+@cache
+def _runner(name, backend, precision):
+    return make_runner(generator_of(name), backend, precision)
+
+
+def runner_of(name: str, backend: str, precision: str = "fp32") -> Runner:
+    for package in PACKAGES.get(backend, ()):
+        pytest.importorskip(package, reason=f"backend {backend} needs {package}: gansound[{backend}]")
+    try:
+        return _runner(name, backend, precision)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+
+
+def assert_close(runner: Runner, got: Tensor, expected: Tensor) -> None:
+    assert got.shape == expected.shape
+    assert got.dtype == torch.float32
+    difference = got - expected
+    if runner.precision == "fp32":
+        assert float(difference.abs().max()) <= 1e-5
+    else:
+        snr_db = 20 * np.log10(rms(expected) / rms(difference))
+        assert MIN_SNR_DB[runner.precision] < snr_db < 80
+
+
+@every_pair
+def test_whole_utterances_of_any_length(name, backend, precision):
+    runner, generator = runner_of(name, backend, precision), generator_of(name)
+    assert (runner.name, runner.precision) == (backend, precision)
+    chunk = OFFLINE_FRAMES
+    loud = []
+    for frames in (1, 3, chunk - 1, chunk, chunk + 1, 3 * chunk):
+        mel = mels(frames, torch.float32, seed=frames, batch=2)
+        expected = generator(mel)
+        assert_close(runner, runner.synthesize(mel), expected)
+        loud.append(rms(expected))
+    assert max(loud) > 0.1
+
+
+def serve(runner: Runner, utterances: list[Tensor], seed: int, lanes: int = 3) -> list[Tensor]:
+    """Utterances through the lanes of one batch, which start and end apart, and are interrupted now and then.
+
+    The interior is promised wherever it may be.
+    """
+    rng = np.random.default_rng(seed)
+    hop, late = runner.hop_length, runner.lookahead_samples
+    waiting = list(range(len(utterances)))
+    sounds: list[Tensor] = [torch.full((u.shape[1] * hop,), float("nan")) for u in utterances]
+    current: list[int | None] = [None] * lanes
+    pushed, ended = [0] * lanes, [False] * lanes
+    state, promised = runner.init_state(lanes), 0
+    while waiting or any(one is not None for one in current):
+        begins = torch.zeros(lanes, dtype=torch.bool)
+        for lane in range(lanes):
+            if current[lane] is not None and rng.random() < 0.03:
+                waiting.append(current[lane])  # type: ignore[arg-type]
+                current[lane] = None
+            if current[lane] is None and waiting and rng.random() < 0.7:
+                current[lane], pushed[lane], ended[lane] = waiting.pop(0), 0, False
+                begins[lane] = True
+        if begins.any():
+            state = runner.reset(state, begins)
+        chunk = int(rng.integers(1, 9))
+        mel = torch.randn(lanes, runner.n_mels, chunk)
+        ends, remaining = torch.zeros(lanes, dtype=torch.bool), torch.zeros(lanes, dtype=torch.int64)
+        for lane, one in enumerate(current):
+            if one is None:
+                continue
+            left = max(0, utterances[one].shape[1] - pushed[lane])
+            taken = min(left, chunk)
+            mel[lane, :, :taken] = utterances[one][:, pushed[lane] : pushed[lane] + taken]
+            if left <= chunk and not ended[lane]:
+                ends[lane], remaining[lane], ended[lane] = True, left, True
+        if ends.any():
+            state = runner.finish(state, remaining, ends)
+        # Idle lanes are promised nothing, and keep nothing: they are reset before they begin.
+        busy = [lane for lane in range(lanes) if current[lane] is not None]
+        interior = all(pushed[lane] >= runner.interior_frames and not ended[lane] for lane in busy)
+        promised += interior
+        audio, state = runner.step(mel, state, interior=interior)
+        for lane in busy:
+            one = current[lane]
+            assert one is not None
+            first = pushed[lane] * hop - late
+            start, end = max(first, 0), min(first + audio.shape[1], len(sounds[one]))
+            if end > start:
+                sounds[one][start:end] = audio[lane, start - first : end - first]
+            pushed[lane] += chunk
+            if end >= len(sounds[one]):
+                current[lane] = None
+    assert promised > 3
+    return sounds
+
+
+@every_pair
+def test_streams_of_one_batch_that_start_and_end_apart(name, backend, precision):
+    if backend == "compile":
+        pytest.skip("compiles for each number of frames: see test_compiled_streams")
+    runner, generator = runner_of(name, backend, precision), generator_of(name)
+    utterances = [mels(n, torch.float32, seed=n)[0] for n in (1, 2, 70, 3, 90, 25, 60)]
+    for got, mel in zip(serve(runner, utterances, seed=0), utterances, strict=True):
+        assert_close(runner, got[None], generator(mel[None]))
+
+
+def stream(runner: Runner, mel: Tensor, seed: int) -> Tensor:
+    """In random chunks from the start to the flush, `(B, T)`."""
+    rng = np.random.default_rng(seed)
+    frames, position, parts = mel.shape[-1], 0, []
+    state = runner.init_state(mel.shape[0])
+    for chunk in chunking(frames, 12, rng):
+        interior = position >= runner.interior_frames
+        audio, state = runner.step(mel[..., position : position + chunk], state, interior=interior)
+        parts.append(audio)
+        position += chunk
+    if runner.lookahead_frames:
+        rest = torch.randn(mel.shape[0], runner.n_mels, runner.lookahead_frames)
+        parts.append(runner.step(rest, runner.finish(state))[0])
+    late = runner.lookahead_samples
+    return torch.cat(parts, -1)[:, late : late + frames * runner.hop_length]
+
+
+@pytest.mark.slow
+def test_compiled_streams():
+    runner, generator = runner_of("freev", "compile"), generator_of("freev")
+    mel = mels(60, torch.float32)
+    for seed in range(4):
+        assert_close(runner, stream(runner, mel, seed), generator(mel))
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])
+def test_many_threads_over_one_runner(backend):
+    runner, generator = runner_of("melgan", backend), generator_of("melgan")
+    inputs = [mels(50 + i, torch.float32, seed=i) for i in range(6)]
+    sounds: dict[int, Tensor] = {}
+
+    def talk(i: int) -> None:
+        sounds[i] = stream(runner, inputs[i], seed=i)
+
+    threads = [threading.Thread(target=talk, args=(i,)) for i in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, mel in enumerate(inputs):
+        assert_close(runner, sounds[i], generator(mel))
+
+
+@pytest.mark.parametrize("beyond", [2**24, 2**31, 2**33])
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])
+def test_an_end_that_comes_after_hours_is_heard_as_any_other(backend, beyond):
+    """As if so many samples lay behind: the positions are set, and the sound is that of the same last frames."""
+    runner, generator = runner_of("melgan", backend), generator_of("melgan")
+    behind = beyond // runner.hop_length
+    mel = mels(60, torch.float32)
+    state = runner.init_state(1)
+    if isinstance(state, list | tuple):
+        position = state[0] + behind
+        state = type(state)((position, *state[1:]))
+    else:
+        state.position = state.position + behind
+    parts = []
+    for start in range(0, 60, 5):  # never promised: the ends' graph counts
+        audio, state = runner.step(mel[..., start : start + 5], state)
+        parts.append(audio)
+    rest = torch.randn(1, N_MELS, runner.lookahead_frames)
+    parts.append(runner.step(rest, runner.finish(state))[0])
+    late, hop = runner.lookahead_samples, runner.hop_length
+    got = torch.cat(parts, -1)[:, late : late + 60 * hop]
+    known = runner.interior_frames * hop  # from there on nothing depends on what lay before
+    assert_close(runner, got[:, known:], generator(mel)[:, known:])
+
+
+def test_steps_of_a_few_lengths_make_up_any_number():
+    for frames in range(1, 200):
+        assert sum(step_lengths(frames)) == frames
+        assert set(step_lengths(frames)) <= set(STEP_FRAMES)
+
+
+def test_a_state_keeps_no_more_memory_than_it_needs():
+    runner = runner_of("melgan", "eager")
+    _, state = runner.step(mels(200, torch.float32), runner.init_state(1))
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state}
+    assert sum(held.values()) <= 4 * sum(t.numel() * t.element_size() for t in state)
