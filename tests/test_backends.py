@@ -243,6 +243,6 @@ def test_steps_of_a_few_lengths_make_up_any_number():
 
 def test_a_state_keeps_no_more_memory_than_it_needs():
     runner = runner_of("melgan", "eager")
-    _, state = runner.step(mels(200, torch.float32), runner.init_state(1))
+    _, state = runner.step(mels(5000, torch.float32), runner.init_state(1))
     held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state}
-    assert sum(held.values()) <= 4 * sum(t.numel() * t.element_size() for t in state)
+    assert sum(held.values()) <= 2**16 * len(state)  # a step's windows take a hundred times that

@@ -11,7 +11,7 @@ from gansound.nn.inference_form import InferenceForm
 from gansound.nn.streaming import State
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
-_SPARE = 4  # a state may keep so many times the memory of what it holds
+_SPARE, _SPARE_BYTES = 4, 2**16  # a buffer may lie in so many times its memory, and in so much anyway
 
 
 class EagerRunner(Runner):
@@ -77,7 +77,8 @@ class CompileRunner(EagerRunner):
 def _released(buffer: Tensor) -> Tensor:
     """The buffer without the rest of the step's memory, of which it is a view, where that is much."""
     whole = buffer.untyped_storage().nbytes()
-    return buffer.clone() if whole > _SPARE * buffer.numel() * buffer.element_size() else buffer
+    most = max(_SPARE * buffer.numel() * buffer.element_size(), _SPARE_BYTES)
+    return buffer.clone() if whole > most else buffer
 
 
 def _laid_out(state: State) -> State:
