@@ -282,7 +282,7 @@ def traced(monkeypatch, cache_folder):
         forms.append(form)
         return Model()
 
-    monkeypatch.setattr(step_graph, "onnx_model", trace)
+    monkeypatch.setattr("gansound.inference.export.onnx_model", trace)
     return forms
 
 

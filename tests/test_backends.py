@@ -13,7 +13,7 @@ from gansound.inference.backends import (
     BackendUnavailable,
     make_runner,
 )
-from gansound.inference.backends.runner import OFFLINE_FRAMES, STEP_FRAMES, Runner, step_lengths
+from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
 from tests.streams import awaken, chunking
 from tests.test_streaming_models import N_MELS, awake, mels, rms
 
@@ -92,7 +92,7 @@ def assert_close(runner: Runner, got: Tensor, expected: Tensor) -> None:
 def test_whole_utterances_of_any_length(name, backend, precision):
     runner, generator = runner_of(name, backend, precision), generator_of(name)
     assert (runner.name, runner.precision) == (backend, precision)
-    chunk = OFFLINE_FRAMES
+    chunk = PUSHED_FRAMES
     loud = []
     for frames in (1, 3, chunk - 1, chunk, chunk + 1, 3 * chunk):
         mel = mels(frames, torch.float32, seed=frames, batch=2)

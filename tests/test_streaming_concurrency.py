@@ -13,7 +13,7 @@ import torch
 
 from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.backends.eager import EagerRunner
-from gansound.inference.backends.runner import OFFLINE_FRAMES
+from gansound.inference.backends.runner import PUSHED_FRAMES
 from gansound.inference.streaming import StreamingVocoder
 from gansound.inference.vocoder import Vocoder
 from tests.small_streams import BANDS, HOP, SPEC, TOLERANCE, cuts, small_generator, some_mel, streamed, whole
@@ -125,7 +125,7 @@ def test_iterate(stream: StreamingVocoder, generator: Any) -> None:
     mel = some_mel(400)
     pieces = list(stream.iterate([mel[:, :1], mel[:, 1:330], mel[:, 330:]]))
     assert np.abs(np.concatenate(pieces) - whole(generator, mel)).max() <= TOLERANCE
-    assert all(0 < len(piece) <= OFFLINE_FRAMES * HOP for piece in pieces)
+    assert all(0 < len(piece) <= PUSHED_FRAMES * HOP for piece in pieces)
     with pytest.raises(ValueError, match=r"transposed.*\(400, 8\)"):
         list(stream.iterate([mel[:, :50], mel.T]))
     assert stream.frames_pushed == 0
@@ -168,7 +168,7 @@ def test_aiterate_equals_iterate_and_leaves_the_loop_free(stream: StreamingVocod
         for mels in (source(), [mel[:, :200], mel[:, 200:]]):
             pieces = [audio async for audio in stream.aiterate(mels)]
             assert np.abs(np.concatenate(pieces) - expected).max() <= TOLERANCE
-            assert all(0 < len(piece) <= OFFLINE_FRAMES * HOP for piece in pieces)
+            assert all(0 < len(piece) <= PUSHED_FRAMES * HOP for piece in pieces)
         with pytest.raises(ValueError, match="NaN"):
             async for _ in stream.aiterate([mel, mel * np.nan]):
                 pass

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,15 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a package of yours whose generator the model folder may name",
     )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "eager", "compile", "onnxruntime", "openvino"),
-        default="auto",
-        help="what runs the model (default: auto, the fastest of those installed, measured once)",
-    )
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "int8"), default="fp32", help="(default: fp32)"
-    )
+    add_backend_arguments(parser)
     parser.add_argument(
         "--threads",
         type=int,
@@ -87,16 +80,8 @@ def run(args: argparse.Namespace) -> int:
     check(args)
     import torch
 
-    from gansound.inference.vocoder import Vocoder, choose_device
-
     torch.set_num_threads(args.threads)
-    try:
-        device = choose_device(args.device)
-    except ValueError as error:
-        raise UsageError(f"--device: {error}") from None
-    vocoder = Vocoder.from_pretrained(
-        args.model, device, backend=args.backend, precision=args.precision, allow=args.allow
-    )
+    vocoder = open_vocoder(args)
     spec = vocoder.mel_spec
     mels, total = source(args.input, vocoder)
     to_file = args.output != STDIO

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansound.inference.backends.runner import OFFLINE_FRAMES, Runner
+from gansound.inference.backends.runner import PUSHED_FRAMES, Runner
 from gansound.mel import MelSpec
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class StreamingVocoder:
         """`iterate` for servers: computes in the event loop's threads, so that the loop stays free.
 
         The next mel is taken when the consumer asks for sound; an ordinary iterable is also run in the threads.
-        Cancelled, it waits for the step under way (`OFFLINE_FRAMES` at most), so that nothing computes on behind it.
+        Cancelled, it waits for the step under way (`PUSHED_FRAMES` at most), so that nothing computes on behind it.
         To be sure that it is closed when the loop over it is left early: `async with contextlib.aclosing(...)`.
 
         Raises:
@@ -220,11 +220,11 @@ class StreamingVocoder:
     def _parts(self, mel: Any) -> Iterator[Any]:
         """A mel in pieces that one step takes; what isn't a mel passes whole, for `push` to refuse."""
         shape: tuple[int, ...] = tuple(getattr(mel, "shape", ()))
-        if len(shape) not in (2, 3) or shape[-2] != self._mel_spec.n_mels or shape[-1] <= OFFLINE_FRAMES:
+        if len(shape) not in (2, 3) or shape[-2] != self._mel_spec.n_mels or shape[-1] <= PUSHED_FRAMES:
             yield mel
             return
-        for start in range(0, shape[-1], OFFLINE_FRAMES):
-            yield mel[..., start : start + OFFLINE_FRAMES]
+        for start in range(0, shape[-1], PUSHED_FRAMES):
+            yield mel[..., start : start + PUSHED_FRAMES]
 
     def _judge(self, frames: Tensor | None) -> None:
         """Gather the stream's first frames and judge them once; what is left of them where None says the end."""
@@ -248,8 +248,8 @@ class StreamingVocoder:
         end = self.frames_pushed * hop if self._flushed else (self._stepped + steps) * hop - late
         audio = np.empty(max(0, end - self.samples_out), self._dtype)
         done = 0
-        for start in range(0, steps, OFFLINE_FRAMES):
-            part = frames[..., start : start + OFFLINE_FRAMES].to(self._device)
+        for start in range(0, steps, PUSHED_FRAMES):
+            part = frames[..., start : start + PUSHED_FRAMES].to(self._device)
             interior = not self._flushed and self._stepped >= runner.interior_frames
             state = self._usable_state()
             self._state = None

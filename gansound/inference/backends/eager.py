@@ -25,13 +25,20 @@ class EagerRunner(Runner):
         if next(generator.parameters()).is_cuda:
             self.offline_frames = 4096  # a GPU wants much work at once
 
+    def synthesize(self, mel: Tensor) -> Tensor:
+        if mel.shape[-1] <= 2 * self.offline_frames and self.precision == "fp32":
+            with torch.no_grad():  # short enough in one go, which has no look-ahead to wait for
+                audio: Tensor = self.generator(mel)
+                return audio
+        return super().synthesize(mel)
+
     def init_state(self, batch: int = 1) -> State:
         return self._form.init_state(batch)
 
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
         with torch.inference_mode():
             audio, state = self._form.step(mel, state, interior=interior)
-            return audio.to(mel.dtype), tuple(_released(buffer) for buffer in state)
+            return audio.to(mel.dtype), tuple([_released(buffer) for buffer in state])
 
     def finish(self, state: State, remaining: int | Tensor = 0, items: Tensor | None = None) -> State:
         return self._form.finish(state, remaining, items)
@@ -48,10 +55,14 @@ class CompileRunner(EagerRunner):
     """
 
     name = "compile"
+    compiles_each_length = True
 
     def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
         super().__init__(generator, precision)
         self._compiled: Any = torch.compile(self._interior, dynamic=False, options={"freezing": True})
+
+    def synthesize(self, mel: Tensor) -> Tensor:
+        return Runner.synthesize(self, mel)  # the plain net isn't compiled
 
     def init_state(self, batch: int = 1) -> State:
         return _laid_out(super().init_state(batch))

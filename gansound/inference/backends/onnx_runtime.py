@@ -3,14 +3,12 @@
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor
 
 from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.backends.step_graph import step_graph
-from gansound.inference.export.to_onnx import quantized
 from gansound.nn import streaming
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
@@ -33,6 +31,10 @@ class OnnxRuntimeRunner(Runner):
         self._example = [t.numpy() for t in form.init_state(1)]
         graphs = [step_graph(form, interior=interior) for interior in (False, True)]
         if precision == "int8":
+            import onnx
+
+            from gansound.inference.export.to_onnx import quantized
+
             graphs = [quantized(onnx.load_from_string(graph), form).SerializeToString() for graph in graphs]
         self._ends, self._interior = (_session(graph) for graph in graphs)
         self._names = [value.name for value in self._ends.get_inputs()]

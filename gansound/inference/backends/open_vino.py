@@ -41,6 +41,7 @@ class OpenVINORunner(Runner):
     """One compiled net for each length of a step that occurs, for the ends of utterances and for their interior."""
 
     name = "openvino"
+    compiles_each_length = True
 
     def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
         super().__init__(generator, precision)

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 import gansound
-from gansound.inference.export import onnx_model
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
@@ -36,6 +35,8 @@ def step_graph(form: InferenceForm, *, interior: bool) -> bytes:
     path = cache_folder() / "graphs" / f"{fingerprint(form)}_{'interior' if interior else 'whole'}.graph"
     if (found := _kept(path)) is not None:
         return found
+    from gansound.inference.export import onnx_model  # a second of imports, which a cached graph does without
+
     log.info("tracing the net for the runtime, once (kept in %s)", path.parent)
     graph: bytes = onnx_model(form, streaming=True, interior=interior).SerializeToString()
     keep(path, graph + _checksum(graph))
