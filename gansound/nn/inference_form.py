@@ -31,7 +31,7 @@ _ELEMENTWISE = (
 
 
 class InferenceForm(StreamingGenerator):
-    """What `inference_form` gives: a generator for `step`; it has no `forward` of its own.
+    """A copy of a generator for `step` alone; it has no `forward`.
 
     Args:
         generator: its weights are copied.

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansound.nn.generator import StreamingGenerator
 
@@ -61,10 +61,12 @@ class Runner(ABC):
         """The chunk in which `synthesize` runs a whole utterance: large enough to be quick, and fit for a cache."""
         frames = 4
         sizes: list[int] = []
-        hooks = [
-            module.register_forward_hook(lambda _module, _input, output: sizes.append(output.nbytes))
-            for module in self.generator.modules()
-        ]
+
+        def note(_module: nn.Module, _input: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                sizes.append(output.nbytes)
+
+        hooks = [module.register_forward_hook(note) for module in self.generator.modules()]
         try:
             with torch.no_grad():
                 like = next(self.generator.parameters())
