@@ -198,7 +198,7 @@ def _merged(layer: Residual) -> _Merged | None:
     end = branch[-1]
     if not (_is(end, Conv1d) and _pointwise(end) and _pointwise(shortcut)):
         return None
-    return _Merged(nn.Sequential(*(_on_images(one) for one in branch[:-1])), end, shortcut)
+    return _Merged(nn.Sequential(*(_on_images(one) for one in list(branch)[:-1])), end, shortcut)
 
 
 def _pointwise(conv: Conv1d) -> bool:
