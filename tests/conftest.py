@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,14 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs {path}, which only the project's own checkouts have")
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For steps too small to share, of which there may be hundreds at once."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -31,16 +31,10 @@ from gansound.nn.inference_form import InferenceForm
 from tests.test_streaming_models import SPEC, awake, mels
 from tests.tiny import save_tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 OPTIONAL = {"onnxruntime", "openvino"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,8 @@ from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runne
 from tests.streams import awaken, chunking
 from tests.test_streaming_models import N_MELS, awake, mels, rms
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino", "onnx", "onnxscript"),
@@ -39,14 +41,6 @@ def pairs():
 
 
 every_pair = pytest.mark.parametrize("name, backend, precision", list(pairs()))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

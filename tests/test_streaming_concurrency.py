@@ -19,14 +19,7 @@ from gansound.inference.vocoder import Vocoder
 from tests.small_streams import BANDS, HOP, SPEC, TOLERANCE, cuts, small_generator, some_mel, streamed, whole
 from tests.tiny import save_tiny_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Each step is too small to share, and hundreds of streams would share it with each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,9 @@ from gansound.inference.vocoder import Vocoder
 from tests.small_streams import BANDS, HOP, SPEC, TOLERANCE, small_generator, some_mel, streamed, whole
 from tests.tiny import save_tiny_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLIP = Path(gansound.__file__).parent / "models" / "demo.flac"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Each step is too small to share, and hundreds of streams would share it with each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
