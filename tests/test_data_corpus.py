@@ -9,7 +9,7 @@ import pytest
 
 from gansound import audio
 from gansound.data.corpus import by_split, entries, groups, scan, split
-from gansound.data.draw import draw, unit_hash
+from gansound.draw import draw, unit_hash
 from gansound.data.manifest import Record, read_manifest, write_manifest
 from gansound.data.source import open_corpus
 

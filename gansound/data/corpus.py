@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gansound import audio
-from gansound.data.draw import unit_hash
+from gansound.draw import unit_hash
 from gansound.data.manifest import SPLITS, Record
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from gansound import audio
-from gansound.data.draw import draw
+from gansound.draw import draw
 from gansound.data.manifest import Record
 
 logger = logging.getLogger(__name__)

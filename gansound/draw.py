@@ -7,9 +7,12 @@ highest word is the position.
 """
 
 import hashlib
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def draw(seed: int, position: int, purpose: str) -> np.random.Generator:
@@ -37,3 +40,34 @@ def _key(seed: int, purpose: str) -> np.ndarray:
 
 def _digest(seed: int, text: str) -> bytes:
     return hashlib.blake2b(f"{int(seed)}\0{text}".encode(), digest_size=16, person=b"gansound draw").digest()
+
+
+class Draws:
+    """The draws of a batch, item by item: what stands at a position is drawn for it alone.
+
+    So a batch worked through in parts, or dealt to several processes, gets what it would get whole. Every method
+    returns float32 on `device`, one row for each position.
+
+    Args:
+        seed: of the run.
+        positions: of the items.
+        device: where the draws are wanted.
+    """
+
+    def __init__(self, seed: int, positions: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.seed = seed
+        self.positions = [int(position) for position in positions]
+        self.device = device
+
+    def uniform(self, purpose: str, *shape: int) -> Tensor:
+        """Uniform on [0, 1): `(B, *shape)`."""
+        return self.each(purpose, lambda rng: rng.random(shape, dtype=np.float32))
+
+    def normal(self, purpose: str, *shape: int) -> Tensor:
+        """Standard normal: `(B, *shape)`."""
+        return self.each(purpose, lambda rng: rng.standard_normal(shape, dtype=np.float32))
+
+    def each(self, purpose: str, sample: Callable[[np.random.Generator], np.ndarray]) -> Tensor:
+        """What `sample` makes of each position's own generator, stacked: `(B, …)`."""
+        drawn = np.stack([sample(draw(self.seed, position, purpose)) for position in self.positions])
+        return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float32)).to(self.device)
