@@ -9,10 +9,13 @@ highest word is the position.
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def draw(seed: int, position: int, purpose: str) -> np.random.Generator:
@@ -54,20 +57,22 @@ class Draws:
         device: where the draws are wanted.
     """
 
-    def __init__(self, seed: int, positions: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(self, seed: int, positions: Sequence[int], device: "torch.device | str" = "cpu") -> None:
         self.seed = seed
         self.positions = [int(position) for position in positions]
         self.device = device
 
-    def uniform(self, purpose: str, *shape: int) -> Tensor:
+    def uniform(self, purpose: str, *shape: int) -> "Tensor":
         """Uniform on [0, 1): `(B, *shape)`."""
         return self.each(purpose, lambda rng: rng.random(shape, dtype=np.float32))
 
-    def normal(self, purpose: str, *shape: int) -> Tensor:
+    def normal(self, purpose: str, *shape: int) -> "Tensor":
         """Standard normal: `(B, *shape)`."""
         return self.each(purpose, lambda rng: rng.standard_normal(shape, dtype=np.float32))
 
-    def each(self, purpose: str, sample: Callable[[np.random.Generator], np.ndarray]) -> Tensor:
+    def each(self, purpose: str, sample: Callable[[np.random.Generator], np.ndarray]) -> "Tensor":
         """What `sample` makes of each position's own generator, stacked: `(B, …)`."""
+        import torch  # only here: splitting a corpus needs numbers, but not a second and a half of imports
+
         drawn = np.stack([sample(draw(self.seed, position, purpose)) for position in self.positions])
         return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float32)).to(self.device)

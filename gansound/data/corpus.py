@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from gansound import audio
-from gansound.draw import unit_hash
 from gansound.data.manifest import SPLITS, Record
+from gansound.draw import unit_hash
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from gansound import audio
-from gansound.draw import draw
 from gansound.data.manifest import Record
+from gansound.draw import draw
 
 logger = logging.getLogger(__name__)
 
