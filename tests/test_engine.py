@@ -103,7 +103,7 @@ def test_ten_steps_equal_the_plain_loop() -> None:
     final_g, final_d, _ = plain_loop([(spec.mel(a), a) for a in audio], theirs_g, theirs_d)
     phases = Phases(task, Accelerator(cpu=True), planned.optimizers)
     for a in audio:
-        phases.step([{"audio": a}], adversarial=True)
+        phases.step([[{"audio": a, "position": torch.arange(2)}]], adversarial=True)
     for network, final, keys in (
         (task.generator, final_g, generator_keys),
         (ours_d, final_d, discriminator_keys),

@@ -76,14 +76,19 @@ def audio(seed: int = 0, frames: int = 8, batch: int = 2) -> Tensor:
     return 0.1 * torch.randn(batch, frames * SPEC.hop_length, generator=generator)
 
 
+def whole(sound: Tensor) -> dict[str, Tensor]:
+    """A batch as the engine deals it."""
+    return {"audio": sound, "position": torch.arange(len(sound))}
+
+
 def test_each_coefficient_is_applied_once() -> None:
-    made, batch = task(), {"audio": audio()}
+    made, batch = task(), whole(audio())
     start = made.generator.gain.item()
     optimizers = {
         "generator": torch.optim.SGD(made.generator.parameters(), lr=1.0),
         "discriminator": torch.optim.SGD(made.discriminator.parameters(), lr=0.0),
     }
-    figures = Phases(made, Accelerator(cpu=True), optimizers).step([batch], adversarial=True)
+    figures = Phases(made, Accelerator(cpu=True), optimizers).step([[batch]], adversarial=True)
 
     # The same by hand: every term from its formula, every coefficient written out.
     gain = torch.tensor(start, requires_grad=True)
@@ -109,7 +114,7 @@ def test_each_coefficient_is_applied_once() -> None:
 
 
 def test_discriminators_count_one_each_in_their_own_loss() -> None:
-    made, batch = task(), {"audio": audio()}
+    made, batch = task(), whole(audio())
     judge = made.discriminator["b"]
     start = judge.scale.item()
     optimizers = {
@@ -118,7 +123,7 @@ def test_discriminators_count_one_each_in_their_own_loss() -> None:
     }
     with torch.no_grad():
         fake = made.generator(SPEC.mel(batch["audio"]))
-    Phases(made, Accelerator(cpu=True), optimizers).step([batch], adversarial=True)
+    Phases(made, Accelerator(cpu=True), optimizers).step([[batch]], adversarial=True)
     scale = torch.tensor(start, requires_grad=True)
     loss = sum(
         (r * scale**3 - 0.1 - 1).square().mean() + (f * scale**3 - 0.1).square().mean()
@@ -129,7 +134,7 @@ def test_discriminators_count_one_each_in_their_own_loss() -> None:
 
 
 def test_micro_batches_give_the_step_of_the_whole() -> None:
-    whole = audio(1, batch=4)
+    sound = audio(1, batch=4)
     gains, scales, figures = [], [], []
     for parts in (1, 2, 4):
         made = task()
@@ -138,7 +143,7 @@ def test_micro_batches_give_the_step_of_the_whole() -> None:
             "discriminator": torch.optim.SGD(made.discriminator.parameters(), lr=0.1),
         }
         phases = Phases(made, Accelerator(cpu=True), optimizers)
-        figures.append(phases.step([{"audio": part} for part in whole.chunk(parts)], adversarial=True))
+        figures.append(phases.step([[whole(part) for part in sound.chunk(parts)]], adversarial=True))
         gains.append(made.generator.gain.item())
         scales.append(made.discriminator["a"].scale.item())
     assert gains == pytest.approx([gains[0]] * 3, rel=1e-5)

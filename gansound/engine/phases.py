@@ -2,8 +2,8 @@
 
 One forward pass of the generator serves both phases (Goodfellow et al., arXiv 1406.2661, alternate in the same
 order): the discriminators see it detached, the generator is then judged on the same output by the discriminators
-just updated, which are frozen meanwhile. The features of the real batch from the first phase serve feature matching
-in the second, as in melgan-neurips.
+just updated, which are frozen meanwhile. What the first phase found out about the real batch serves the second, as in
+melgan-neurips. With several critic steps (WGAN) all but the last see batches of their own.
 """
 
 import contextlib
@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gansound.draw import Draws
 from gansound.engine.guards import NonFiniteLoss
-from gansound.engine.task import Features, Task
+from gansound.engine.task import Precision, Task, Verdict
 
-Batch = Mapping[str, Any]
+Batch = Mapping[str, Tensor]
 
 
 class Phases:
@@ -30,6 +31,7 @@ class Phases:
         optimizers: `generator` and, with discriminators, `discriminator`.
         precision: `bf16` runs the networks under autocast.
         clip_norm: by side, the largest gradient norm, or None.
+        seed: of every draw.
     """
 
     def __init__(
@@ -39,42 +41,63 @@ class Phases:
         optimizers: Mapping[str, Optimizer],
         precision: str = "fp32",
         clip_norm: Mapping[str, float | None] | None = None,
+        seed: int = 0,
     ) -> None:
         self.task = task
         self.accelerator = accelerator
         self.optimizers = optimizers
         self.clip_norm = clip_norm or {}
+        self.seed = seed
         self.generator: nn.Module = accelerator.prepare_model(task.generator)
-        judges: nn.Module = _Judges(task.discriminator)
+        judges: nn.Module = _Judges(task, self._precision)
         # Without discriminators there are no gradients for DDP to sum, which it refuses.
         self.judges = accelerator.prepare_model(judges) if task.discriminator else judges
-        self.frozen_judges: nn.Module = accelerator.unwrap_model(self.judges)
         self._autocast = precision == "bf16"
 
-    def step(self, micro_batches: Sequence[Batch], *, adversarial: bool) -> dict[str, float]:
-        """One update of each side; the unweighted losses and figures of the step, by name, over all processes.
+    def step(
+        self, rounds: Sequence[Sequence[Batch]], *, adversarial: bool, step: int = 0
+    ) -> dict[str, float]:
+        """One update of the generator after one of the discriminators a round.
+
+        Args:
+            rounds: for each critic step its batch, in micro-batches; the generator learns on the last.
+            adversarial: whether the discriminators take part.
+            step: how many came before.
+
+        Returns:
+            The unweighted losses and figures of the step, by name, over all processes.
 
         Raises:
             NonFiniteLoss: a loss or a gradient is not a number; no weight has been changed by its phase.
         """
         figures: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
-            # With several micro-batches keeping every graph would keep the memory they are there to save.
-            kept = [self._generate(batch) for batch in micro_batches] if len(micro_batches) == 1 else None
-            real_features: list[dict[str, Features]] = [{} for _ in micro_batches]
             if adversarial:
-                real_features = self._discriminator_phase(micro_batches, kept, figures)
-                stack.enter_context(frozen(self.frozen_judges))
-            self._generator_phase(micro_batches, kept, real_features, figures)
+                for early in rounds[:-1]:
+                    self._discriminator_phase(early, None, figures, step, len(rounds))
+            last = rounds[-1]
+            # With several micro-batches keeping every graph would keep the memory they are there to save.
+            kept = [self._generate(batch) for batch in last] if len(last) == 1 else None
+            verdicts: list[Any] = [None] * len(last)
+            if adversarial:
+                verdicts = self._discriminator_phase(last, kept, figures, step, len(rounds))
+                stack.enter_context(frozen(self.task.discriminator))
+            self._generator_phase(last, kept, verdicts, figures)
         values = torch.stack([value.float() for value in figures.values()])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "mean")
         return dict(zip(figures, values.tolist(), strict=True))
 
     def _discriminator_phase(
-        self, micro_batches: Sequence[Batch], kept: list[Tensor] | None, figures: dict[str, Tensor]
-    ) -> list[dict[str, Features]]:
-        real_features: list[dict[str, Features]] = []
+        self,
+        micro_batches: Sequence[Batch],
+        kept: list[Tensor] | None,
+        figures: dict[str, Tensor],
+        step: int,
+        rounds: int,
+    ) -> list[Any]:
+        verdicts = []
+        parts = len(micro_batches)
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
         for i, batch in enumerate(micro_batches):
             if kept is None:
@@ -82,52 +105,49 @@ class Phases:
                     fake = self._generate(batch)
             else:
                 fake = kept[i].detach()
-            with self._sync(self.judges, last=i == len(micro_batches) - 1):
-                with self._precision():
-                    # One forward pass for both, since DDP allows one a backward.
-                    both = self.judges(torch.cat([self.task.real(batch), fake]))
-                real, made = halves(both)
-                losses = self.task.discriminator_losses(real, made)
-                self._backward(losses, figures, len(micro_batches))
-            for name in real:
-                wins = [(r[-1] > f[-1]).float().mean() for r, f in zip(real[name], made[name], strict=True)]
-                accumulate(
-                    figures, f"discriminator_wins/{name}", torch.stack(wins).mean() / len(micro_batches)
-                )
-            real_features.append({n: [[m.detach() for m in maps] for maps in real[n]] for n in real})
+            with self._sync(self.judges, last=i == parts - 1):
+                verdict: Verdict = self.judges(batch, fake, self._draws(batch), step)
+                self._backward(verdict.losses, figures, parts, rounds)
+            for name, figure in verdict.figures.items():
+                accumulate(figures, name, figure / (parts * rounds))
+            verdicts.append(verdict.kept)
         self._update("discriminator", self.judges, figures)
-        return real_features
+        self.task.constrain()
+        return verdicts
 
     def _generator_phase(
         self,
         micro_batches: Sequence[Batch],
         kept: list[Tensor] | None,
-        real_features: list[dict[str, Features]],
+        verdicts: Sequence[Any],
         figures: dict[str, Tensor],
     ) -> None:
         self.optimizers["generator"].zero_grad(set_to_none=True)
         for i, batch in enumerate(micro_batches):
             with self._sync(self.generator, last=i == len(micro_batches) - 1):
                 fake = self._generate(batch) if kept is None else kept[i]
-                made: dict[str, Features] = {}
-                if real_features[i]:
-                    with self._precision():
-                        made = self.frozen_judges(fake)
-                    made = all_widened(made)
-                losses = self.task.generator_losses(fake, self.task.real(batch), made, real_features[i])
+                losses = self.task.generator_phase(
+                    batch, fake, verdicts[i], self._draws(batch), self._precision
+                )
                 self._backward(losses, figures, len(micro_batches))
         self._update("generator", self.generator, figures)
 
     def _generate(self, batch: Batch) -> Tensor:
-        condition = self.task.condition(batch)
+        inputs = self.task.generator_inputs(batch, self._draws(batch))
         with self._precision():
-            fake: Tensor = self.generator(condition)
-        return widened(fake)
+            fake: Tensor = self.generator(*inputs)
+        # What autocast made in half precision, in fp32; a run in double stays in double.
+        return fake if fake.dtype == torch.float64 else fake.float()
 
-    def _backward(self, losses: Mapping[str, Tensor], figures: dict[str, Tensor], parts: int) -> None:
+    def _draws(self, batch: Batch) -> Draws:
+        return Draws(self.seed, batch["position"].tolist(), self.accelerator.device)
+
+    def _backward(
+        self, losses: Mapping[str, Tensor], figures: dict[str, Tensor], parts: int, rounds: int = 1
+    ) -> None:
         total = torch.stack([self.task.weights[name] * loss for name, loss in losses.items()]).sum() / parts
         for name, loss in losses.items():
-            accumulate(figures, name, loss.detach() / parts)
+            accumulate(figures, name, loss.detach() / (parts * rounds))
         if not torch.isfinite(total):
             raise NonFiniteLoss({name: loss.item() for name, loss in losses.items()})
         self.accelerator.backward(total)
@@ -148,32 +168,19 @@ class Phases:
 
 
 class _Judges(nn.Module):
-    """All discriminators as one module: one DDP wrapper, one forward pass."""
+    """The discriminators' whole phase as one module: one DDP wrapper, one forward pass, one backward.
 
-    def __init__(self, networks: nn.ModuleDict) -> None:
+    So a gradient penalty, which differentiates inside the forward pass, is summed over processes like any loss.
+    """
+
+    def __init__(self, task: Task, precision: Precision) -> None:
         super().__init__()
-        self.networks = networks
+        self.networks = task.discriminator
+        self._task = task
+        self._precision = precision
 
-    def forward(self, audio: Tensor) -> dict[str, Features]:
-        return {name: network(audio) for name, network in self.networks.items()}
-
-
-def widened(x: Tensor) -> Tensor:
-    """What autocast made in half precision, in fp32; a run in double stays in double."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def halves(features: dict[str, Features]) -> tuple[dict[str, Features], dict[str, Features]]:
-    """The maps of the first and of the second half of a batch, as the losses want them."""
-    pairs = {name: [[widened(m).chunk(2) for m in maps] for maps in subs] for name, subs in features.items()}
-    first = {name: [[p[0] for p in maps] for maps in subs] for name, subs in pairs.items()}
-    second = {name: [[p[1] for p in maps] for maps in subs] for name, subs in pairs.items()}
-    return first, second
-
-
-def all_widened(features: dict[str, Features]) -> dict[str, Features]:
-    """The same maps as the losses want them."""
-    return {name: [[widened(m) for m in maps] for maps in subs] for name, subs in features.items()}
+    def forward(self, batch: Batch, fake: Tensor, draws: Draws, step: int) -> Verdict:
+        return self._task.discriminator_phase(batch, fake, draws, step, self._precision)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ ends with the weights of a run that was never interrupted: every draw is a funct
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,14 @@ class Run:
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:
             clip_norm["discriminator"] = self.settings.discriminator_optimization.clip_norm
-        self.phases = Phases(self.task, self.accelerator, plan.optimizers, self.settings.precision, clip_norm)
+        self.phases = Phases(
+            self.task,
+            self.accelerator,
+            plan.optimizers,
+            self.settings.precision,
+            clip_norm,
+            self.settings.seed,
+        )
         self.guard = DiscriminatorGuard()
         self.average = self._average()
         self.state = self._register()
@@ -137,9 +144,9 @@ class Run:
         segment_seconds = settings.data.segment_samples / self.task.sample_rate
         for step in range(start, settings.steps):
             before = time.perf_counter()
-            batch = next(batches)
+            rounds = [next(batches) for _ in range(self.task.critic_steps)]
             waited += time.perf_counter() - before
-            figures = self._step(step, batch)
+            figures = self._step(step, rounds)
             done = step + 1
             record: dict[str, float] = {}
             if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
@@ -166,7 +173,7 @@ class Run:
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 self._save(done)
 
-    def _step(self, step: int, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _step(self, step: int, rounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
         for side, how in (
             ("generator", self.settings.generator_optimization),
             ("discriminator", self.settings.discriminator_optimization),
@@ -175,25 +182,33 @@ class Run:
                 by = factor(how.schedule, step, self.settings.steps)
                 set_learning_rate(self.plan.optimizers[side], by)
         adversarial = "discriminator" in self.plan.optimizers and step >= self.settings.adversarial_from
-        placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
-        parts = self.settings.micro_batches
-        size = len(placed["audio"]) // parts
-        micro = [
-            {name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)
-        ]
         try:
-            figures = self.phases.step(micro, adversarial=adversarial)
+            figures = self.phases.step(
+                [self._micro_batches(batch) for batch in rounds], adversarial=adversarial, step=step
+            )
         except NonFiniteLoss as error:
-            names = sorted({str(self.train_records[i].path) for i in batch["record"].tolist()})
+            names = sorted({self._file(i) for batch in rounds for i in batch["record"].tolist()})
             raise TrainingError(
                 f"step {step + 1}: {error}. Its batch came from {', '.join(names)}. Nothing was written; start the "
                 "command again to go on from the last checkpoint, with a lower learning rate or a clip_norm if it "
                 "happens again, with precision fp32 if it is bf16, and without those files if it is always they"
             ) from error
+        self.task.observe(figures, len(rounds) * self.settings.batch_size)
         if self.average is not None:
             self.average.update_parameters(self.task.generator)
         figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
         return figures
+
+    def _micro_batches(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        parts = self.settings.micro_batches
+        size = len(placed["audio"]) // parts
+        return [
+            {name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)
+        ]
+
+    def _file(self, record: int) -> str:
+        return str(self.train_records[record].path)
 
     def _validate(self, step: int, run_log: RunLog | None) -> dict[str, float]:
         if run_log is None or not self.valid_records or self.settings.validate_every is None:
@@ -297,10 +312,11 @@ class Run:
 
     def _batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
         whole = self.settings.batch_size
+        a_step = whole * self.task.critic_steps
         ranks = self.accelerator.num_processes
         sampler = PositionSampler(
-            start * whole,
-            self.settings.steps * whole,
+            start * a_step,
+            self.settings.steps * a_step,
             rank=self.accelerator.process_index,
             ranks=ranks,
             batch_size=whole // ranks,

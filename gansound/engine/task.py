@@ -1,19 +1,22 @@
 """What the engine asks of a task; `gansound.tasks` holds those there are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gansound.draw import Draws
 from gansound.mel import MelSpec
 
-Features = list[list[Tensor]]
+Precision = Callable[[], AbstractContextManager[Any]]
+"""Makes the context in which networks run: autocast, where the recipe asks for it."""
 
 
 class Example(Protocol):
-    """One utterance of a validation; waveforms are `(T,)` float32."""
+    """One sound of a validation; waveforms are `(T,)` float32."""
 
     name: str
     sample_rate: int
@@ -21,14 +24,37 @@ class Example(Protocol):
     fake: np.ndarray
 
 
+class Verdict(Protocol):
+    """What came of the discriminators' phase."""
+
+    losses: dict[str, Tensor]
+    """To be weighted, summed and made smaller."""
+    figures: dict[str, Tensor]
+    """To be written down."""
+    kept: Any
+    """For the generator's phase on the same batch: features of the real sounds, say."""
+
+
+class Memory(Protocol):
+    """Whatever of a task changes with its steps, besides its networks."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
 class Task(Protocol):
     """A generator, its discriminators, and what their losses are; `weights` holds each loss's coefficient by name."""
 
     sample_rate: int
-    mel: MelSpec
+    mel: MelSpec | None
     generator: nn.Module
     discriminator: nn.ModuleDict
     weights: Mapping[str, float]
+    critic_steps: int
+    """Updates of the discriminators for each of the generator, each on a batch of its own."""
+    over_batch: bool
+    """Whether a loss compares the items of a batch, so that parts of it don't add up to the whole."""
+    memory: Memory | None
 
     @property
     def needs_discriminators(self) -> bool:
@@ -36,14 +62,41 @@ class Task(Protocol):
 
     def to(self, device: torch.device) -> None: ...
     def check_segment(self, segment_samples: int) -> None: ...
-    def condition(self, batch: Mapping[str, Any]) -> Tensor: ...
-    def real(self, batch: Mapping[str, Any]) -> Tensor: ...
-    def discriminator_losses(
-        self, real: dict[str, Features], fake: dict[str, Features]
-    ) -> dict[str, Tensor]: ...
-    def generator_losses(
-        self, fake_audio: Tensor, real_audio: Tensor, fake: dict[str, Features], real: dict[str, Features]
-    ) -> dict[str, Tensor]: ...
+    def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Any, ...]:
+        """What the generator is called with."""
+
+    def discriminator_phase(
+        self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws, step: int, precision: Precision
+    ) -> Verdict:
+        """Judge a batch and what the generator made, detached: all that touches the discriminators' weights."""
+
+    def generator_phase(
+        self,
+        batch: Mapping[str, Tensor],
+        fake: Tensor,
+        verdict: Any | None,
+        draws: Draws,
+        precision: Precision,
+    ) -> dict[str, Tensor]:
+        """The generator's losses; `verdict` is what the other phase kept, None where it didn't run."""
+
+    def constrain(self) -> None:
+        """After each update of the discriminators."""
+
+    def observe(self, figures: Mapping[str, float], items: int) -> None:
+        """After each step, with its figures over all processes and how many items a discriminator has seen."""
+
     def validate(
-        self, generator: nn.Module, utterances: Sequence[tuple[str, np.ndarray]], device: torch.device
+        self,
+        generator: nn.Module,
+        sounds: Sequence[tuple[str, np.ndarray]],
+        device: torch.device,
+        labels: Sequence[int] = (),
     ) -> tuple[dict[str, float], Sequence[Example]]: ...
+    def score(self, figures: Mapping[str, float]) -> float | None:
+        """How bad a validation was, to keep the best model by; None when its figures don't say."""
+
+    def shipped(
+        self, generator: nn.Module, config: Mapping[str, Any]
+    ) -> tuple[nn.Module, Mapping[str, Any]]:
+        """What goes into the model folder, and the `{class_path, init_args}` that builds it."""

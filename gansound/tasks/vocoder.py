@@ -7,18 +7,19 @@ discriminators are any number of networks, each with its weight.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gansound.draw import Draws
 from gansound.losses.adversarial import AdversarialLoss, Hinge
 from gansound.losses.feature_matching import FeatureMatching
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
-
-Features = list[list[Tensor]]
+from gansound.tasks.features import Features, Precision, Verdict, all_widened, detached, halves, logits
 
 
 @dataclass
@@ -118,6 +119,7 @@ class VocoderTask:
         self.feature_matching = matching.loss
         self.criteria = nn.ModuleDict({name: term.loss for name, term in self.losses.items()})
         self.front_end = MelFrontEnd(mel)
+        self.critic_steps, self.over_batch, self.memory = 1, False, None
         self.weights = {name: term.weight for name, term in self.losses.items()}
         for name, adversary in self.discriminators.items():
             self.weights[f"adversarial/{name}"] = adversary.weight
@@ -146,27 +148,57 @@ class VocoderTask:
             frames = batch["audio"].shape[-1] // self.mel.hop_length
             return self.front_end(batch["audio"])[..., :frames]
 
-    def real(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return batch["audio"]
+    def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor]:
+        return (self.condition(batch),)
 
-    def discriminator_losses(self, real: dict[str, Features], fake: dict[str, Features]) -> dict[str, Tensor]:
-        return {
-            f"discriminator/{name}": self.adversarial.discriminator(logits(real[name]), logits(fake[name]))
-            for name in real
-        }
+    def discriminator_phase(
+        self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws, step: int, precision: Precision
+    ) -> Verdict:
+        """Losses `discriminator/NAME`, how often each won, and the features of the real batch."""
+        verdict = Verdict({}, {}, {})
+        for name, network in self.discriminator.items():
+            with precision():
+                both = network(torch.cat([batch["audio"], fake]))
+            real, made = halves(both)
+            verdict.losses[f"discriminator/{name}"] = self.adversarial.discriminator(
+                logits(real), logits(made)
+            )
+            wins = [(r > f).float().mean() for r, f in zip(logits(real), logits(made), strict=True)]
+            verdict.figures[f"discriminator_wins/{name}"] = torch.stack(wins).mean()
+            verdict.kept[name] = detached(real)
+        return verdict
 
-    def generator_losses(
-        self, fake_audio: Tensor, real_audio: Tensor, fake: dict[str, Features], real: dict[str, Features]
+    def generator_phase(
+        self,
+        batch: Mapping[str, Tensor],
+        fake: Tensor,
+        verdict: dict[str, Features] | None,
+        draws: Draws,
+        precision: Precision,
     ) -> dict[str, Tensor]:
-        terms = {name: term(fake_audio, real_audio) for name, term in self.criteria.items()}
-        for name in fake:
-            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(fake[name]))
-            terms[f"feature_matching/{name}"] = self.feature_matching(real[name], fake[name])
+        """The spectral terms by their names, and of each discriminator `adversarial/NAME`, `feature_matching/NAME`."""
+        terms = {name: term(fake, batch["audio"]) for name, term in self.criteria.items()}
+        for name, real in (verdict or {}).items():
+            with precision():
+                made = self.discriminator[name](fake)
+            made = all_widened(made)
+            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(made))
+            terms[f"feature_matching/{name}"] = self.feature_matching(real, made)
         return terms
+
+    def constrain(self) -> None:
+        """Nothing bounds a vocoder's discriminators."""
+
+    def observe(self, figures: Mapping[str, float], items: int) -> None:
+        """Nothing adapts."""
 
     @torch.no_grad()
     def validate(
-        self, generator: nn.Module, utterances: Sequence[tuple[str, np.ndarray]], device: torch.device
+        self,
+        generator: nn.Module,
+        sounds: Sequence[tuple[str, np.ndarray]],
+        device: torch.device,
+        labels: Sequence[int] = (),
     ) -> tuple[dict[str, float], list[Example]]:
         """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1 and wide-band PESQ, and the sounds.
 
@@ -175,7 +207,7 @@ class VocoderTask:
         distances: list[float] = []
         scores: list[float] = []
         examples: list[Example] = []
-        for name, audio in utterances:
+        for name, audio in sounds:
             usable = len(audio) // self.mel.hop_length * self.mel.hop_length
             if usable == 0:
                 continue
@@ -195,7 +227,12 @@ class VocoderTask:
             figures["pesq_wb"] = float(np.mean(scores))
         return figures, examples
 
+    def score(self, figures: Mapping[str, float]) -> float | None:
+        """The held-out mel distance."""
+        return figures.get("mel_distance")
 
-def logits(features: Features) -> list[Tensor]:
-    """The last map of each sub-discriminator."""
-    return [maps[-1] for maps in features]
+    def shipped(
+        self, generator: nn.Module, config: Mapping[str, Any]
+    ) -> tuple[nn.Module, Mapping[str, Any]]:
+        """The generator itself."""
+        return generator, config

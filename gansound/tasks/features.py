@@ -1,0 +1,51 @@
+"""Feature maps of discriminators, as they come from a batch of real and generated sounds together."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Features = list[list[Tensor]]
+"""Over sub-discriminators, over layers; the last map of each holds the logits."""
+
+
+Precision = Callable[[], AbstractContextManager[Any]]
+"""Makes the context in which networks run: autocast, where the recipe asks for it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of the discriminators' phase: losses by name, figures by name, and what the generator's phase uses."""
+
+    losses: dict[str, Tensor]
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    kept: Any = None
+
+
+def halves(features: Features) -> tuple[Features, Features]:
+    """The maps of the first and of the second half of a batch, as the losses want them."""
+    pairs = [[widened(m).chunk(2) for m in maps] for maps in features]
+    return [[p[0] for p in maps] for maps in pairs], [[p[1] for p in maps] for maps in pairs]
+
+
+def widened(x: Tensor) -> Tensor:
+    """What autocast made in half precision, in fp32; a run in double stays in double."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def all_widened(features: Features) -> Features:
+    """The same maps as the losses want them."""
+    return [[widened(m) for m in maps] for maps in features]
+
+
+def detached(features: Features) -> Features:
+    """The same maps without their history."""
+    return [[m.detach() for m in maps] for maps in features]
+
+
+def logits(features: Features) -> list[Tensor]:
+    """The last map of each sub-discriminator."""
+    return [maps[-1] for maps in features]
