@@ -1,0 +1,18 @@
+"""Measures of whole sets of sounds: how far generated ones are from real ones, how real, how various, how new."""
+
+from gansound.metrics.sets.backbone import Backbone, LogMelBackbone
+from gansound.metrics.sets.distances import frechet_distance, kernel_distance
+from gansound.metrics.sets.neighbours import PRDC, nearest_distances, precision_recall_density_coverage
+from gansound.metrics.sets.quick import is_collapsed, quick_figures
+
+__all__ = [
+    "PRDC",
+    "Backbone",
+    "LogMelBackbone",
+    "frechet_distance",
+    "is_collapsed",
+    "kernel_distance",
+    "nearest_distances",
+    "precision_recall_density_coverage",
+    "quick_figures",
+]
