@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,9 @@ AUDIO_SUFFIXES: frozenset[str] = frozenset({*_WRITERS, ".aifc", ".snd"})
 _INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _FLOATS = ("FLOAT", "DOUBLE")
 _WAV_LIMIT_BYTES = 2**32 - 2**16  # a RIFF header counts its bytes in 32 bits
+TAGS = frozenset({"title", "artist", "album", "comment", "copyright", "software", "genre", "tracknumber"})
+"""What may stand in a file beside its sound."""
+TAG_LIMIT_BYTES = 2048  # of one tag: with a longer one libsndfile writes none at all into a WAV file
 _BLOCK_SAMPLES = 1 << 16  # one long write overflows libvorbis' stack
 
 
@@ -64,6 +67,13 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
     path = Path(path)
     with _open(path) as file:
         return _info(path, file)
+
+
+def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What stands in a file beside its sound, of :data:`TAGS`. Raises AudioError as :func:`probe` does."""
+    with _open(Path(path)) as file:
+        found = {name: getattr(file, name) for name in sorted(TAGS)}
+    return {name: text for name, text in found.items() if text}
 
 
 def read(
@@ -190,13 +200,30 @@ class Writer:
     ``with Writer(path, 22050) as writer: writer.append(audio)``; after an exception nothing is left.
     Integer encodings round to the nearest step, so a 16-bit file read and written again is the same; values
     beyond ±1 are clipped, counted in ``clipped`` and logged at the end. FLOAT and DOUBLE keep them.
-    Raises AudioError for a suffix, encoding or rate that can't be; OSError (with the path) for a full disk.
+    ``tags`` (of :data:`TAGS`) go into the file where its format has a place for them.
+    Raises AudioError for a suffix, encoding, rate or tag that can't be; OSError (with the path) for a full disk.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], sample_rate: int, *, channels: int = 1, subtype: str | None = None
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        *,
+        channels: int = 1,
+        subtype: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
+        self.tags = dict(tags or {})
+        if unknown := self.tags.keys() - TAGS:
+            raise AudioError(
+                f"{self.path}: no such tag as {min(unknown)!r}. Use some of {', '.join(sorted(TAGS))}"
+            )
+        for name, text in self.tags.items():
+            if len(text.encode()) > TAG_LIMIT_BYTES:
+                raise AudioError(
+                    f"{self.path}: the tag {name} has {len(text.encode())} bytes, expected at most {TAG_LIMIT_BYTES}"
+                )
         self.sample_rate = sample_rate
         self.channels = channels
         self.clipped = 0
@@ -227,6 +254,8 @@ class Writer:
             self._sound = soundfile.SoundFile(
                 self._sink, "w", self.sample_rate, self.channels, self.subtype, format=self.format
             )
+            for name, value in self.tags.items():
+                setattr(self._sound, name, value)
         except (soundfile.SoundFileError, ValueError, TypeError, OverflowError) as error:
             self._discard()
             raise AudioError(
@@ -297,7 +326,12 @@ class Writer:
 
 
 def write(
-    path: str | os.PathLike[str], audio: np.ndarray, sample_rate: int, *, subtype: str | None = None
+    path: str | os.PathLike[str],
+    audio: np.ndarray,
+    sample_rate: int,
+    *,
+    subtype: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> int:
     """Write (T,) or (C, T) to WAV, FLAC, Ogg, Opus or MP3 by suffix; returns how many samples were clipped.
 
@@ -308,7 +342,7 @@ def write(
     if audio.ndim not in (1, 2) or audio.size == 0:
         raise AudioError(f"{path}: got an array of shape {audio.shape}, expected samples (T,) or (C, T)")
     with Writer(
-        path, sample_rate, channels=1 if audio.ndim == 1 else audio.shape[0], subtype=subtype
+        path, sample_rate, channels=1 if audio.ndim == 1 else audio.shape[0], subtype=subtype, tags=tags
     ) as writer:
         writer.append(audio)
     return writer.clipped
