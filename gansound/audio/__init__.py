@@ -4,7 +4,7 @@ Samples are float32 with full scale ±1. Only this room imports soundfile and so
 """
 
 from gansound.audio.files import AUDIO_SUFFIXES, AudioError, AudioInfo, Writer, blocks, probe, read, write
-from gansound.audio.signal import loudness_lufs, peak_db, resample, resampled_frames, rms_db, trim
+from gansound.audio.signal import fade, loudness_lufs, peak_db, resample, resampled_frames, rms_db, trim
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -12,6 +12,7 @@ __all__ = [
     "AudioInfo",
     "Writer",
     "blocks",
+    "fade",
     "loudness_lufs",
     "peak_db",
     "probe",

@@ -107,6 +107,26 @@ def _k_weighting(sample_rate: int, length: int) -> np.ndarray:
     return shelf * high_pass
 
 
+def fade(audio: np.ndarray, fade_in: int, fade_out: int) -> np.ndarray:
+    """A copy whose first and last sample are 0: raised cosines over the first and last so many samples, 1 or more.
+
+    Shape: (..., T) -> (..., T). Raises ValueError when the fades don't fit.
+    """
+    fade_in, fade_out = max(1, fade_in), max(1, fade_out)
+    length = np.shape(audio)[-1]
+    if length < max(fade_in, fade_out):
+        raise ValueError(f"fades of {fade_in} and {fade_out} samples don't fit into {length}")
+    faded = np.array(audio, dtype=np.float32)
+    faded[..., :fade_in] *= _rise(fade_in)
+    faded[..., length - fade_out :] *= _rise(fade_out)[::-1]
+    return faded
+
+
+@lru_cache(maxsize=64)
+def _rise(samples: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(np.pi * np.arange(samples) / samples)).astype(np.float32)
+
+
 def trim(audio: np.ndarray, sample_rate: int, *, top_db: float = 40.0) -> tuple[np.ndarray, tuple[int, int]]:
     """Cut leading and trailing parts more than ``top_db`` under the loudest; also (start, end) in samples.
 

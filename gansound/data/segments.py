@@ -4,26 +4,21 @@ A file is drawn in proportion to how many segments it holds, then a crop, then a
 order of access, on workers, on the cache or on the process, so resuming is knowing the next position.
 """
 
-import logging
-import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from math import gcd
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from gansound import audio
+from gansound.data.decoded import Source
 from gansound.data.manifest import Record
 from gansound.draw import draw
-
-logger = logging.getLogger(__name__)
 
 PEAK_LIMIT = 0.99
 _CROP_TRIES = 4
 _LEVEL_WINDOWS = 16
-_LOSSLESS_IN_INT16 = ("PCM_16", "PCM_S8", "PCM_U8")
 
 
 class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
@@ -81,7 +76,7 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         self.silence_db = silence_db
         self.crop = crop
         self.pad = pad
-        self.source = _Source(self.records, sample_rate, cache_bytes)
+        self.source = Source(self.records, sample_rate, cache_bytes)
         lengths = self.source.frames
         weights = np.ones_like(lengths) if crop == "start" else -(-lengths // segment_samples)
         self._cumulative = np.cumsum(weights)
@@ -124,14 +119,14 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         if spare <= 0:
             offset = int(rng.integers(1 - spare)) if self.pad == "random" else 0
             samples = np.zeros(length, dtype=np.float32)
-            file = self.source.read(index, 0, length + spare)
+            file = self.source.read(index, 0, length + spare)[0]
             samples[offset : offset + len(file)] = file
             return -offset, samples
         if self.crop == "start":
-            return 0, self.source.read(index, 0, length)
+            return 0, self.source.read(index, 0, length)[0]
         for _ in range(1 if self.silence_db is None else _CROP_TRIES):
             start = int(rng.integers(spare + 1))
-            samples = self.source.read(index, start, length)
+            samples = self.source.read(index, start, length)[0]
             if self.silence_db is None or audio.rms_db(samples) >= self._level(index) - self.silence_db:
                 break
         return start, samples
@@ -163,130 +158,6 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
             return 0.0
         gain = float(draw(self.seed, position, "gain").uniform(*self.gain_db))
         return min(gain, 20 * np.log10(PEAK_LIMIT) - 1e-4 - audio.peak_db(samples))
-
-
-class _Source:
-    """Decoded audio of the records at one rate, from disk or from memory, the same either way."""
-
-    def __init__(self, records: Sequence[Record], sample_rate: int, cache_bytes: int) -> None:
-        self.records = records
-        self.sample_rate = sample_rate
-        self.frames = np.array(
-            [audio.resampled_frames(r.frames, r.sample_rate, sample_rate) for r in records], dtype=np.int64
-        )
-        if len(silent := np.flatnonzero(self.frames == 0)):
-            record = records[silent[0]]
-            raise ValueError(
-                f"{record.path}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
-                "Leave it out"
-            )
-        others = sorted({r.sample_rate for r in records} - {sample_rate})
-        if others:
-            logger.info(
-                "resampling %s Hz to %d Hz on reading; 'gansound data prepare --sample-rate %d' does it once",
-                ", ".join(map(str, others)),
-                sample_rate,
-                sample_rate,
-            )
-        self._checked = np.zeros(len(records), dtype=bool)
-        self._cache: _Cache | None = None
-        self._open_cache(cache_bytes)
-
-    def _open_cache(self, cache_bytes: int) -> None:
-        self.cache_bytes = cache_bytes
-        if 2 * int(self.frames.sum()) > cache_bytes:
-            return  # not even as 16 bits: spare a million files their probing
-        narrow = [self._is_narrow(index) for index in range(len(self.records))]
-        widths = np.where(narrow, 2, 4)
-        if int((self.frames * widths).sum()) <= cache_bytes:
-            self._cache = _Cache(self.frames, widths)
-
-    def _is_narrow(self, index: int) -> bool:
-        info = self._check(index)
-        return (
-            info.channels == 1 and info.sample_rate == self.sample_rate and info.subtype in _LOSSLESS_IN_INT16
-        )
-
-    def _check(self, index: int) -> audio.AudioInfo:
-        record = self.records[index]
-        info = audio.probe(record.path)
-        if (info.sample_rate, info.frames) != (record.sample_rate, record.frames):
-            raise audio.AudioError(
-                f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
-                f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
-            )
-        self._checked[index] = True
-        return info
-
-    def read(self, index: int, start: int, length: int) -> np.ndarray:
-        """``length`` samples from ``start`` on, (length,) float32, at the source's rate."""
-        if self._cache is None:
-            return self._decode(index, start, length)
-        if not self._cache.filled[index]:
-            self._cache.fill(index, self._decode(index, 0, int(self.frames[index])))
-        return self._cache.read(index, start, length)
-
-    def _decode(self, index: int, start: int, length: int) -> np.ndarray:
-        if not self._checked[index]:
-            self._check(index)
-        record = self.records[index]
-        if record.sample_rate == self.sample_rate:
-            return audio.read(record.path, start=start, frames=length)[0]
-        return self._decode_resampled(record, start, length)
-
-    def _decode_resampled(self, record: Record, start: int, length: int) -> np.ndarray:
-        """From blocks of two seconds, each resampled on its own with 50 ms more on both sides for the filter.
-
-        That equals cutting from the whole file resampled to rounding errors. The blocks' places are fixed (where
-        samples of the two rates coincide), so any cut through them, of one segment or of a whole file for the
-        cache, gives the very same bits.
-        """
-        divisor = gcd(record.sample_rate, self.sample_rate)
-        down, up = record.sample_rate // divisor, self.sample_rate // divisor
-        units, margin = 2 * divisor, -(-divisor // 20)  # a unit is 1 / divisor seconds at either rate
-        first, last = start // (units * up), (start + length - 1) // (units * up)
-        blocks = []
-        for block in range(first, last + 1):
-            begin = max(0, block * units - margin) * down
-            end = min(record.frames, (block * units + units + margin) * down)
-            piece = audio.read(record.path, start=begin, frames=end - begin)[0]
-            offset = block * units * up - begin // down * up
-            resampled = audio.resample(piece, record.sample_rate, self.sample_rate)
-            blocks.append(resampled[offset : offset + units * up])
-        offset = start - first * units * up
-        return np.concatenate(blocks)[offset : offset + length]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open_cache(self.cache_bytes)  # a spawned worker keeps its own
-
-
-class _Cache:
-    """All files behind one another in anonymous shared memory, which forked workers fill for each other."""
-
-    def __init__(self, frames: np.ndarray, widths: np.ndarray) -> None:
-        self.frames = frames
-        self.widths = widths
-        ends = np.cumsum(frames * widths + 2 * (frames % 2))  # float32 stays aligned after odd 16-bit files
-        self.offsets = np.concatenate([[0], ends[:-1]])
-        self._memory = mmap.mmap(-1, int(ends[-1]))
-        self.filled = np.frombuffer(mmap.mmap(-1, len(frames)), dtype=np.uint8)
-
-    def _view(self, index: int) -> np.ndarray:
-        kind = np.int16 if self.widths[index] == 2 else np.float32
-        return np.frombuffer(self._memory, kind, int(self.frames[index]), int(self.offsets[index]))
-
-    def fill(self, index: int, samples: np.ndarray) -> None:
-        view = self._view(index)
-        view[:] = samples if view.dtype == np.float32 else np.rint(samples * 32768.0)
-        self.filled[index] = 1  # after the samples: another worker may look at any moment
-
-    def read(self, index: int, start: int, length: int) -> np.ndarray:
-        view = self._view(index)[start : start + length]
-        return view.copy() if view.dtype == np.float32 else view.astype(np.float32) / np.float32(32768)
 
 
 class PositionSampler(Sampler[int]):

@@ -5,6 +5,66 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class OneShotSettings:
+    """How recordings become clips of the model's length, each a whole sound that starts and ends at zero.
+
+    Levels are made equal by peak: the level of a one-shot was set by whoever recorded it and is set again by whoever
+    plays it, but a soft velocity layer 30 dB down teaches a discriminator little else than to look at the level. What
+    a softer stroke changes in the timbre stays. Loudness suits textures; of a click of some milliseconds it
+    measures mostly the length.
+
+    Args:
+        align: the attack of every sound is put `lead_ms` after the clip's start; else a clip starts where its file
+            does.
+        lead_ms: of what comes before the attack, or of silence where there is nothing.
+        trim_db: what ends a sound, further than this under its loudest millisecond, is cut off (a steady noise
+            under the sound too, where it is 40 dB down); null keeps all.
+        fade_in_ms: raised cosine from zero, before the attack.
+        fade_out_ms: raised cosine to zero at the sound's end, or where it is cut; at most a quarter of the sound.
+        peak_db: every clip's peak, in dB of full scale; null leaves levels as they are.
+        loudness_lufs: every clip's loudness instead, lower where the peak would pass `peak_db`; null for peaks alone.
+        long: recordings four clips long or longer are sliced into `hits` (each to the next attack), into random
+            `crops`, or are `cut` after one clip as the shorter ones are; `auto` takes hits where there are several
+            attacks, cuts a sound that decays, and crops all else.
+        balance: every label is drawn as often as any other, so that a folder of 20 claps is learnt beside one of 300
+            kicks; else every file.
+    """
+
+    align: bool = True
+    lead_ms: float = 2.0
+    trim_db: float | None = 60.0
+    fade_in_ms: float = 1.0
+    fade_out_ms: float = 50.0
+    peak_db: float | None = -1.0
+    loudness_lufs: float | None = None
+    long: Literal["auto", "hits", "crops", "cut"] = "auto"
+    balance: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("lead_ms", "fade_in_ms", "fade_out_ms"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1000:
+                raise ValueError(f"{name} must be between 0 and 1,000 milliseconds, got {value}")
+        if self.align and self.fade_in_ms > self.lead_ms:
+            raise ValueError(
+                f"fade_in_ms {self.fade_in_ms} is longer than lead_ms {self.lead_ms} and would dull every attack. "
+                "Make it shorter, or the lead longer"
+            )
+        if self.trim_db is not None and not 20 <= self.trim_db <= 120:
+            raise ValueError(
+                f"trim_db must be between 20 and 120 dB, or null to trim nothing, got {self.trim_db}"
+            )
+        if self.peak_db is not None and not -60 <= self.peak_db <= 0:
+            raise ValueError(
+                f"peak_db must be between -60 and 0 dB of full scale, or null, got {self.peak_db}"
+            )
+        if self.loudness_lufs is not None and not -60 <= self.loudness_lufs <= 0:
+            raise ValueError(f"loudness_lufs must be between -60 and 0, or null, got {self.loudness_lufs}")
+        if self.long not in ("auto", "hits", "crops", "cut"):
+            raise ValueError(f"long must be auto, hits, crops or cut, got {self.long!r}")
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """A corpus and how segments are drawn from it.
 
@@ -20,6 +80,8 @@ class DataSettings:
         test: share held out for `gansound evaluate`, likewise.
         workers: processes that load; 0 loads in the training process.
         cache_gb: decoded audio is kept in memory when it fits in this.
+        one_shots: for a generator of sounds: each recording becomes a whole clip of `segment_samples`, or several,
+            instead of segments cut anywhere; `speed`, `gain_db`, `silence_db`, `crop` and `pad` don't apply to them.
     """
 
     segment_samples: int
@@ -33,6 +95,7 @@ class DataSettings:
     test: float = 0.05
     workers: int = 1
     cache_gb: float = 2.0
+    one_shots: OneShotSettings | None = None
 
     def __post_init__(self) -> None:
         if self.segment_samples < 1 or self.workers < 0 or self.cache_gb < 0:
