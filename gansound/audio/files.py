@@ -37,7 +37,7 @@ _FLOATS = ("FLOAT", "DOUBLE")
 _WAV_LIMIT_BYTES = 2**32 - 2**16  # a RIFF header counts its bytes in 32 bits
 TAGS = frozenset({"title", "artist", "album", "comment", "copyright", "software", "genre", "tracknumber"})
 """What may stand in a file beside its sound."""
-TAG_LIMIT_BYTES = 2048  # of one tag: with a longer one libsndfile writes none at all into a WAV file
+TAG_LIMIT_BYTES = 2000  # of one tag: from 2048 on libsndfile writes none at all into a WAV file
 _BLOCK_SAMPLES = 1 << 16  # one long write overflows libvorbis' stack
 
 
