@@ -1,6 +1,7 @@
 """The model folder: what inference loads, and what travels between people.
 
     config.json         {"format": 1, "generator": {class_path, init_args}, "mel": {...}, "info": {...}}
+                        (a generator of clips has no mel: it takes none)
     model.safetensors   the generator's state dict, weight norm folded, float32 or float16
 
 Nothing in it is pickled, and since a folder may be a stranger's, only classes of `gansound.generators` are built from
@@ -41,19 +42,29 @@ class ModelFolderError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A generator in eval mode and float32 on the CPU, with the mel convention that it understands."""
+    """A generator in eval mode and float32 on the CPU, with the mel convention that a vocoder understands."""
 
     generator: nn.Module
-    mel: MelSpec
+    mel_or_none: MelSpec | None
     info: dict[str, Any]
     path: Path
     config: dict[str, Any]
+
+    @property
+    def mel(self) -> MelSpec:
+        """Raises ModelFolderError when the model takes no mels."""
+        if self.mel_or_none is None:
+            raise ModelFolderError(
+                f"{self.path}: is a generator of clips, expected a vocoder. Its sounds are made by: gansound generate "
+                f"--model {self.path} (in Python gansound.ClipGenerator)"
+            )
+        return self.mel_or_none
 
 
 def save_model_folder(
     path: str | Path,
     generator: nn.Module,
-    mel: MelSpec,
+    mel: MelSpec | None,
     *,
     config: Mapping[str, Any],
     info: Mapping[str, Any] | None = None,
@@ -67,7 +78,7 @@ def save_model_folder(
     Args:
         path: the folder.
         generator: its weight norm (any parametrization) is folded in the copy that is written.
-        mel: the convention of the mels it takes.
+        mel: the convention of the mels it takes; None when it takes none.
         config: `{class_path, init_args}` that builds it; a parameter named `mel` may be left out.
         info: licence, provenance, steps, figures: anything JSON holds.
         half: store float16 (except weights beyond its range).
@@ -85,7 +96,8 @@ def save_model_folder(
         raise ModelFolderError(f"{path}: something that isn't a model folder is there. Choose another path")
     state = _storable(fold_parametrizations(copy.deepcopy(generator).eval()).state_dict(), half, path)
     try:
-        described = {"format": FORMAT, "generator": node, "mel": mel.to_dict(), "info": dict(info or {})}
+        described = {"format": FORMAT, "generator": node}
+        described |= ({} if mel is None else {"mel": mel.to_dict()}) | {"info": dict(info or {})}
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ModelFolderError(
@@ -125,7 +137,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     path = _locate(str(name_or_path))
     described = _read_config(path)
     try:
-        mel = MelSpec.from_dict(described["mel"])
+        mel = MelSpec.from_dict(described["mel"]) if "mel" in described else None
     except (ValueError, TypeError) as error:
         raise ModelFolderError(f"{path / CONFIG}: {error}") from error
     try:
@@ -138,7 +150,12 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             generator = build(
-                described["generator"], nn.Module, "generator", context={"mel": mel}, allow=allow, roots=ROOTS
+                described["generator"],
+                nn.Module,
+                "generator",
+                context={} if mel is None else {"mel": mel},
+                allow=allow,
+                roots=ROOTS,
             )
         except RecipeError as error:
             raise ModelFolderError(f"{path / CONFIG}: {error}") from error
@@ -208,9 +225,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelFolderError(
             f"{where}: got format {described['format']!r}, expected {FORMAT}. Upgrade gansound"
         )
-    for key in ("generator", "mel", "info"):
-        if not isinstance(described.setdefault(key, {} if key == "info" else None), dict):
-            raise ModelFolderError(f"{where}: got {key} {described[key]!r}, expected an object")
+    for key, default in (("generator", None), ("mel", {}), ("info", {})):
+        if not isinstance(described.get(key, default), dict):
+            raise ModelFolderError(f"{where}: got {key} {described.get(key)!r}, expected an object")
+    described.setdefault("info", {})
     return described
 
 
@@ -220,7 +238,11 @@ def _defaults(cls: type) -> dict[str, Any]:
     return {name: p.default for name, p in parameters(cls).items() if isinstance(p.default, plain)}
 
 
-def _check_shape_law(generator: nn.Module, mel: MelSpec, path: Path) -> None:
+def _check_shape_law(generator: nn.Module, mel: MelSpec | None, path: Path) -> None:
+    if mel is None:
+        if hasattr(generator, "hop_length"):
+            raise ModelFolderError(f"{path}: has no mel, expected the convention of the mels its vocoder takes")
+        return
     for name in ("n_mels", "hop_length"):
         mine, theirs = getattr(generator, name, None), getattr(mel, name)
         if mine is not None and mine != theirs:

@@ -82,7 +82,7 @@ class Phases:
             if adversarial:
                 verdicts = self._discriminator_phase(last, kept, figures, step, len(rounds))
                 stack.enter_context(frozen(self.task.discriminator))
-            self._generator_phase(last, kept, verdicts, figures)
+            self._generator_phase(last, kept, verdicts, figures, step)
         values = torch.stack([value.float() for value in figures.values()])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "mean")
@@ -121,13 +121,14 @@ class Phases:
         kept: list[Tensor] | None,
         verdicts: Sequence[Any],
         figures: dict[str, Tensor],
+        step: int,
     ) -> None:
         self.optimizers["generator"].zero_grad(set_to_none=True)
         for i, batch in enumerate(micro_batches):
             with self._sync(self.generator, last=i == len(micro_batches) - 1):
                 fake = self._generate(batch) if kept is None else kept[i]
                 losses = self.task.generator_phase(
-                    batch, fake, verdicts[i], self._draws(batch), self._precision
+                    batch, fake, verdicts[i], self._draws(batch), step, self._precision
                 )
                 self._backward(losses, figures, len(micro_batches))
         self._update("generator", self.generator, figures)

@@ -5,6 +5,7 @@ arguments: `generator`, `discriminators`, `losses`, …
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from gansound.data.clips import labels_of
+from gansound.data.source import open_corpus
 from gansound.engine.settings import RunSettings
 from gansound.engine.task import Task
 from gansound.mel import MelSpec
 from gansound.recipe import KeyHelp, RecipeError, build, describe, parameters
 from gansound.recipe.build import ALLOWED, import_class
 from gansound.recipe.text import meant
+
+log = logging.getLogger(__name__)
 
 
 def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -36,11 +41,31 @@ def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, {"class_path": recipe["task"], "init_args": arguments}
 
 
+def with_labels(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with the labels of its corpus in place of `labels: auto`; null where the corpus has none.
+
+    Raises:
+        RecipeError: no corpus is named.
+        ValueError: it can't be opened.
+    """
+    if recipe.get("labels") != "auto":
+        return dict(recipe)
+    data = recipe.get("data") or {}
+    if data.get("path") is None:
+        raise RecipeError("data.path: missing; labels: auto takes them from the corpus: --data.path DIR")
+    found = labels_of(open_corpus(data["path"], seed=0))
+    if found:
+        log.info("%s: labels %s", data["path"], ", ".join(found))
+    else:
+        log.info("%s: no label folders, so sounds are trained on without labels", data["path"])
+    return {**recipe, "labels": list(found) or None}
+
+
 def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
     """Every key the recipe may hold, with its type, its value or default, and what it means."""
     own, its = split(recipe)
     mine = describe(own, RunSettings, allow=allow, context=("params",))
-    return [*mine, *describe(its, object, allow=allow, context=("mel",))]
+    return [*mine, *describe(its, object, allow=allow, context=("mel", "labels"))]
 
 
 @dataclass(frozen=True)
@@ -54,11 +79,15 @@ class Plan:
 
 
 def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
-    """Build all that a recipe describes.
+    """Build all that a recipe describes; `labels: auto` becomes those of its corpus.
 
     Raises:
         RecipeError: whatever is wrong with it, by its dotted key.
+        ValueError: the corpus can't be opened for its labels.
     """
+    if recipe.get("labels") == "auto":
+        plan({**recipe, "labels": None}, allow)  # a mistake is told before a corpus of hours is listed
+        recipe = with_labels(recipe)
     own, its = split(recipe)
     # Here and not in `build`, which would compare a misspelt setting of the engine with the task's alone.
     known = parameters(import_class(recipe["task"], "task", allow, ALLOWED))
@@ -72,6 +101,9 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
             )
     settings: RunSettings = build(own, RunSettings, "", allow=allow)
     context = {"mel": build(recipe["mel"], MelSpec, "mel", allow=allow)} if "mel" in recipe else {}
+    context["labels"] = tuple(settings.labels or ())
+    if settings.labels and settings.data.one_shots is None:
+        raise RecipeError("labels: need data.one_shots, whose clips are whole sounds of one label each")
     # The weights' first values depend on the seed alone, not on what was built before.
     torch.manual_seed(settings.seed)
     task: Task = build(its, object, "", context=context, allow=allow)
@@ -79,6 +111,11 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         task.check_segment(settings.data.segment_samples)
     except ValueError as error:
         raise RecipeError(str(error)) from error
+    if task.over_batch and settings.micro_batches > 1:
+        raise RecipeError(
+            f"micro_batches: got {settings.micro_batches}, but the adversarial loss compares all items of a batch, so "
+            "that its parts don't add up to it; set it to 1"
+        )
     if settings.adversarial_from > 0 and task.needs_discriminators:
         raise RecipeError(
             f"adversarial_from: got {settings.adversarial_from}, but without discriminators nothing teaches the "

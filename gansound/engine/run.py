@@ -7,8 +7,9 @@ ends with the weights of a run that was never interrupted: every draw is a funct
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
-from gansound import __version__, audio
-from gansound.data.corpus import by_split
-from gansound.data.manifest import Record
-from gansound.data.segments import PositionSampler, SegmentDataset, collate
-from gansound.data.source import open_corpus
+from gansound import __version__
 from gansound.engine.checkpoint import RunState, checkpoints, prune
+from gansound.engine.feed import Feed
 from gansound.engine.folder import check_same_recipe, write_beside
 from gansound.engine.guards import DiscriminatorGuard, NonFiniteLoss, TrainingError
 from gansound.engine.log import RunLog
@@ -35,9 +32,6 @@ from gansound.model_folder import save_model_folder
 from gansound.recipe import RecipeError, to_yaml
 
 log = logging.getLogger(__name__)
-
-# Of each held-out utterance so much is vocoded: a corpus may hold recordings of hours.
-_VALIDATED_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -74,8 +68,6 @@ class Run:
         check_same_recipe(folder / "recipe.yaml", plan.recipe)
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
-        if self.settings.data.path is None:
-            raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
         # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
         # broadcasting them would change in place what a backward pass has yet to read.
         self.accelerator = Accelerator(
@@ -89,8 +81,12 @@ class Run:
                 f"batch_size {self.settings.batch_size} must be a multiple of {ranks} processes times "
                 f"micro_batches {parts}"
             )
-        self.train_records, self.valid_records = self._open_corpus()
-        self.dataset = self._dataset()
+        if self.task.over_batch and ranks > 1:
+            raise RecipeError(
+                f"adversarial: its loss compares all items of a batch, which {ranks} processes don't see together; "
+                "train on one"
+            )
+        self.feed = Feed(self.settings, self.task)
         self.task.to(self.accelerator.device)
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:
@@ -104,6 +100,7 @@ class Run:
             self.settings.seed,
         )
         self.guard = DiscriminatorGuard()
+        self.best = Best()
         self.average = self._average()
         self.state = self._register()
 
@@ -124,7 +121,7 @@ class Run:
         steps = self.settings.steps
         if start >= steps:
             if self.accelerator.is_main_process and steps_of_model(self.folder / "model") != start:
-                self._save_model(start)  # a run was killed after its last checkpoint and before this
+                self._save_model("model", start)  # a run was killed after its last checkpoint and before this
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
             return
         run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
@@ -138,7 +135,12 @@ class Run:
 
     def _loop(self, start: int, run_log: RunLog | None, observe: Observer | None) -> None:
         settings = self.settings
-        batches = self._batches(start)
+        batches = self.feed.batches(
+            start,
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
         begun = last = time.perf_counter()
         waited = 0.0
         segment_seconds = settings.data.segment_samples / self.task.sample_rate
@@ -187,7 +189,7 @@ class Run:
                 [self._micro_batches(batch) for batch in rounds], adversarial=adversarial, step=step
             )
         except NonFiniteLoss as error:
-            names = sorted({self._file(i) for batch in rounds for i in batch["record"].tolist()})
+            names = sorted({self.feed.file(i) for batch in rounds for i in batch["record"].tolist()})
             raise TrainingError(
                 f"step {step + 1}: {error}. Its batch came from {', '.join(names)}. Nothing was written; start the "
                 "command again to go on from the last checkpoint, with a lower learning rate or a clip_norm if it "
@@ -207,24 +209,22 @@ class Run:
             {name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)
         ]
 
-    def _file(self, record: int) -> str:
-        return str(self.train_records[record].path)
-
     def _validate(self, step: int, run_log: RunLog | None) -> dict[str, float]:
-        if run_log is None or not self.valid_records or self.settings.validate_every is None:
+        if run_log is None or not self.feed.valid_records or self.settings.validate_every is None:
             return {}
-        utterances = []
-        for record in spread(self.valid_records, self.settings.validate_utterances):
-            frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
-            samples, rate = audio.read(record.path, frames=frames)
-            utterances.append((Path(record.path).stem, audio.resample(samples, rate, self.task.sample_rate)))
+        sounds, labels = self.feed.held_out()
         generator, was_training = self.generator, self.generator.training
         try:
-            figures, examples = self.task.validate(generator.eval(), utterances, self.accelerator.device)
+            figures, examples = self.task.validate(
+                generator.eval(), sounds, self.accelerator.device, labels=labels
+            )
         finally:
             generator.train(was_training)
         run_log.examples(step, examples[:4])
         log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        score = self.task.score(figures)
+        if step and score is not None and self.best.improves(step, score):
+            self._save_model("best", step, {"validation": figures})
         return {f"valid/{name}": value for name, value in figures.items()}
 
     def _save(self, step: int) -> None:
@@ -233,15 +233,17 @@ class Run:
         folder = self.folder / "checkpoints"
         self.state.save(folder, step)
         prune(folder, self.settings.keep_checkpoints)
-        self._save_model(step)
+        self._save_model("model", step)
 
-    def _save_model(self, step: int) -> None:
+    def _save_model(self, name: str, step: int, figures: Mapping[str, Any] | None = None) -> None:
+        """`model/` is the newest and `best/` the best that a validation has seen."""
+        generator, config = self.task.shipped(self.generator, self.plan.recipe["generator"])
+        about: dict[str, Any] = {"gansound": __version__, "steps": step, "seed": self.settings.seed}
+        if self.settings.data.one_shots is not None:
+            # What a set of its sounds is to be compared with must be prepared as what it was trained on.
+            about["data"] = {k: v for k, v in self.plan.recipe["data"].items() if k != "path"}
         save_model_folder(
-            self.folder / "model",
-            self.generator,
-            self.task.mel,
-            config=self.plan.recipe["generator"],
-            info={"gansound": __version__, "steps": step, "seed": self.settings.seed},
+            self.folder / name, generator, self.task.mel, config=config, info=about | dict(figures or {})
         )
 
     def _resume(self) -> int:
@@ -271,6 +273,9 @@ class Run:
             state.register("discriminator", self.task.discriminator)
             state.register("discriminator_optimizer", self.plan.optimizers["discriminator"])
             state.register("discriminator_guard", self.guard)
+        if self.task.memory is not None:
+            state.register("task", self.task.memory)
+        state.register("best", self.best)
         return state
 
     def _average(self) -> AveragedModel | None:
@@ -278,74 +283,6 @@ class Run:
         if decay is None:
             return None
         return AveragedModel(self.task.generator, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-    def _open_corpus(self) -> tuple[list[Record], list[Record]]:
-        data = self.settings.data
-        assert data.path is not None
-        splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
-        train = splits.get("train", [])
-        if not train:
-            raise ValueError(
-                f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}"
-            )
-        valid = splits.get("valid", [])
-        if not valid and self.settings.validate_every is not None:
-            log.warning(
-                "%s: no file is in split 'valid', so nothing is validated; raise data.valid", data.path
-            )
-        return train, valid
-
-    def _dataset(self) -> SegmentDataset:
-        data = self.settings.data
-        return SegmentDataset(
-            self.train_records,
-            sample_rate=self.task.sample_rate,
-            segment_samples=data.segment_samples,
-            seed=self.settings.seed,
-            speed=data.speed,
-            gain_db=data.gain_db,
-            silence_db=data.silence_db,
-            crop=data.crop,
-            pad=data.pad,
-            cache_bytes=int(data.cache_gb * 2**30),
-        )
-
-    def _batches(self, start: int) -> Iterator[dict[str, torch.Tensor]]:
-        whole = self.settings.batch_size
-        a_step = whole * self.task.critic_steps
-        ranks = self.accelerator.num_processes
-        sampler = PositionSampler(
-            start * a_step,
-            self.settings.steps * a_step,
-            rank=self.accelerator.process_index,
-            ranks=ranks,
-            batch_size=whole // ranks,
-        )
-        loader: DataLoader[dict[str, torch.Tensor]] = DataLoader(
-            self.dataset,
-            batch_size=whole // ranks,
-            sampler=sampler,
-            num_workers=self.settings.data.workers,
-            collate_fn=collate,
-            pin_memory=self.accelerator.device.type == "cuda",
-            persistent_workers=False,
-        )
-        return told_plainly(iter(loader))
-
-
-def told_plainly(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches; an error of a worker process without the traceback that torch puts into its message."""
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (ValueError, OSError) as error:
-            lines = str(error).strip().splitlines()
-            if len(lines) < 2 or "DataLoader worker" not in lines[0]:
-                raise
-            raise ValueError(lines[-1].partition(": ")[2]) from error
-        yield batch
 
 
 def steps_of_model(path: Path) -> int | None:
@@ -357,8 +294,21 @@ def steps_of_model(path: Path) -> int | None:
         return None
 
 
-def spread(records: list[Record], count: int) -> list[Record]:
-    """`count` of them at equal distances, so that they don't all come from the first speaker."""
-    if len(records) <= count:
-        return records
-    return [records[i * len(records) // count] for i in range(count)]
+class Best:
+    """The lowest score of a validation, and when it was."""
+
+    def __init__(self) -> None:
+        self.score, self.step = math.inf, 0
+
+    def improves(self, step: int, score: float) -> bool:
+        """Whether this one is lower than all before it; remembers it then."""
+        if not score < self.score:
+            return False
+        self.score, self.step = score, step
+        return True
+
+    def state_dict(self) -> dict[str, float]:
+        return {"score": self.score, "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.score, self.step = state["score"], int(state["step"])

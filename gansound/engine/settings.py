@@ -72,13 +72,16 @@ class RunSettings:
         generator_optimization: how the generator learns.
         discriminator_optimization: how the discriminators learn.
         seed: of the weights and of every draw.
+        labels: classes of sounds, for a generator of clips that has them: `auto` takes the corpus's label folders, a
+            list fixes their order, null trains without.
         adversarial_from: the step at which the discriminators join; before it only the spectral losses teach.
         micro_batches: parts a batch is worked through in, to fit in memory.
         precision: `bf16` runs networks under autocast; losses stay in fp32 either way.
         ema_decay: of the averaged generator that is validated and shipped; null ships the generator itself.
         log_every: steps between two lines of metrics.jsonl.
         validate_every: steps between two validations; null never validates.
-        validate_utterances: how many held-out utterances are vocoded for it.
+        validate_utterances: how many held-out utterances are vocoded for it, or held-out clips compared with generated
+            ones.
         checkpoint_every: steps between two checkpoints.
         keep_checkpoints: how many of the latest are kept.
         threads: CPU threads; null leaves torch's choice.
@@ -90,6 +93,7 @@ class RunSettings:
     generator_optimization: Optimization
     discriminator_optimization: Optimization | None = None
     seed: int = 0
+    labels: Literal["auto"] | list[str] | None = None
     adversarial_from: int = 0
     micro_batches: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"

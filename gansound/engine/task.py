@@ -76,6 +76,7 @@ class Task(Protocol):
         fake: Tensor,
         verdict: Any | None,
         draws: Draws,
+        step: int,
         precision: Precision,
     ) -> dict[str, Tensor]:
         """The generator's losses; `verdict` is what the other phase kept, None where it didn't run."""
@@ -96,7 +97,5 @@ class Task(Protocol):
     def score(self, figures: Mapping[str, float]) -> float | None:
         """How bad a validation was, to keep the best model by; None when its figures don't say."""
 
-    def shipped(
-        self, generator: nn.Module, config: Mapping[str, Any]
-    ) -> tuple[nn.Module, Mapping[str, Any]]:
+    def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """What goes into the model folder, and the `{class_path, init_args}` that builds it."""

@@ -174,6 +174,7 @@ class VocoderTask:
         fake: Tensor,
         verdict: dict[str, Features] | None,
         draws: Draws,
+        step: int,
         precision: Precision,
     ) -> dict[str, Tensor]:
         """The spectral terms by their names, and of each discriminator `adversarial/NAME`, `feature_matching/NAME`."""
@@ -231,8 +232,6 @@ class VocoderTask:
         """The held-out mel distance."""
         return figures.get("mel_distance")
 
-    def shipped(
-        self, generator: nn.Module, config: Mapping[str, Any]
-    ) -> tuple[nn.Module, Mapping[str, Any]]:
+    def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The generator itself."""
         return generator, config

@@ -1,0 +1,161 @@
+"""What a run is fed: its corpus, the batches of each step in order, and the sounds it is validated on."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from gansound import audio
+from gansound.data.clips import ClipDataset
+from gansound.data.corpus import by_split
+from gansound.data.manifest import Record
+from gansound.data.segments import PositionSampler, SegmentDataset, collate
+from gansound.data.source import open_corpus
+from gansound.engine.settings import RunSettings
+from gansound.engine.task import Task
+from gansound.recipe import RecipeError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Of each held-out utterance so much is vocoded: a corpus may hold recordings of hours.
+_VALIDATED_SECONDS = 30
+
+
+class Feed:
+    """A corpus as its settings and task want it.
+
+    Args:
+        settings: of the run.
+        task: says the sample rate, the channels, and how many batches a step takes.
+
+    Raises:
+        RecipeError: no corpus is named.
+        ValueError: it can't be opened or holds nothing to train on.
+    """
+
+    def __init__(self, settings: RunSettings, task: Task) -> None:
+        self.settings = settings
+        self.task = task
+        if settings.data.path is None:
+            raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
+        self.train_records, self.valid_records = self._open_corpus()
+        self.dataset = self._dataset()
+
+    def file(self, record: int) -> str:
+        """The path of a record that a batch names."""
+        return str(self.train_records[record].path)
+
+    def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int]]:
+        """Names, waveforms and labels of what is validated on, prepared as what is trained on."""
+        most = self.settings.validate_utterances
+        if self.settings.data.one_shots is not None:
+            clips = self._clips(self.valid_records)
+            chosen = spread(range(len(clips)), most)
+            pairs = [clips.clip(i) for i in chosen]
+            names = [Path(clips.record(i).path).stem for i in chosen]
+            sounds = [(name, audio.numpy()) for name, (audio, _) in zip(names, pairs, strict=True)]
+            return sounds, [label for _, label in pairs]
+        sounds = []
+        for record in spread(self.valid_records, most):
+            frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
+            samples, rate = audio.read(record.path, frames=frames)
+            sounds.append((Path(record.path).stem, audio.resample(samples, rate, self.task.sample_rate)))
+        return sounds, []
+
+    def batches(
+        self, start: int, rank: int, ranks: int, pin_memory: bool
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """From step `start` to the last, this process's part of each batch, `critic_steps` of them a step."""
+        whole = self.settings.batch_size
+        a_step = whole * self.task.critic_steps
+        sampler = PositionSampler(
+            start * a_step,
+            self.settings.steps * a_step,
+            rank=rank,
+            ranks=ranks,
+            batch_size=whole // ranks,
+        )
+        loader: DataLoader[dict[str, torch.Tensor]] = DataLoader(
+            self.dataset,
+            batch_size=whole // ranks,
+            sampler=sampler,
+            num_workers=self.settings.data.workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=False,
+        )
+        return told_plainly(iter(loader))
+
+    def _open_corpus(self) -> tuple[list[Record], list[Record]]:
+        data = self.settings.data
+        assert data.path is not None
+        splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
+        train = splits.get("train", [])
+        if not train:
+            raise ValueError(
+                f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}"
+            )
+        valid = splits.get("valid", [])
+        if not valid and self.settings.validate_every is not None:
+            log.warning(
+                "%s: no file is in split 'valid', so nothing is validated; raise data.valid", data.path
+            )
+        return train, valid
+
+    def _dataset(self) -> SegmentDataset | ClipDataset:
+        data = self.settings.data
+        if data.one_shots is not None:
+            return self._clips(self.train_records)
+        return SegmentDataset(
+            self.train_records,
+            sample_rate=self.task.sample_rate,
+            segment_samples=data.segment_samples,
+            seed=self.settings.seed,
+            speed=data.speed,
+            gain_db=data.gain_db,
+            silence_db=data.silence_db,
+            crop=data.crop,
+            pad=data.pad,
+            cache_bytes=int(data.cache_gb * 2**30),
+        )
+
+    def _clips(self, records: Sequence[Record]) -> ClipDataset:
+        data = self.settings.data
+        return ClipDataset(
+            records,
+            sample_rate=self.task.sample_rate,
+            clip_samples=data.segment_samples,
+            channels=getattr(self.task, "channels", 1),
+            seed=self.settings.seed,
+            labels=self.settings.labels or (),
+            settings=data.one_shots,
+            cache_bytes=int(data.cache_gb * 2**30),
+        )
+
+
+def told_plainly(batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches; an error of a worker process without the traceback that torch puts into its message."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ValueError, OSError) as error:
+            lines = str(error).strip().splitlines()
+            if len(lines) < 2 or "DataLoader worker" not in lines[0]:
+                raise
+            raise ValueError(lines[-1].partition(": ")[2]) from error
+        yield batch
+
+
+def spread(records: Sequence[T], count: int) -> list[T]:
+    """`count` of them at equal distances, so that they don't all come from the first speaker."""
+    if len(records) <= count:
+        return list(records)
+    return [records[i * len(records) // count] for i in range(count)]
