@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from gansound import audio
-from gansound.data.corpus import by_split, entries, groups, scan, split
-from gansound.draw import draw, unit_hash
+from gansound.data.corpus import by_split, entries, scan
 from gansound.data.manifest import Record, read_manifest, write_manifest
 from gansound.data.source import open_corpus
+from gansound.data.split import groups, split
+from gansound.draw import draw, unit_hash
 
 RATE = 8000
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
-from gansound.data.corpus import Entry, entries, groups, in_threads
+from gansound.data.corpus import Entry, entries, in_threads
 from gansound.data.manifest import Record
+from gansound.data.split import groups
 from gansound.data.verdict import verdicts
 
 CLIPPED_RUN = 3  # this many full-scale samples in a row don't come from a microphone

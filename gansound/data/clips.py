@@ -21,7 +21,7 @@ from gansound import audio
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
 from gansound.data.manifest import Record
-from gansound.data.onsets import Envelope, Read, attacks, ending, held
+from gansound.data.onsets import Envelope, Read, attacks, decays, ending, held
 from gansound.data.settings import OneShotSettings
 from gansound.draw import draw
 
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 Kind = Literal["one-shot", "hits", "crops"]
 SILENT_DB = -60.0  # a file whose peak is under this holds no sound
 _LONG_CLIPS = 4
+_LONG_SECONDS = 4.0  # a cymbal is no recording of several sounds, however short the model's clips
 _HELD_SHARE = 0.8
 _NAMED = 5
 _WHOLE_SAMPLES = 1 << 22  # a recording up to this is decoded once for all that is measured of it
@@ -182,7 +183,8 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _examine(self, index: int) -> _Found:
         """The clips of a record, each with its gain."""
-        info = self.source.check(index)
+        if not (channels := int(self.source.file_channels[index])):
+            channels = self.source.check(index).channels
         frames = int(self.source.frames[index])
         read: Read = functools.partial(self._read, index)
         try:
@@ -190,19 +192,19 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
                 read = functools.partial(_part, read(0, frames))
             envelope = Envelope.of(read, frames, self.sample_rate)
         except audio.AudioError as error:
-            return _Found([], skipped=str(error).removeprefix(f"{info.path}: "))
+            return _Found([], skipped=str(error).removeprefix(f"{self.source.records[index].path}: "))
         if envelope.peak <= 10 ** (SILENT_DB / 20):
             return _Found([], skipped=f"silent: its peak is under {SILENT_DB:.0f} dB")
         clips, kind, samples = self._placed(index, envelope, read)
         if kind == "crops":
             # One level for all, or a pause would become as loud as the sound around it.
             gain = self._gain(read(clips[0].start, clips[0].stop - clips[0].start), envelope.peak)
-            return _Found([replace(clip, gain=gain) for clip in clips], kind, samples, info.channels)
+            return _Found([replace(clip, gain=gain) for clip in clips], kind, samples, channels)
         for i, clip in enumerate(clips):
             shaped = self._shaped(read, clip.start, clip.stop - clip.start, 1.0)
             gain = self._gain(shaped[:, : clip.stop - clip.start], float(np.abs(shaped).max()))
             clips[i] = replace(clip, gain=gain)
-        return _Found(clips, kind, samples, info.channels)
+        return _Found(clips, kind, samples, channels)
 
     def _gain(self, sound: np.ndarray, peak: float) -> float:
         """What brings a sound to the settings' level; it never passes full scale."""
@@ -222,7 +224,9 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         found = attacks(envelope, read)
         start = found[0] - lead if s.align else 0
         stop = ending(envelope, max(start, 0), frames, s.trim_db)
-        if stop - start >= _LONG_CLIPS * length and s.long != "cut":
+        longest = max(_LONG_CLIPS * length, _LONG_SECONDS * self.sample_rate)
+        rings = len(found) == 1 and decays(envelope, found[0], stop)
+        if stop - start >= longest and s.long != "cut" and not (s.long == "auto" and rings):
             hits = []
             for attack, following in zip(found, [*(a - lead for a in found[1:]), frames], strict=True):
                 limit = min(following, attack - lead + length)

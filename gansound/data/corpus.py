@@ -1,15 +1,9 @@
-"""From files to records: an LJSpeech layout or any folder of audio, and splits through which nothing leaks.
-
-What must not be on both sides of a split (the takes of one prompt, the velocity layers of one drum, a
-speaker) is a group, and a group is put into a split as a whole by a hash of its name and the seed: a file
-added later doesn't move the others.
-"""
+"""From files to records: an LJSpeech layout or any folder of audio."""
 
 import dataclasses
 import logging
 import os
 import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,15 +12,12 @@ from typing import TypeVar
 
 from gansound import audio
 from gansound.data.manifest import SPLITS, Record
-from gansound.draw import unit_hash
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LARGEST_GROUP = 0.2  # of all files: more, and a common prefix says nothing of takes
-_ALWAYS_TRAINED = 0.3  # of all audio: a group this large would leave too little to train on
 _UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".wma", ".ape", ".wv", ".mp4", ".webm", ".amr", ".mpc"})
 
 
@@ -56,7 +47,8 @@ def entries(
     """List the audio of a folder, and (path, reason) of what its metadata names but the folder lacks.
 
     With ``metadata.csv`` (``id|text`` or ``id|text|normalised text``) and ``wavs/`` it is an LJSpeech layout,
-    else every file below with a suffix of audio. In a folder of label folders the first one is the label.
+    else every file below with a suffix of audio. The label is the folder at the first level where files lie in
+    several (``drums/kick/kit1/x.wav``: kick, where all lie in ``drums``); names that differ in case are one.
     ``speaker_pattern``: a regular expression whose first group, searched in the relative path, is the speaker.
     Raises ValueError when there is no folder, nothing in it, or a pattern that doesn't compile.
     """
@@ -103,9 +95,7 @@ def _folder(root: Path) -> list[Entry]:
         suffix = path.suffix.lower()
         foreign += suffix in _UNREADABLE_SUFFIXES
         if suffix in audio.AUDIO_SUFFIXES:
-            parts = path.relative_to(root).parts
-            label = parts[0] if len(parts) > 1 else None
-            found.append(Entry(path, "/".join(parts), label=label))
+            found.append(Entry(path, path.relative_to(root).as_posix()))
     if foreign:
         logger.warning(
             "%s: %d files of formats that can't be read (%s): convert them first, for example with ffmpeg",
@@ -113,7 +103,26 @@ def _folder(root: Path) -> list[Entry]:
             foreign,
             ", ".join(sorted(_UNREADABLE_SUFFIXES)),
         )
-    return sorted(found, key=lambda entry: entry.name)
+    return _labelled(sorted(found, key=lambda entry: entry.name))
+
+
+def _labelled(found: Sequence[Entry]) -> list[Entry]:
+    places = [entry.name.split("/")[:-1] for entry in found]
+    shared = 0
+    while (
+        places
+        and all(place[: shared + 1] == places[0][: shared + 1] for place in places)
+        and shared < len(places[0])
+    ):
+        shared += 1
+    level = shared if any(len(place) > shared for place in places) else max(0, shared - 1)
+    spelt: dict[str, str] = {}
+    labelled = []
+    for entry, place in zip(found, places, strict=True):
+        name = place[level] if len(place) > level else None
+        label = None if name is None else spelt.setdefault(name.casefold(), name)
+        labelled.append(dataclasses.replace(entry, label=label))
+    return labelled
 
 
 def _ljspeech(root: Path) -> tuple[list[Entry], list[tuple[Path, str]]]:
@@ -193,109 +202,6 @@ def in_threads(
                 if progress is not None:
                     progress(done, len(items))
                 yield result
-
-
-def groups(records: Sequence[Record]) -> tuple[list[str], str]:
-    """The group of each record, and in words what a group is.
-
-    The first that applies: the speaker, when there are three or more; the prompt, by equal text (and by equal
-    name up to the last ``_`` where that agrees with the texts); the name up to ``__`` (a kit) or up to the last
-    ``_`` where that makes three groups or more, none larger than a fifth of the files (a common prefix such as
-    ``recording_`` says nothing); else each file for itself. Labels don't count: a speaker's name is the same
-    speaker under every word.
-    """
-    if all(r.speaker for r in records) and len({r.speaker for r in records}) >= 3:
-        return [f"speaker {r.speaker}" for r in records], "speaker"
-    prefixes = [r.path.stem.rpartition("_")[0] or r.path.stem for r in records]
-    if any(r.text for r in records):
-        texts = [_plain(r.text) or f"file {r.path.stem}" for r in records]
-        return _joined(texts, prefixes) if _agree(prefixes, texts) else texts, "prompt"
-    kits = [r.path.stem.partition("__")[0] for r in records]
-    if all("__" in r.path.stem for r in records) and len(set(kits)) >= 3:
-        return kits, "name up to the first __"
-    sizes = Counter(prefixes)
-    if 3 <= len(sizes) < len(records) and max(sizes.values()) <= max(2, _LARGEST_GROUP * len(records)):
-        return prefixes, "name up to the last _"
-    return [r.path.stem for r in records], "file"
-
-
-def _plain(text: str | None) -> str:
-    return " ".join(re.findall(r"\w+", (text or "").lower()))
-
-
-def _agree(prefixes: Sequence[str], texts: Sequence[str]) -> bool:
-    """Whether files of one prefix mostly share their text, so that the prefix names a prompt."""
-    by_prefix: dict[str, Counter[str]] = defaultdict(Counter)
-    for prefix, text in zip(prefixes, texts, strict=True):
-        by_prefix[prefix][text] += 1
-    several = [texts_of for texts_of in by_prefix.values() if texts_of.total() > 1]
-    same = sum(texts_of.most_common(1)[0][1] for texts_of in several)
-    return bool(several) and same >= 0.8 * sum(texts_of.total() for texts_of in several)
-
-
-def _joined(texts: Sequence[str], prefixes: Sequence[str]) -> list[str]:
-    """Groups linked by an equal text or an equal prefix, named by their first text in the alphabet."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for text, prefix in zip(texts, prefixes, strict=True):
-        one, other = sorted((find(f"t{text}"), find(f"p{prefix}")))
-        parent[one] = other  # "t…" sorts after "p…": a text ends up on top
-    first: dict[str, str] = {}
-    for text in texts:
-        top = find(f"t{text}")
-        first[top] = min(first.get(top, text), text)
-    return [first[find(f"t{text}")] for text in texts]
-
-
-def split(
-    records: Sequence[Record],
-    *,
-    seed: int,
-    valid: float = 0.05,
-    test: float = 0.05,
-    contents: Sequence[str] | None = None,
-) -> tuple[list[Record], str]:
-    """Fill in ``split`` group by group, and say in words what a group is.
-
-    ``valid`` and ``test`` are the expected shares. With three groups or more no split is empty (unless its share
-    is 0), and a group with over 30 % of the audio is trained on. ``contents``, a hash of each file's samples,
-    joins the groups that share a file. Raises ValueError for shares that don't fit.
-    """
-    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
-        raise ValueError(f"valid and test are shares of the corpus, together below 1; got {valid} and {test}")
-    names, rule = groups(records)
-    if contents is not None:
-        names = _joined(names, contents)
-    seconds: dict[str, float] = defaultdict(float)
-    for name, record in zip(names, records, strict=True):
-        seconds[name] += record.seconds
-    hashes = {name: unit_hash(seed, name, "split") for name in seconds}
-    small = [n for n in seconds if seconds[n] <= _ALWAYS_TRAINED * sum(seconds.values())]
-    order = sorted(small if len(small) >= 3 or len(seconds) < 3 else seconds, key=lambda n: (hashes[n], n))
-    chosen = dict.fromkeys(seconds, "train")
-    for name in order:
-        if hashes[name] < valid + test:
-            chosen[name] = "valid" if hashes[name] < valid else "test"
-    if len(seconds) >= 3:
-        _fill(chosen, order, [s for s, share in (("valid", valid), ("test", test)) if share])
-    return [dataclasses.replace(r, split=chosen[n]) for n, r in zip(names, records, strict=True)], rule
-
-
-def _fill(chosen: dict[str, str], order: Sequence[str], wanted: Sequence[str]) -> None:
-    """Give each empty split a group: held-out ones the first by hash that is free, training the last of all."""
-    for name in wanted:
-        if name not in chosen.values():
-            count = Counter(chosen.values())
-            free = next(n for n in order if count[chosen[n]] > 1 or chosen[n] == "train")
-            chosen[free] = name
-    if "train" not in chosen.values():
-        chosen[next(n for n in reversed(order) if Counter(chosen.values())[chosen[n]] > 1)] = "train"
 
 
 def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -47,7 +47,7 @@ class Source:
                 sample_rate,
                 sample_rate,
             )
-        self._checked = np.zeros(len(records), dtype=bool)
+        self.file_channels = np.zeros(len(records), dtype=np.int64)  # 0: not opened yet
         self._cache: _Cache | None = None
         self._open_cache(cache_bytes)
 
@@ -78,7 +78,7 @@ class Source:
                 f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
                 f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
             )
-        self._checked[index] = True
+        self.file_channels[index] = info.channels
         return info
 
     def read(self, index: int, start: int, length: int) -> np.ndarray:
@@ -90,7 +90,7 @@ class Source:
         return self._cache.read(index, start, length)
 
     def _decode(self, index: int, start: int, length: int) -> np.ndarray:
-        if not self._checked[index]:
+        if not self.file_channels[index]:
             self.check(index)
         record = self.records[index]
         if record.sample_rate == self.sample_rate:

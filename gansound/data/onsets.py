@@ -6,6 +6,7 @@ the recording's own peak and on its noise floor, but never so high that a loud n
 back over the rise is that of librosa's onset_backtrack (https://librosa.org), which does it by local minima.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,14 +48,15 @@ class Envelope:
         for start in range(0, samples, piece):
             audio = read(start, min(piece, samples - start))
             if offset is None:
-                offset = np.median(audio, axis=1, keepdims=True)
+                offset = np.median(audio[:, ::8], axis=1, keepdims=True)
             rested = audio - offset
             peak = max(peak, float(np.abs(rested).max()))
-            powers.append(_frame_powers(np.square(rested).mean(axis=0), frame))
+            squares = np.square(rested, out=rested)
+            powers.append(_frame_powers(squares.mean(axis=0) if len(squares) > 1 else squares[0], frame))
         assert offset is not None, "a record holds samples"
         return cls(np.concatenate(powers), frame, samples, peak, offset)
 
-    @property
+    @functools.cached_property
     def floor(self) -> float:
         """Power of the quietest tenth: the noise floor, where there is one."""
         count = min(_FLOOR_FRAMES, len(self.powers))
@@ -122,6 +124,13 @@ def ending(envelope: Envelope, start: int, stop: int, trim_db: float | None) -> 
     sounding = np.flatnonzero(padded.reshape(-1, _FLOOR_FRAMES).mean(axis=1) > threshold)
     last = (int(sounding[-1]) + 1) * _FLOOR_FRAMES if len(sounding) else len(powers)
     return min(stop, (start // size + last) * size)
+
+
+def decays(envelope: Envelope, start: int, stop: int) -> bool:
+    """Whether the last fifth of a sound is 15 dB under the first."""
+    powers = envelope.powers[start // envelope.frame : -(-stop // envelope.frame)]
+    fifth = max(1, len(powers) // 5)
+    return bool(powers[-fifth:].mean() <= powers[:fifth].mean() * power(-15))
 
 
 def held(envelope: Envelope, spans: Sequence[tuple[int, int]]) -> float:

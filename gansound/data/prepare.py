@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gansound import audio
-from gansound.data.corpus import scan, split
+from gansound.data.corpus import scan
 from gansound.data.manifest import MANIFEST_NAME, Record, write_manifest
 from gansound.data.source import usable
+from gansound.data.split import split
 
 logger = logging.getLogger(__name__)
 

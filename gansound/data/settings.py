@@ -23,9 +23,9 @@ class OneShotSettings:
         fade_out_ms: raised cosine to zero at the sound's end, or where it is cut; at most a quarter of the sound.
         peak_db: every clip's peak, in dB of full scale; null leaves levels as they are.
         loudness_lufs: every clip's loudness instead, lower where the peak would pass `peak_db`; null for peaks alone.
-        long: recordings four clips long or longer are sliced into `hits` (each to the next attack), into random
-            `crops`, or are `cut` after one clip as the shorter ones are; `auto` takes hits where there are several
-            attacks, cuts a sound that decays, and crops all else.
+        long: recordings of four clips and four seconds or more are sliced into `hits` (each to the next attack), into
+            random `crops`, or are `cut` after one clip as the shorter ones are; `auto` takes hits where those hold
+            most of the sound, cuts a single sound that decays, and crops all else.
         balance: every label is drawn as often as any other, so that a folder of 20 claps is learnt beside one of 300
             kicks; else every file.
     """

@@ -4,8 +4,9 @@ import logging
 import os
 from pathlib import Path
 
-from gansound.data.corpus import Scan, by_split, scan, split
+from gansound.data.corpus import Scan, by_split, scan
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
+from gansound.data.split import split
 
 logger = logging.getLogger(__name__)
 
