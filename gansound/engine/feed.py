@@ -1,5 +1,6 @@
 """What a run is fed: its corpus, the batches of each step in order, and the sounds it is validated on."""
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ class Feed:
         """The path of a record that a batch names."""
         return str(self.train_records[record].path)
 
+    @functools.cached_property
     def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int]]:
         """Names, waveforms and labels of what is validated on, prepared as what is trained on."""
         most = self.settings.validate_utterances

@@ -212,7 +212,7 @@ class Run:
     def _validate(self, step: int, run_log: RunLog | None) -> dict[str, float]:
         if run_log is None or not self.feed.valid_records or self.settings.validate_every is None:
             return {}
-        sounds, labels = self.feed.held_out()
+        sounds, labels = self.feed.held_out
         generator, was_training = self.generator, self.generator.training
         try:
             figures, examples = self.task.validate(
@@ -222,6 +222,8 @@ class Run:
             generator.train(was_training)
         run_log.examples(step, examples[:4])
         log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        if step and (trouble := self.task.trouble(figures)):
+            log.warning("step %d: %s", step, trouble)
         score = self.task.score(figures)
         if step and score is not None and self.best.improves(step, score):
             self._save_model("best", step, {"validation": figures})

@@ -97,5 +97,8 @@ class Task(Protocol):
     def score(self, figures: Mapping[str, float]) -> float | None:
         """How bad a validation was, to keep the best model by; None when its figures don't say."""
 
+    def trouble(self, figures: Mapping[str, float]) -> str | None:
+        """What a validation shows to have gone wrong, in a sentence."""
+
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """What goes into the model folder, and the `{class_path, init_args}` that builds it."""

@@ -21,6 +21,7 @@ from gansound.generators.latent import LatentGenerator
 from gansound.losses.adversarial import AdversarialLoss, Wasserstein
 from gansound.losses.auxiliary import AuxiliaryClassification
 from gansound.losses.penalties import Penalty
+from gansound.mel import MelSpec
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
 from gansound.tasks.features import Features, Precision, Verdict, halves, logits, widened
 
@@ -71,8 +72,10 @@ class ClipTask:
         ValueError: pieces that can't go together.
     """
 
-    mel = None
+    mel: MelSpec | None = None
     needs_discriminators = True
+    domain = "wave"
+    """What its augmentations change."""
 
     def __init__(
         self,
@@ -117,8 +120,6 @@ class ClipTask:
         count: int = self.generator.channels  # type: ignore[assignment]
         return count
 
-    domain = "wave"
-
     def _check(self) -> None:
         if not self.discriminators:
             raise ValueError("discriminators: name at least one; nothing else teaches a generator of clips")
@@ -150,11 +151,10 @@ class ClipTask:
                 )
         augmentations = self.augmentations
         if augmentations is not None:
-            others = sorted({op.domain for op in augmentations.ops} - {self.domain})
-            if others:
+            if augmentations.domain not in (None, self.domain):
                 raise ValueError(
-                    f"augmentations: got some for {others[0]}, but what the discriminators are shown is made from "
-                    f"{self.domain}; take those of {self.domain}"
+                    f"augmentations: got some for a {augmentations.domain}, but the generator makes a {self.domain}; "
+                    f"take those of gansound.discriminators.augmentation.{self.domain}"
                 )
             if augmentations.target is not None and self.adversarial.threshold is None:
                 raise ValueError(
@@ -168,8 +168,14 @@ class ClipTask:
             if adversary.view is not None:
                 adversary.view.to(device)
 
+    @property
+    def clip_samples(self) -> int:
+        """Length of a clip."""
+        samples: int = self.generator.clip_samples  # type: ignore[assignment]
+        return samples
+
     def check_segment(self, segment_samples: int) -> None:
-        wanted = self.generator.clip_samples
+        wanted = self.clip_samples
         if segment_samples != wanted:
             raise ValueError(
                 f"data.segment_samples must be the generator's clip_samples {wanted}, got {segment_samples}"
@@ -295,7 +301,7 @@ class ClipTask:
     ) -> tuple[dict[str, float], list[Example]]:
         """Generate as many sounds as there are held-out ones, of the same labels, and compare the two sets.
 
-        The latents are the same at every validation. A set that has collapsed is said in the log.
+        The latents are the same at every validation.
         """
         if len(sounds) < _LEAST_SOUNDS:
             log.warning(
@@ -316,8 +322,6 @@ class ClipTask:
         made = torch.cat(parts).float().cpu().numpy().mean(1)
         real = np.stack([np.atleast_2d(audio).mean(0) for _, audio in sounds])[:, : made.shape[-1]]
         figures = quick_figures(real, made, self.sample_rate)
-        if trouble := is_collapsed(figures):
-            log.warning("%s", trouble)
         names = [self.labels[i] if self.labels else "sound" for i in labels] or ["sound"] * len(sounds)
         examples = [
             Example(f"{names[i]}_{i}", self.sample_rate, real[i], made[i]) for i in spread(len(sounds), 4)
@@ -337,6 +341,10 @@ class ClipTask:
         """The generator itself, with the labels that the corpus gave it."""
         arguments = {**(config.get("init_args") or {}), "labels": list(self.labels)}
         return generator, {"class_path": config["class_path"], "init_args": arguments}
+
+    def trouble(self, figures: Mapping[str, float]) -> str | None:
+        """What to say of a set that has collapsed."""
+        return is_collapsed(figures) if figures else None
 
     def _labels(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         return batch["label"] if self.labels else None

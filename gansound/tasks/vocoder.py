@@ -232,6 +232,10 @@ class VocoderTask:
         """The held-out mel distance."""
         return figures.get("mel_distance")
 
+    def trouble(self, figures: Mapping[str, float]) -> str | None:
+        """Nothing that a validation shows yet."""
+        return None
+
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The generator itself."""
         return generator, config
