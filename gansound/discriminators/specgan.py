@@ -143,5 +143,6 @@ class SpecGANDiscriminator(nn.Module):
 
 def _deviation(x: Tensor) -> Tensor:
     """The features' standard deviation over the batch, averaged over features. Shape: `(B, C, H, W)` → `(B, 1, H, W)`."""
-    deviation = (x.float().var(0, unbiased=False) + 1e-8).sqrt().mean()
+    full = x.to(torch.promote_types(x.dtype, torch.float32))
+    deviation = (full.var(0, unbiased=False) + 1e-8).sqrt().mean()
     return deviation.to(x.dtype).expand(len(x), 1, *x.shape[2:])

@@ -36,7 +36,7 @@ class SpecGANGenerator(nn.Module):
     """A dense layer makes a coarse map of many channels; each transposed convolution doubles its sides.
 
     The sides are halved until the shorter has 4 to 7 cells, rounding up: 80 bands of 64 frames grow from 5 x 4 by four
-    layers, of widths 8, 4, 2, 1 and 1 times `dim`. What rounding adds is cut off at the highest bands and the last
+    layers, of widths 8, 4, 2, 1 and 1/2 times `dim`. What rounding adds is cut off at the highest bands and the last
     frames. The output lies between what silence and full scale read in the mel's convention (`gansound.mel.levels`).
 
     It has 3.8 million parameters with `dim` 64 and 1.2 million with 32, for 80 bands of 64 frames.
@@ -44,7 +44,7 @@ class SpecGANGenerator(nn.Module):
     Args:
         mel: the convention of what it makes, which is that of the vocoder to come.
         frames: length of a clip in frames; 64 of 256 samples are 16384.
-        dim: width of the finest maps.
+        dim: width at half the resolution; at the full one, where cells are many, half of it.
         prior: what latents are drawn from; 100 uniform values by default.
         labels: names of the classes; none by default.
         conditioner: how a label enters; an embedding beside the latent by default. Unused without labels.
@@ -72,7 +72,7 @@ class SpecGANGenerator(nn.Module):
         if dim < 1:
             raise ValueError(f"dim must be positive, got {dim}")
         halvings = halvings_of(mel.n_mels, frames)
-        widths = [dim * 2**i for i in reversed(range(halvings))] + [dim]
+        widths = [dim * 2**i for i in reversed(range(halvings))] + [-(-dim // 2)]
         self.prior = prior or Uniform()
         self.labels = tuple(labels)
         self.mel, self.frames = mel, frames
@@ -85,7 +85,7 @@ class SpecGANGenerator(nn.Module):
         self.layers = nn.ModuleList(
             Doubling(before, after) for before, after in zip(widths, widths[1:], strict=False)
         )
-        self.last = nn.Conv2d(dim, 1, 3, padding=1)
+        self.last = nn.Conv2d(widths[-1], 1, 3, padding=1)
         self.levels = Levels(mel)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -55,9 +55,13 @@ class Levels(nn.Module):
         self.register_buffer("width", (high - low).clamp(min=_LEAST_WIDTH), persistent=False)
 
     def unit(self, mel: Tensor) -> Tensor:
-        """Shape: mel `(B, n_mels, F)` → the same, float32 in ±1."""
-        return (mel.float() - self.low) * (2 / self.width) - 1
+        """Shape: mel `(B, n_mels, F)` → the same in ±1, float32 or better."""
+        return (_full_precision(mel) - self.low) * (2 / self.width) - 1
 
     def value(self, unit: Tensor) -> Tensor:
         """The inverse of `unit`."""
-        return self.low + (unit.float() + 1) * (self.width / 2)
+        return self.low + (_full_precision(unit) + 1) * (self.width / 2)
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
