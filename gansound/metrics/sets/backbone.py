@@ -5,7 +5,7 @@ takes.
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,21 @@ class Backbone(Protocol):
 
     def embed(self, clips: ArrayLike) -> Points:
         """`(N, T)` float32 → `(N, D)` float64; a clip's point depends on that clip alone."""
+        ...
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """A backbone that names sounds too.
+
+    Attributes:
+        labels: the classes, in the order of its columns.
+    """
+
+    labels: tuple[str, ...]
+
+    def probabilities(self, clips: ArrayLike) -> Points:
+        """`(N, T)` float32 → `(N, classes)`."""
         ...
 
 

@@ -48,10 +48,12 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
         ValueError: fewer than 2 points, different dimensions, NaN or infinity.
     """
     first, second = checked_pair(a, b)
-    within_a, within_b = kernel(first, first), kernel(second, second)
-    return float(
-        _off_diagonal_mean(within_a) + _off_diagonal_mean(within_b) - 2.0 * kernel(first, second).mean()
-    )
+    return unbiased(kernel(first, first), kernel(second, second), kernel(first, second))
+
+
+def unbiased(within_a: Points, within_b: Points, across: Points) -> float:
+    """The estimate from kernels `(N, N)`, `(M, M)` and `(N, M)`; those of points with themselves don't count."""
+    return float(_off_diagonal_mean(within_a) + _off_diagonal_mean(within_b) - 2.0 * across.mean())
 
 
 def kernel(a: Points, b: Points) -> Points:
