@@ -178,13 +178,15 @@ class VocoderTask:
         precision: Precision,
     ) -> dict[str, Tensor]:
         """The spectral terms by their names, and of each discriminator `adversarial/NAME`, `feature_matching/NAME`."""
+        made = {}
+        for name in verdict or {}:
+            with precision():
+                made[name] = self.discriminator[name](fake)
         terms = {name: term(fake, batch["audio"]) for name, term in self.criteria.items()}
         for name, real in (verdict or {}).items():
-            with precision():
-                made = self.discriminator[name](fake)
-            made = all_widened(made)
-            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(made))
-            terms[f"feature_matching/{name}"] = self.feature_matching(real, made)
+            maps = all_widened(made[name])
+            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(maps))
+            terms[f"feature_matching/{name}"] = self.feature_matching(real, maps)
         return terms
 
     def constrain(self) -> None:
