@@ -77,14 +77,16 @@ def test_a_band_without_a_filter_divides_nothing_by_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bands", "frames"), [(80, 64), (80, 65), (13, 21), (2, 2), (7, 40), (100, 9), (128, 128)]
+    "bands, frames", [(80, 64), (80, 65), (13, 21), (2, 2), (7, 40), (100, 9), (128, 128)]
 )
 def test_any_bands_and_frames(bands: int, frames: int) -> None:
     mel = small(bands)
     made = SpecGANGenerator(mel, frames, dim=4)(latents(3))
-    assert made.shape == (3, bands, frames) and made.dtype == torch.float32
+    assert made.shape == (3, bands, frames)
+    assert made.dtype == torch.float32
     maps = SpecGANDiscriminator(mel, frames, dim=4)(made)
-    assert len(maps) == 1 and maps[0][-1].shape == (3, 1)
+    assert len(maps) == 1
+    assert maps[0][-1].shape == (3, 1)
     assert all(m.dim() == 4 and m.shape[0] == 3 for m in maps[0][:-1])
 
 
@@ -99,9 +101,7 @@ def test_the_shorter_side_of_the_coarsest_map_has_four_to_seven_cells() -> None:
 
 
 def test_sizes_as_the_docstring_says() -> None:
-    counts = [
-        sum(p.numel() for p in SpecGANGenerator(MEL, dim=dim).parameters()) / 1e6 for dim in (64, 32)
-    ]
+    counts = [sum(p.numel() for p in SpecGANGenerator(MEL, dim=dim).parameters()) / 1e6 for dim in (64, 32)]
     assert [round(count, 1) for count in counts] == [3.8, 1.2]
 
 
@@ -118,7 +118,8 @@ def test_it_reaches_silence_exactly_and_never_leaves_the_range(name: str) -> Non
         generator.last.bias.zero_()  # type: ignore[union-attr]
         generator.last.weight.mul_(10)
         spread = generator(latents(2))
-    assert (spread >= low).all() and (spread <= high + 1e-5).all()
+    assert (spread >= low).all()
+    assert (spread <= high + 1e-5).all()
 
 
 def test_what_lies_at_silence_can_come_back() -> None:
@@ -163,7 +164,8 @@ def test_the_label_changes_the_mel(conditioner: Concatenation | FiLM | None) -> 
     z = latents(1).expand(3, -1)
     made = generator(z, torch.arange(3))
     assert generator.labels == LABELS
-    assert (made[0] - made[1]).abs().max() > 1e-3 and (made[1] - made[2]).abs().max() > 1e-3
+    assert (made[0] - made[1]).abs().max() > 1e-3
+    assert (made[1] - made[2]).abs().max() > 1e-3
     torch.testing.assert_close(made[1:2], generator(z[:1], torch.tensor([1])), rtol=0, atol=1e-4)
     made.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
@@ -209,8 +211,10 @@ def test_it_judges_items_one_by_one_and_gradients_reach_the_sound() -> None:
     torch.testing.assert_close(logits[1:2], judge(MEL.mel(wave[1:2]))[0][-1])
     logits[1].sum().backward()
     gradient = wave.grad
-    assert gradient is not None and torch.isfinite(gradient).all()
-    assert gradient[1].abs().sum() > 0 and gradient[0].abs().sum() == 0
+    assert gradient is not None
+    assert torch.isfinite(gradient).all()
+    assert gradient[1].abs().sum() > 0
+    assert gradient[0].abs().sum() == 0
 
 
 def test_it_sees_a_mel_in_units_of_the_convention() -> None:
@@ -260,13 +264,16 @@ def test_second_derivatives_are_those_of_the_logit(more: dict) -> None:
 def test_the_head_decides_what_a_label_means() -> None:
     mel, zeros = drum_mels(3), torch.zeros(3, dtype=torch.long)
     projection = SpecGANDiscriminator(MEL, 16, dim=2, labels=LABELS)
-    assert projection.labels == LABELS and projection.class_logits == 0
+    assert projection.labels == LABELS
+    assert projection.class_logits == 0
     assert not torch.allclose(projection(mel, zeros)[0][-1], projection(mel, zeros + 1)[0][-1])
     guess = SpecGANDiscriminator(MEL, 16, dim=2, labels=LABELS, head=AuxiliaryClassifier())
-    assert guess.labels == LABELS and guess.class_logits == 3
+    assert guess.labels == LABELS
+    assert guess.class_logits == 3
     assert guess(mel)[0][-1].shape == (3, 4)
     flat = SpecGANDiscriminator(MEL, 16, dim=2, head=Projection())
-    assert flat.labels == () and flat(mel)[0][-1].shape == (3, 1)
+    assert flat.labels == ()
+    assert flat(mel)[0][-1].shape == (3, 1)
     assert flat.shuffle_layers == flat.phase_shuffle == 0
 
 

@@ -97,7 +97,8 @@ class SpecGANDiscriminator(nn.Module):
             for before, after in zip(inputs, widths[1:], strict=True)
         )
         for layer in self.layers:
-            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
             nn.init.kaiming_normal_(layer.weight, NEGATIVE_SLOPE)
             nn.init.zeros_(layer.bias)
         self.head = head.layer(widths[-1] * rows * columns, classes)
@@ -142,7 +143,7 @@ class SpecGANDiscriminator(nn.Module):
 
 
 def _deviation(x: Tensor) -> Tensor:
-    """The features' standard deviation over the batch, averaged over features. Shape: `(B, C, H, W)` → `(B, 1, H, W)`."""
+    """The standard deviation over the batch, averaged over features. Shape: `(B, C, H, W)` → `(B, 1, H, W)`."""
     full = x.to(torch.promote_types(x.dtype, torch.float32))
     deviation = (full.var(0, unbiased=False) + 1e-8).sqrt().mean()
     return deviation.to(x.dtype).expand(len(x), 1, *x.shape[2:])

@@ -14,6 +14,7 @@ a DCGAN over (bands, frames) of a log spectrogram. Departures, and why:
   4.2), and a 3 x 3 convolution at full resolution comes last.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -82,9 +83,7 @@ class SpecGANGenerator(nn.Module):
         beside = self.conditioning.values if self.conditioning is not None else 0
         self.first = widths[0], -(-mel.n_mels // 2**halvings), -(-frames // 2**halvings)
         self.dense = nn.Linear(self.prior.dim + beside, math.prod(self.first))
-        self.layers = nn.ModuleList(
-            Doubling(before, after) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(Doubling(before, after) for before, after in itertools.pairwise(widths))
         self.last = nn.Conv2d(widths[-1], 1, 3, padding=1)
         self.levels = Levels(mel)
 
@@ -121,7 +120,9 @@ class Doubling(nn.ConvTranspose2d):
 
     def reset_parameters(self) -> None:
         """He's normal draw (arXiv 1502.01852) of the 3 x 3 kernel, spread over the 4 x 4 one; no bias."""
-        kernel = torch.randn(self.in_channels, self.out_channels, 3, 3) * math.sqrt(2 / (9 * self.in_channels))
+        kernel = torch.randn(self.in_channels, self.out_channels, 3, 3) * math.sqrt(
+            2 / (9 * self.in_channels)
+        )
         # Each output cell sees two input cells along a side; which of the three taps fall onto which of the two.
         spread = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
         with torch.no_grad():
