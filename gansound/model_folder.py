@@ -4,8 +4,9 @@
                         (a generator of clips has no mel: it takes none)
     model.safetensors   the generator's state dict, weight norm folded, float32 or float16
 
-Nothing in it is pickled, and since a folder may be a stranger's, only classes of `gansound.generators` are built from
-it unless the caller names more. It is written beside and then renamed, so it is the old one or the new one.
+Nothing in it is pickled, and since a folder may be a stranger's, only classes of `gansound.generators` and
+`gansound.nn` are built from it unless the caller names more. It is written beside and then renamed, so it is the old
+one or the new one.
 """
 
 import copy
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
-ROOTS = ("gansound.generators",)
+ROOTS = ("gansound.generators", "gansound.nn")
 SHIPPED = Path(__file__).parent / "models"
 
 
