@@ -110,6 +110,8 @@ def _show(report: "CorpusReport") -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from gansound.data.check import SILENT_PEAK_DB
+
     console = Console()
     s = report.summary
     table = Table(title=escape(str(report.root)), title_justify="left", show_header=False)
@@ -119,6 +121,7 @@ def _show(report: "CorpusReport") -> None:
         table.add_row(name, escape(value))
     console.print(table)
     _list(console, "can't be used", [f"{path}: {reason}" for path, reason in report.unusable])
+    _list(console, "silent", [str(f.path) for f in report.files if f.peak_db <= SILENT_PEAK_DB])
     _list(console, "exact copies", [" = ".join(str(path) for path in paths) for paths in report.duplicates])
     console.print()
     for line in report.verdicts:
@@ -169,7 +172,7 @@ def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]
     if report.speakers:
         yield "speakers", f"{len(report.speakers)}: {_counted(report.speakers, '', most=5)}"
     if report.labels:
-        yield "labels", _counted(report.labels, "", most=8)
+        yield "labels", f"{len(report.labels)}: {_counted(report.labels, '', most=12)}"
     yield (
         "split by",
         f"{report.grouping}: {sum(report.takes.values())} groups, up to {max(report.takes)} files in one",

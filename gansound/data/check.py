@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
-from gansound.data.corpus import Entry, entries, in_threads
+from gansound.data.corpus import Entry, by_split, entries, in_threads
 from gansound.data.manifest import Record
-from gansound.data.split import groups
+from gansound.data.split import groups, have_classes, split
 from gansound.data.verdict import verdicts
 
 CLIPPED_RUN = 3  # this many full-scale samples in a row don't come from a microphone
 FULL_SCALE = 0.995
+SILENT_PEAK_DB = -60.0  # a file whose peak isn't over this holds no sound
 SILENT_UNDER_LOUD_DB = 40.0
 SILENT_DB = -70.0
 _FRAME_SECONDS = 0.02
@@ -117,7 +118,7 @@ def check_corpus(
     for file in files:
         by_content[file.content_hash].append(file.path)
     duplicates = [paths for paths in by_content.values() if len(paths) > 1]
-    summary = summarise(files, len(unusable), duplicates)
+    summary = summarise(files, len(unusable), duplicates) | _sounds(records, files, duplicates)
     return CorpusReport(
         Path(root),
         files,
@@ -130,6 +131,25 @@ def check_corpus(
         verdicts(summary),
         summary,
     )
+
+
+def _sounds(
+    records: Sequence[Record], files: Sequence[FileReport], duplicates: Sequence[Sequence[Path]]
+) -> dict[str, Any]:
+    """Figures of a set of short sounds: its classes, what training would slice, what it would never be judged on."""
+    label_of = {f.path: r.label for f, r in zip(files, records, strict=True)}
+    figures: dict[str, Any] = {
+        "classes": dict(Counter(r.label for r in records if r.label)) if have_classes(records) else {},
+        "longer_than_1_s_files": sum(r.seconds > 1 for r in records),
+        "longer_than_4_s_files": sum(r.seconds >= 4 for r in records),
+        "copies_in_two_labels": sum(len({label_of[path] for path in paths}) > 1 for paths in duplicates),
+    }
+    if figures["classes"]:
+        parts = by_split(split(records, seed=0)[0])
+        held = {name: {r.label for r in part} for name, part in parts.items() if name != "train"}
+        figures["classes_not_in"] = {n: sorted(figures["classes"].keys() - held[n]) for n in held}
+        figures["without_label_files"] = sum(r.label is None for r in records)
+    return figures
 
 
 def _attempt(entry: Entry) -> FileReport | str:
@@ -279,7 +299,7 @@ def summarise(
         "loudness_lufs": _quantiles([f.loudness_lufs for f in files]),
         "noise_floor_db": _quantiles([f.noise_floor_db for f in files]),
         "silence_share": sum(f.silence_share * f.seconds for f in files) / seconds if seconds else 0.0,
-        "silent_files": sum(not math.isfinite(f.rms_db) for f in files),
+        "silent_files": sum(f.peak_db <= SILENT_PEAK_DB for f in files),
         "clipped_files": sum(f.clipped_samples > 0 for f in files),
         "clipped_samples": sum(f.clipped_samples for f in files),
         "over_full_scale_files": sum(f.peak_db > 0 for f in files),

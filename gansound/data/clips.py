@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from gansound import audio
+from gansound.data.check import SILENT_PEAK_DB
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
 from gansound.data.manifest import Record
@@ -28,7 +29,6 @@ from gansound.draw import draw
 logger = logging.getLogger(__name__)
 
 Kind = Literal["one-shot", "hits", "crops"]
-SILENT_DB = -60.0  # a file whose peak is under this holds no sound
 _LONG_CLIPS = 4
 _LONG_SECONDS = 4.0  # a cymbal is no recording of several sounds, however short the model's clips
 _HELD_SHARE = 0.8
@@ -55,6 +55,7 @@ class _Found:
     kind: Kind | None = None
     samples: int = 0  # from the attack to the end
     channels: int = 0  # of the file
+    offset: np.ndarray | None = None  # (C, 1)
     skipped: str | None = None
 
 
@@ -117,6 +118,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         self.source = Source(used, sample_rate, cache_bytes, channels)
         found = list(in_threads(self._examine, range(len(used))))
         self._say(found, skipped)
+        self._offsets = [f.offset for f in found]
         self._clips = [clip for f in found for clip in f.clips]
         by_label: dict[int, list[int]] = {}
         for index, clip in enumerate(self._clips):
@@ -160,7 +162,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         return [self[position] for position in positions]
 
     def _cut(self, clip: _Clip, start: int) -> np.ndarray:
-        read = functools.partial(self._read, clip.record)
+        read = functools.partial(self._rested, clip.record)
         return self._shaped(read, start, clip.stop - clip.start, clip.gain)
 
     def _label(self, clip: _Clip) -> int:
@@ -169,8 +171,8 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
     def _samples(self, milliseconds: float) -> int:
         return round(milliseconds * self.sample_rate / 1000)
 
-    def _read(self, record: int, start: int, length: int) -> np.ndarray:
-        return self.source.read(record, start, length)
+    def _rested(self, record: int, start: int, length: int) -> np.ndarray:
+        return self.source.read(record, start, length) - self._offsets[record]
 
     def _shaped(self, read: Read, start: int, length: int, gain: float) -> np.ndarray:
         """``length`` samples from ``start`` on, faded, (channels, clip_samples)."""
@@ -186,25 +188,28 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         if not (channels := int(self.source.file_channels[index])):
             channels = self.source.check(index).channels
         frames = int(self.source.frames[index])
-        read: Read = functools.partial(self._read, index)
+        read: Read = functools.partial(self.source.read, index)
         try:
             if frames <= _WHOLE_SAMPLES:
                 read = functools.partial(_part, read(0, frames))
             envelope = Envelope.of(read, frames, self.sample_rate)
         except audio.AudioError as error:
             return _Found([], skipped=str(error).removeprefix(f"{self.source.records[index].path}: "))
-        if envelope.peak <= 10 ** (SILENT_DB / 20):
-            return _Found([], skipped=f"silent: its peak is under {SILENT_DB:.0f} dB")
+        if envelope.peak <= 10 ** (SILENT_PEAK_DB / 20):
+            return _Found([], skipped=f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB")
         clips, kind, samples = self._placed(index, envelope, read)
+        rested: Read = functools.partial(_less, read, envelope.offset)
         if kind == "crops":
             # One level for all, or a pause would become as loud as the sound around it.
-            gain = self._gain(read(clips[0].start, clips[0].stop - clips[0].start), envelope.peak)
-            return _Found([replace(clip, gain=gain) for clip in clips], kind, samples, channels)
+            gain = self._gain(rested(clips[0].start, clips[0].stop - clips[0].start), envelope.peak)
+            return _Found(
+                [replace(clip, gain=gain) for clip in clips], kind, samples, channels, envelope.offset
+            )
         for i, clip in enumerate(clips):
-            shaped = self._shaped(read, clip.start, clip.stop - clip.start, 1.0)
+            shaped = self._shaped(rested, clip.start, clip.stop - clip.start, 1.0)
             gain = self._gain(shaped[:, : clip.stop - clip.start], float(np.abs(shaped).max()))
             clips[i] = replace(clip, gain=gain)
-        return _Found(clips, kind, samples, channels)
+        return _Found(clips, kind, samples, channels, envelope.offset)
 
     def _gain(self, sound: np.ndarray, peak: float) -> float:
         """What brings a sound to the settings' level; it never passes full scale."""
@@ -284,6 +289,10 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             if channels > 1 and self.channels > 1:
                 how += " and copied"
             logger.info("%d files of %d channels are %s to %d", count, channels, how, self.channels)
+
+
+def _less(read: Read, offset: np.ndarray, start: int, length: int) -> np.ndarray:
+    return read(start, length) - offset
 
 
 def _part(whole: np.ndarray, start: int, length: int) -> np.ndarray:

@@ -18,6 +18,7 @@ _FRAME_SECONDS = 0.001
 _FLOOR_FRAMES = 10
 _RISE_FRAMES = 50  # longest rise that is traced back
 _APART_FRAMES = 100
+_LEAST_OFFSET = 1e-3
 _PIECE_SECONDS = 30.0
 _ATTACK_DB, _QUIET_DB = 30.0, 60.0
 _RISE = 10.0  # a new attack has ten times the mean power of the 50 ms before
@@ -48,7 +49,7 @@ class Envelope:
         for start in range(0, samples, piece):
             audio = read(start, min(piece, samples - start))
             if offset is None:
-                offset = np.median(audio[:, ::8], axis=1, keepdims=True)
+                offset = _constant(audio)
             rested = audio - offset
             peak = max(peak, float(np.abs(rested).max()))
             squares = np.square(rested, out=rested)
@@ -62,6 +63,13 @@ class Envelope:
         count = min(_FLOOR_FRAMES, len(self.powers))
         whole = len(self.powers) // count * count
         return float(np.percentile(self.powers[:whole].reshape(-1, count).mean(axis=1), 10))
+
+
+def _constant(audio: np.ndarray) -> np.ndarray:
+    """What the channels rest at, (C, 1) float32, where median and mean agree on it; else 0."""
+    median = np.median(audio[:, ::8], axis=1, keepdims=True)
+    agreed = np.abs(median - audio.mean(axis=1, keepdims=True)) <= np.abs(median) / 4
+    return np.where(agreed & (np.abs(median) > _LEAST_OFFSET), median, 0).astype(np.float32)
 
 
 def _frame_powers(squares: np.ndarray, frame: int) -> np.ndarray:

@@ -1,12 +1,13 @@
 """What training opens: a manifest, a prepared folder, an LJSpeech layout or any folder of audio."""
 
+import hashlib
 import logging
 import os
 from pathlib import Path
 
-from gansound.data.corpus import Scan, by_split, scan
+from gansound.data.corpus import Scan, by_split, in_threads, scan
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
-from gansound.data.split import split
+from gansound.data.split import have_classes, split
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,18 @@ def open_corpus(
             raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
     if any(record.split for record in records):
         return records
-    records, rule = split(records, seed=seed, valid=valid, test=test)
+    contents = in_threads(_content, records) if have_classes(records) else None
+    records, rule = split(
+        records, seed=seed, valid=valid, test=test, contents=list(contents) if contents is not None else None
+    )
     shares = ", ".join(f"{name} {len(part)}" for name, part in by_split(records).items())
     logger.info("%s: split by %s: %s files", path, rule, shares)
     return records
+
+
+def _content(record: Record) -> str:
+    """Hash of a file's bytes: sample packs share sounds, and a copy must not be held out."""
+    return hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
 
 
 def usable(found: Scan) -> list[Record]:

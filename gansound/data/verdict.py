@@ -4,18 +4,19 @@ from typing import Any
 
 _ENOUGH_HOURS = 10.0
 _SOME_HOURS = 1.0
+_FEW_OF_A_LABEL = 20
 
 
 def verdicts(summary: dict[str, Any]) -> list[str]:
     """Sentences for the figures of gansound.data.check.summarise; the amount first, then what to look at."""
     if not summary["files"]:
         return ["no file can be used: see the reasons above"]
-    return [_amount(summary), *_rates(summary), *_levels(summary), *_defects(summary)]
+    return [_amount(summary), *_sounds(summary), *_rates(summary), *_levels(summary), *_defects(summary)]
 
 
 def _amount(s: dict[str, Any]) -> str:
-    median, hours = s["duration_seconds"]["median"], s["hours"]
-    if median < 2.0 and s["duration_seconds"]["p95"] < 5.0:
+    hours = s["hours"]
+    if _short(s):
         amount = f"{s['files']} short sounds ({_duration(hours)}): "
         if s["files"] < 200:
             return (
@@ -41,6 +42,55 @@ def _amount(s: dict[str, Any]) -> str:
 
 def _duration(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.1f} min"
+
+
+def _short(s: dict[str, Any]) -> bool:
+    return s["duration_seconds"]["median"] < 2.0 and s["duration_seconds"]["p95"] < 5.0
+
+
+def _sounds(s: dict[str, Any]) -> list[str]:
+    """What training on one-shots will do with them."""
+    if not _short(s):
+        return []
+    said = []
+    if classes := s["classes"]:
+        counts = sorted(classes.items(), key=lambda item: -item[1])
+        said.append(f"{len(classes)} labels to choose from: " + ", ".join(f"{n} {c}" for n, c in counts))
+        if lone := [name for name, count in counts if count == 1]:
+            said.append(
+                f"a single file has the label {', '.join(lone)}: a generator can only copy it; add sounds, move it to "
+                "another label's folder, or take it out"
+            )
+        elif counts[-1][1] < _FEW_OF_A_LABEL:
+            few = [name for name, count in counts if count < _FEW_OF_A_LABEL]
+            said.append(
+                f"fewer than {_FEW_OF_A_LABEL} sounds of {', '.join(few)}: expect near copies of them, and augment"
+            )
+        if s["without_label_files"]:
+            said.append(
+                f"{_files(s['without_label_files'], s)} lie in no label's folder: training with labels skips them"
+            )
+        for name, lacking in s["classes_not_in"].items():
+            if lacking:
+                said.append(
+                    f"nothing of {', '.join(lacking)} is held out for {name} (a kit goes to one side as a whole, and "
+                    "every label is trained on): more kits, or another seed or share of 'prepare', would change that"
+                )
+    if s["longer_than_1_s_files"]:
+        said.append(
+            f"{_files(s['longer_than_1_s_files'], s)} last over a second: a model of one-second clips cuts them there, "
+            "with a fade-out"
+        )
+    if s["longer_than_4_s_files"]:
+        said.append(
+            f"{_files(s['longer_than_4_s_files'], s)} last four seconds or more: those that don't just ring out are "
+            "sliced into hits or crops"
+        )
+    if s["copies_in_two_labels"]:
+        said.append(
+            f"{s['copies_in_two_labels']} sounds lie under two labels at once (see the exact copies): decide for one"
+        )
+    return said
 
 
 def _rates(s: dict[str, Any]) -> list[str]:
@@ -83,9 +133,7 @@ def _levels(s: dict[str, Any]) -> list[str]:
 def _defects(s: dict[str, Any]) -> list[str]:
     said = []
     if s["silent_files"]:
-        said.append(
-            f"{_files(s['silent_files'], s)} are digital silence from beginning to end: leave them out"
-        )
+        said.append(f"{_files(s['silent_files'], s)} are silent from beginning to end: leave them out")
     if s["clipped_files"]:
         said.append(
             f"{_files(s['clipped_files'], s)} are clipped ({s['clipped_samples']} samples): "
