@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from gansound import __version__
+from gansound.engine.average import moving_average
 from gansound.engine.checkpoint import RunState, checkpoints, prune
 from gansound.engine.feed import Feed
 from gansound.engine.folder import check_same_recipe, write_beside
@@ -284,7 +285,7 @@ class Run:
         decay = self.settings.ema_decay
         if decay is None:
             return None
-        return AveragedModel(self.task.generator, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        return AveragedModel(self.task.generator, multi_avg_fn=moving_average(decay))
 
 
 def steps_of_model(path: Path) -> int | None:
