@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as parametrized_spectral_norm
 
 from gansound.discriminators.heads import Dense, Head, Projection
+from gansound.nn.activation import leaky_relu
 from gansound.nn.attention import attention_after
 from gansound.nn.phase_shuffle import draw_shifts, phase_shuffle
 from gansound.nn.same_conv import SameConv1d, clip_strides
@@ -128,7 +129,7 @@ class WaveGANDiscriminator(nn.Module):
             x = torch.cat([x, planes[:, :, None].expand(-1, -1, x.shape[2])], 1)
         maps = []
         for number, layer in enumerate(self.layers):
-            x = F.leaky_relu(layer(x), NEGATIVE_SLOPE)
+            x = leaky_relu(layer(x), NEGATIVE_SLOPE)
             if str(number + 1) in self.attention:
                 x = self.attention[str(number + 1)](x)
             maps.append(x)

@@ -7,10 +7,15 @@ of 7 columns, and padding 10 samples on one side and 11 on the other becomes 3 c
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Short clips stand as rows of one image until it has so many columns: long, narrow images are what oneDNN is quick at,
+# and the gradient of a wide kernel over 16 columns takes half the time.
+IMAGE_COLUMNS = 256
 
 
 class SameConv1d(nn.Conv1d):
@@ -31,8 +36,9 @@ class SameConv1d(nn.Conv1d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int) -> None:
+        columns = _Columns(kernel_size, stride)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        self.columns = _Columns(kernel_size, stride)
+        self.columns = columns
         _glorot(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,8 +65,9 @@ class SameTransposedConv1d(nn.ConvTranspose1d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int) -> None:
+        columns = _Columns(kernel_size, stride)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        self.columns = _Columns(kernel_size, stride)
+        self.columns = columns
         _glorot(self)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -92,10 +99,81 @@ class _Columns:
 
 
 def _convolve(rows: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Shape: rows `(B, T, C)`, weight `(O, C, k)` → `(B, T, O)`, contiguous."""
-    image = rows.transpose(1, 2).unsqueeze(2)  # (B, C, 1, T), channels last
+    """Shape: rows `(B, T, C)`, weight `(O, C, 2 * padding + 1)` → `(B, T, O)`, contiguous."""
+    items, length, _ = rows.shape
+    together = math.gcd(items, max(1, IMAGE_COLUMNS // length))
+    image = rows.unflatten(0, (-1, together)).permute(0, 3, 1, 2)  # (B / n, C, n, T), channels last
     kernel = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-    return F.conv2d(image, kernel, bias, padding=(0, padding)).squeeze(2).transpose(1, 2)
+    if torch.is_autocast_enabled(rows.device.type):
+        dtype = torch.get_autocast_dtype(rows.device.type)
+        image, kernel, bias = image.to(dtype), kernel.to(dtype), None if bias is None else bias.to(dtype)
+    if torch.is_grad_enabled():
+        # As a view, since the engine can't be asked whether it will reach a leaf.
+        y = _Convolution.apply(image, kernel, None if bias is None else bias.view_as(bias))
+    else:
+        y = F.conv2d(image, kernel, bias, padding=(0, padding))
+    return y.permute(0, 2, 3, 1).flatten(0, 1)
+
+
+class _Convolution(torch.autograd.Function):
+    """Images `(N, C, H, T)` by a kernel `(O, C, 1, k)`, k odd, to `(N, O, H, T)`, to be differentiated twice.
+
+    torch's own second derivative of a convolution takes one whose kernel is as long as the signal, which is slow. With
+    stride 1 and equal padding the gradients are a convolution again and the correlation below, and theirs are these.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.set_materialize_grads(False)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if grad is None:
+            return None, None, None
+        x, weight = ctx.saved_tensors
+        grad_x = _Convolution.apply(grad, _adjoint(weight), None) if ctx.needs_input_grad[0] else None
+        grad_weight = _Correlation.apply(x, grad, weight.shape[-1]) if _needed(ctx, 1) else None
+        grad_bias = grad.sum((0, 2, 3)) if _needed(ctx, 2) else None
+        return grad_x, grad_weight, grad_bias
+
+
+class _Correlation(torch.autograd.Function):
+    """The gradient of a kernel: images `(N, C, H, T)` and `(N, O, H, T)` → `(O, C, 1, k)`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grad: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(x, grad)
+        ctx.set_materialize_grads(False)
+        shape = (grad.shape[1], x.shape[1], 1, size)
+        kernel = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.ops.aten.convolution_backward(
+                grad, x, kernel, None, [1, 1], [0, size // 2], [1, 1], False, [0, 0], 1, [False, True, False]
+            )[1]
+
+    @staticmethod
+    def backward(ctx: Any, kernel: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        if kernel is None:
+            return None, None, None
+        x, grad = ctx.saved_tensors
+        grad_x = _Convolution.apply(grad, _adjoint(kernel), None) if ctx.needs_input_grad[0] else None
+        grad_grad = _Convolution.apply(x, kernel, None) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_grad, None
+
+
+def _adjoint(kernel: Tensor) -> Tensor:
+    """The kernel of the convolution's transpose."""
+    return kernel.flip(3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _needed(ctx: Any, argument: int) -> bool:
+    """Whether the backward pass that runs wants this argument's gradient; a penalty's own wants the input's alone."""
+    if not ctx.needs_input_grad[argument]:
+        return False
+    return bool(torch._C._will_engine_execute_node(ctx.next_functions[argument][0]))
 
 
 def _glorot(layer: nn.Conv1d | nn.ConvTranspose1d) -> None:
