@@ -25,6 +25,10 @@ class SpecGANDiscriminator(nn.Module):
     The sides are halved until the shorter has 4 to 7 cells. Values are first brought to ±1 by the convention's own
     range (`gansound.mel.levels`), so it takes what `SpecGANGenerator` makes and what a waveform's mel is alike.
 
+    A waveform that learns from it wants a mel with a floor near what can be heard, 60 dB under full scale
+    (`{preset: hifigan, floor: 1.0e-2}`). The slope of the logarithm is the inverse of the magnitude: with a floor of
+    1e-5 the gradient at a silent tail is a thousand times that at the attack, with 1e-2 it is the smaller of the two.
+
     Args:
         mel: the convention of what it judges.
         frames: length of a clip in frames.
