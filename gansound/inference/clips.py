@@ -291,7 +291,10 @@ class ClipGenerator:
             )
         if whole and not bool(((found >= 0) & (found < len(self.labels))).all()):
             raise ValueError(f"labels count from 0 to {len(self.labels) - 1}, got {found.tolist()}")
-        return found.long() if whole else found.float()
+        if whole:
+            return found.long()
+        plain = bool((found.amax(1) == 1).all()) and bool((found.abs().sum(1) == 1).all())
+        return found.argmax(1) if plain else found.float()
 
     def _checked(self, latents: Tensor | NDArray[Any]) -> Tensor:
         z = torch.as_tensor(latents)

@@ -40,21 +40,20 @@ class Favourite:
     mixture: Tensor | None = None
 
 
-def find(spec: str, clips: ClipGenerator, *, truncation: float = 1.0) -> list[Favourite]:
+def find(spec: str, clips: ClipGenerator) -> list[Favourite]:
     """The sounds that a user names.
 
     Args:
         spec: `SEED:INDEX` or `SEED:INDEX:LABEL`; a file of latents, all of it or `FILE#ROW`; or a sound file that
             gansound generated.
         clips: the model.
-        truncation: of latents drawn from a seed.
 
     Raises:
         ValueError: no such sound, a file without one, or of a model with another latent.
     """
     if by_seed := _BY_SEED.fullmatch(spec):
         seed, index = int(by_seed["seed"]), int(by_seed["index"])
-        latent = clips.latents(1, seed, first=index, truncation=truncation)[0]
+        latent = clips.latents(1, seed, first=index)[0]
         label = clips.turns(by_seed["label"], 1, first=index)
         name = "_".join(filter(None, [by_seed["label"], f"seed{seed}", f"{index:04d}"]))
         return [Favourite(name, latent, mixtures(clips, label, 1)[0] if label is not None else None)]

@@ -1,0 +1,302 @@
+"""What the commands that write generated sounds have in common: a model, files, a progress bar, a page."""
+
+import argparse
+import logging
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansound.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from gansound.inference.clips import ClipGenerator
+
+log = logging.getLogger(__name__)
+
+GRID = "grid.png"
+GRID_COLUMNS, GRID_ROWS = 8, 8
+
+
+@dataclass
+class Sound:
+    """One sound to be written.
+
+    Attributes:
+        stem: its file's name without the suffix.
+        title: in words.
+        group: its section on a page.
+        origin: see `gansound.inference.latent.favourites.origin`.
+        command: that makes it again; None says to take the file itself for a latent.
+    """
+
+    stem: str
+    title: str
+    group: str
+    origin: dict[str, Any]
+    command: str | None = None
+
+
+@dataclass
+class Batch:
+    """Sounds that are computed at once: their latents `(n, dim)`, numbers or mixtures of their labels."""
+
+    latents: "Tensor"
+    labels: "Tensor | None"
+    sounds: list[Sound]
+
+
+@dataclass
+class Written:
+    """What came of it; `shown` are the first of each group, for a grid."""
+
+    count: int = 0
+    seconds: float = 0.0
+    peaks: list["NDArray[np.float32]"] = field(default_factory=list)
+    shown: "dict[str, list[tuple[str, NDArray[np.float32]]]]" = field(default_factory=dict)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--model`, `--allow`, `--device` and the fades."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="shipped name, model folder (such as RUN/model), or Hugging Face repository",
+    )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours whose generator the model folder may name",
+    )
+    parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
+    parser.add_argument(
+        "--fade-in-ms",
+        type=float,
+        metavar="MS",
+        help="fade at the start (default: 1; starts at zero in any case)",
+    )
+    parser.add_argument("--fade-out-ms", type=float, metavar="MS", help="fade at the end (default: 10)")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """`-o`, `--format`, `--bits`, `--force`."""
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the sounds"
+    )
+    parser.add_argument(
+        "--format", choices=("wav", "flac"), default="wav", help="of the files (default: wav)"
+    )
+    parser.add_argument("--bits", type=int, choices=(16, 24), default=16, help="of a sample (default: 16)")
+    parser.add_argument("--force", action="store_true", help="overwrite sounds that are there already")
+
+
+def open_clips(args: argparse.Namespace) -> "ClipGenerator":
+    """The generator that a command line names.
+
+    Raises:
+        UsageError: no such device here, or fades that don't fit.
+        ValueError: the model can't be loaded, or is a vocoder.
+    """
+    if "output" in args and args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise UsageError(f"-o {args.output}: is there and not a folder")
+    from gansound.inference.clips import ClipGenerator
+    from gansound.inference.vocoder import choose_device
+
+    try:
+        device = choose_device(args.device)
+    except ValueError as error:
+        raise UsageError(f"--device: {error}") from None
+    fades = {
+        name: getattr(args, name) for name in ("fade_in_ms", "fade_out_ms") if getattr(args, name) is not None
+    }
+    return ClipGenerator.from_pretrained(args.model, device, allow=args.allow, **fades)
+
+
+def label_of(clips: "ClipGenerator", names: list[str] | None) -> list[str] | None:
+    """Labels of the command line, checked. Raises UsageError for one that the model hasn't."""
+    try:
+        for name in names or ():
+            clips.label_number(name)
+    except ValueError as error:
+        raise UsageError(f"--label: {error}") from None
+    return names
+
+
+def command(args: argparse.Namespace, *parts: object) -> str:
+    """`gansound generate` with this model and form of files, and these parts, for a shell."""
+    words: list[object] = ["gansound", "generate", "--model", args.model, *parts]
+    for package in args.allow:
+        words += ["--allow", package]
+    for name, default in (("fade_in_ms", None), ("fade_out_ms", None), ("format", "wav"), ("bits", 16)):
+        if (value := getattr(args, name, default)) != default:
+            words += [f"--{name.replace('_', '-')}", value]
+    return shlex.join(
+        [f"{word:g}" if isinstance(word, float) else str(word) for word in [*words, "-o", "again"]]
+    )
+
+
+def slug(*parts: str) -> str:
+    """Parts as a file's name, what could mean anything else in a path replaced."""
+    kept = (re.sub(r"[^\w.+=-]+", "-", part).strip(".-") for part in parts)
+    return "_".join(part for part in kept if part) or "clip"
+
+
+def write_sounds(
+    args: argparse.Namespace,
+    clips: "ClipGenerator",
+    batches: Iterable[Batch],
+    total: int,
+    *,
+    names: Iterable[str],
+    page: bool,
+) -> Written:
+    """Compute and write sounds, with a progress bar.
+
+    Args:
+        args: of the command line, with those of `add_output_arguments`.
+        clips: the model.
+        batches: of sounds.
+        total: how many there are in all.
+        names: of all their files, to see which are there.
+        page: with small pictures, and sounds kept for a grid.
+
+    Raises:
+        UsageError: a file is there and may not be overwritten.
+        ValueError: the disk hasn't the room.
+        OSError: it had it not in the end; what was written stays, listed.
+    """
+    from gansound.inference.clip_folder import ClipFolder, needed_bytes
+    from gansound.inference.clips import turned_down
+
+    draw = None
+    if page:
+        from gansound.report.clips import write_thumbnail
+
+        def draw(path: Path, sound: "NDArray[np.float32]") -> None:
+            write_thumbnail(path, sound, clips.sample_rate)
+
+    beside = {} if draw is None else {"beside": draw}
+    folder = ClipFolder(args.output, clips.sample_rate, bits=args.bits, **beside)
+    need = needed_bytes(total, clips.channels, clips.clip_samples, args.bits)
+    parent = next(path for path in (args.output.absolute(), *args.output.absolute().parents) if path.exists())
+    free = shutil.disk_usage(parent).free
+    if need > free:
+        raise ValueError(
+            f"-o {args.output}: {total:,} sounds take up to {_size(need)}, the disk has {_size(free)} left. Ask for "
+            "fewer, or write elsewhere"
+        )
+    if not args.force and (there := folder.existing(names)):
+        raise UsageError(
+            f"-o {args.output}: {len(there)} of {total} files are there already, the first {there[0]}. --force "
+            "overwrites them; or give another folder, --seed or --first"
+        )
+    written = Written()
+    begun = time.perf_counter()
+    with _bar(total, quiet=args.quiet) as advance, folder:
+        for batch in batches:
+            rendered = clips.render(batch.latents, batch.labels)
+            written.peaks.append(rendered.peaks)
+            for sound, samples in zip(batch.sounds, rendered.audio, strict=True):
+                name = f"{sound.stem}.{args.format}"
+                again = sound.command or command(args, "--latent", str(args.output / name))
+                folder.add(name, samples, sound.origin, title=sound.title, group=sound.group, command=again)
+                shown = written.shown.setdefault(sound.group, []) if page else []
+                if (
+                    page
+                    and len(shown) < GRID_COLUMNS * GRID_ROWS
+                    and sum(map(len, written.shown.values())) < 512
+                ):
+                    shown.append((sound.title, samples.copy()))
+            advance(len(batch.sounds))
+    written.count, written.seconds = total, time.perf_counter() - begun
+    import numpy as np
+
+    if note := turned_down(np.concatenate(written.peaks)):
+        log.warning("%s", note)
+    return written
+
+
+def write_page(
+    args: argparse.Namespace,
+    clips: "ClipGenerator",
+    rows: "list[tuple[str, list[tuple[str, NDArray[np.float32]]]]]",
+    *,
+    title: str,
+    about: dict[str, str],
+    folder: Path | None = None,
+) -> Path:
+    """The grid's picture and the page of everything in the folder's list; returns the page's path."""
+    from gansound.inference.clip_folder import entries
+    from gansound.report.clips import Card, spectrogram_grid, write_clip_page
+    from gansound.report.pictures import save
+
+    folder = folder or args.output
+    save(spectrogram_grid(rows, clips.sample_rate), folder / GRID)
+    cards = (
+        Card(
+            e["file"],
+            str(e.get("title") or e["file"]),
+            str(e.get("group") or ""),
+            str(e.get("command") or ""),
+        )
+        for e in entries(folder)
+    )
+    info = {"model": clips.name, "weights": clips.weights_hash}
+    info |= {key: str(clips.info[key]) for key in ("steps", "licence") if key in clips.info}
+    seconds = clips.clip_samples / clips.sample_rate
+    info["clips"] = (
+        f"{seconds:.2f} s, {clips.sample_rate} Hz, {clips.channels} channel{'s' * (clips.channels > 1)}"
+    )
+    return write_clip_page(folder, cards, clips.sample_rate, title=title, about=info | about, picture=GRID)
+
+
+def check_page(folder: Path, force: bool) -> None:
+    """Raises UsageError where a page would overwrite one that gansound didn't write."""
+    page = folder / "index.html"
+    if not page.exists() or force:
+        return
+    with page.open("rb") as file:
+        ours = b'<meta name="generator" content="gansound">' in file.read(4096)
+    if not ours:
+        raise UsageError(
+            f"{page}: is there and not gansound's. --force overwrites it; or give another folder"
+        )
+
+
+def grid_rows(
+    shown: "dict[str, list[tuple[str, NDArray[np.float32]]]]",
+) -> "list[tuple[str, list[tuple[str, NDArray[np.float32]]]]]":
+    """Rows of a grid: one a group, or the sounds of the only group in several."""
+    if len(shown) == 1:
+        group, sounds = next(iter(shown.items()))
+        starts = range(0, min(len(sounds), GRID_COLUMNS * GRID_ROWS), GRID_COLUMNS)
+        return [(group if not start else "", sounds[start : start + GRID_COLUMNS]) for start in starts]
+    return [(group, sounds[:GRID_COLUMNS]) for group, sounds in list(shown.items())[: 2 * GRID_ROWS]]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+@contextmanager
+def _bar(total: int, *, quiet: bool) -> "Iterator[Any]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+        task = progress.add_task("generating", total=total)
+        yield lambda count: progress.advance(task, count)
