@@ -1,4 +1,4 @@
-"""`gansound evaluate`: copy synthesis of recordings, measured against them."""
+"""`gansound evaluate`: copy synthesis of recordings, measured against them; sets of sounds by `evaluate_sets`."""
 
 import argparse
 import json
@@ -8,28 +8,36 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansound.cli import evaluate_sets
 from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gansound.data.manifest import Record
     from gansound.metrics.evaluation import Evaluation, Item
+    from gansound.model_folder import LoadedModel
 
-HELP = """Measure a vocoder against recordings: each recording's mel is turned back into sound and compared with it.
+HELP = """Measure a vocoder against recordings, or a generator of sounds against held-out ones.
 
+Of a vocoder: each recording's mel is turned back into sound and compared with it.
 PESQ wide band, STOI, mel and multi-resolution STFT distance, F0 and voicing error, and with the extra
-'gansound[eval]' DNSMOS and the word error rate of an offline recogniser; for each utterance and in all."""
+'gansound[eval]' DNSMOS and the word error rate of an offline recogniser; for each utterance and in all.
+
+Of a generator: Fréchet and kernel distance, precision, recall, density, coverage, and how far its sounds are from each
+other and from those it was trained on, each with its 95 % interval and beside what real sounds get. With a classifier
+of your own labels (gansound classifier) the Inception score, and whether the label asked for is heard."""
 EXAMPLES = """examples:
   gansound evaluate --model default --data recordings/ --split all --html page/
-  gansound evaluate --model runs/first/model --data corpus/ --baseline griffin-lim --json figures.json"""
+  gansound evaluate --model runs/first/model --data corpus/ --baseline griffin-lim --json figures.json
+  gansound evaluate --model runs/drums/model --data drums/ -n 1000 --picture nearest.png
+  gansound evaluate --model runs/drums/model --data drums/ --truncation 0.3,0.5,0.7,1 --picture curves.png
+  gansound evaluate --generated sounds/ --data drums/ --backbone classifiers/drums"""
 _SPLITS = ("train", "valid", "test", "all")
 _MODEL = "model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", required=True, help="name, model folder or Hugging Face id; 'default' is shipped"
-    )
+    parser.add_argument("--model", help="name, model folder or Hugging Face id; 'default' is shipped")
     parser.add_argument(
         "--data", required=True, metavar="DIR", type=Path, help="folder of audio, or a manifest"
     )
@@ -56,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that measure (default: 1)"
     )
+    evaluate_sets.add_arguments(parser)
     parser.add_argument(
         "--utterances", action="store_true", help="a line for each utterance in the terminal too"
     )
@@ -63,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    model = _clip_model(args)
+    if model is not None or args.generated is not None:
+        return evaluate_sets.run(args, model)
     from gansound.data.source import open_corpus
     from gansound.metrics.judge import available_measures, check_measures
 
@@ -75,6 +87,21 @@ def run(args: argparse.Namespace) -> int:
     evaluation = _evaluate(args, items_of(records, args.data), measures)
     _show(args, evaluation, measures)
     return 1 if evaluation.failures else 0
+
+
+def _clip_model(args: argparse.Namespace) -> "LoadedModel | None":
+    """The model, where it is a generator of clips."""
+    if args.model is None:
+        return None
+    from gansound.generators.latent import LatentGenerator
+    from gansound.model_folder import load_model_folder
+
+    model = load_model_folder(args.model, allow=args.allow)
+    if isinstance(model.generator, LatentGenerator):
+        return model
+    if args.generated is not None:
+        raise UsageError(f"--model {args.model}: is a vocoder, expected what made the sounds of --generated")
+    return None
 
 
 def choose(records: "Sequence[Record]", split: str, limit: int | None, source: Path) -> "list[Record]":
@@ -108,6 +135,9 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')}: got {value}, expected at least 1")
+    if args.model is None and args.generated is None:
+        raise UsageError("say what to measure: --model NAME_OR_DIR, or --generated DIR of sounds")
+    evaluate_sets.check(args)
     if args.seed < 0:
         raise UsageError(f"--seed: got {args.seed}, expected 0 or more")
     if not args.data.exists():

@@ -7,7 +7,7 @@ over time, so that a few hundred sounds teach it in a minute; its points are the
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ class ClassifierError(ValueError):
 
 
 class LogMelNet(nn.Module):
-    """Log-mels in, one number for each class out: three blocks of 3×3 convolution and 2×2 pooling, mean and maximum
-    over what is left of time beside four bands of frequency, and a hidden layer.
+    """Log-mels in, one number for each class out: three blocks of 3×3 convolution, each at half the bands and
+    frames of the one before, mean and maximum over time, and a hidden layer.
 
     Args:
         classes: how many.
@@ -49,14 +49,17 @@ class LogMelNet(nn.Module):
         blocks: list[nn.Module] = []
         before = 1
         for channels in _CHANNELS:
+            stride = (
+                1 if blocks else 2
+            )  # the first layer is most of the time: it computes what a pool would keep
             blocks += [
-                nn.Conv2d(before, channels, 3, padding=1, bias=False),
+                nn.Conv2d(before, channels, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(),
-                nn.MaxPool2d(2),
+                *([nn.MaxPool2d(2)] if before > 1 else []),
             ]
             before = channels
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
         self.hidden = nn.Linear(2 * before * BANDS // 2 ** len(_CHANNELS), DIM)
         self.classes = nn.Linear(DIM, classes)
 
@@ -129,20 +132,20 @@ class ClassifierBackbone:
                 found.append(function(batch).double().numpy())
         return np.concatenate(found)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, beside_it: Mapping[str, bytes] | None = None) -> Path:
         """Write the classifier as a folder, beside and then renamed; one that is there is replaced.
+
+        Args:
+            folder: where.
+            beside_it: further files by name, such as a picture.
 
         Raises:
             ClassifierError: something else is there.
         """
-        folder = Path(folder).expanduser().absolute()
-        if folder.exists() and not _is_classifier(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise ClassifierError(
-                f"{folder}: something that isn't a classifier is there. Choose another folder"
-            )
+        folder = check_output(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.replaced")
-        for path in (beside, old):
+        temporary, old = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.replaced")
+        for path in (temporary, old):
             shutil.rmtree(path, ignore_errors=True)
         described = {
             "format": FORMAT,
@@ -152,16 +155,18 @@ class ClassifierBackbone:
             "info": self.info,
         }
         try:
-            beside.mkdir()
+            temporary.mkdir()
             state = {name: tensor.contiguous() for name, tensor in self.net.state_dict().items()}
-            safetensors.torch.save_file(state, beside / WEIGHTS)
+            safetensors.torch.save_file(state, temporary / WEIGHTS)
             text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
-            (beside / CONFIG).write_text(text + "\n", encoding="utf-8")
+            (temporary / CONFIG).write_text(text + "\n", encoding="utf-8")
+            for name, data in (beside_it or {}).items():
+                (temporary / name).write_bytes(data)
             if folder.exists():
                 folder.rename(old)
-            beside.rename(folder)
+            temporary.rename(folder)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             if old.exists() and not folder.exists():
                 old.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
@@ -192,6 +197,18 @@ class ClassifierBackbone:
             raise ClassifierError(
                 f"{folder}: can't be read as a classifier: {error}. Train it again"
             ) from error
+
+
+def check_output(folder: str | Path) -> Path:
+    """A folder that a classifier may be written to, absolute.
+
+    Raises:
+        ClassifierError: something else is there.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if folder.exists() and not _is_classifier(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise ClassifierError(f"{folder}: something that isn't a classifier is there. Choose another folder")
+    return folder
 
 
 def _is_classifier(folder: Path) -> bool:

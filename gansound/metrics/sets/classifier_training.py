@@ -57,7 +57,7 @@ def train_classifier(
     labels: Sequence[str],
     sample_rate: int,
     *,
-    steps: int = 1200,
+    steps: int = 800,
     seed: int = 0,
     on_progress: Callable[[int, float], None] | None = None,
 ) -> Trained:
