@@ -1,0 +1,313 @@
+"""`gansound latent`: what can be done with the latents of a generator of clips."""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gansound.cli import add_global_options
+from gansound.cli.clip_files import (
+    Batch,
+    Sound,
+    add_model_arguments,
+    add_output_arguments,
+    check_page,
+    grid_rows,
+    label_of,
+    open_clips,
+    slug,
+    write_page,
+    write_sounds,
+)
+from gansound.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.progress import Progress, TaskID
+
+    from gansound.inference.clips import ClipGenerator
+    from gansound.inference.latent.directions import Directions
+    from gansound.inference.latent.favourites import Favourite
+
+    Rows = dict[str, list[tuple[str, NDArray[np.float32]]]]
+
+HELP = "Go from sound to sound, find sliders, and bring a recording to its latent."
+EXAMPLES = """examples:
+  gansound latent interpolate 0:3:kick 0:5:snare --model runs/drums/model -o between/
+  gansound latent directions --model runs/drums/model --from 0:3:kick --page sliders/
+  gansound latent attribute --liked a.wav b.wav --others c.wav d.wav --name punchy --model runs/drums/model
+  gansound latent invert my_kick.wav --label kick --model runs/drums/model -o mine/
+
+A SOUND is a file that gansound generated, a file of latents (FILE#0 for its first), SEED:INDEX or SEED:INDEX:LABEL.
+What is written can be given to: gansound generate --latent FILE. Sliders: gansound generate --slider 0=+2.5"""
+_AT = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(
+        title="what to do", dest="action", metavar="interpolate|directions|attribute|invert", required=True
+    )
+    interpolate = actions.add_parser(
+        "interpolate",
+        help="the sounds between two sounds",
+        description="Sounds between two, as files, a picture and a page; labels are mixed on the way.",
+    )
+    interpolate.add_argument("sounds", nargs=2, metavar="SOUND", help="where to start and to end")
+    interpolate.add_argument("--steps", type=int, default=9, help="sounds in all, 2 or more (default: 9)")
+    interpolate.add_argument(
+        "--straight",
+        action="store_true",
+        help="in a straight line (lerp) instead of along the sphere (slerp)",
+    )
+    directions = actions.add_parser(
+        "directions",
+        help="find sliders without labels",
+        description="Find directions in which the sounds change, the strongest first: from the first layer's weights "
+        "in closed form (SeFa), or from the principal components of activations (PCA, as GANSpace).",
+    )
+    directions.add_argument("--pca", action="store_true", help="by PCA of activations instead of SeFa")
+    directions.add_argument("--count", type=int, default=8, help="how many (default: 8)")
+    attribute = actions.add_parser(
+        "attribute",
+        help="a slider from sounds that have something and sounds that don't",
+        description="The mean latent of some sounds minus that of others, as one more slider with a name.",
+    )
+    attribute.add_argument("--liked", nargs="+", required=True, metavar="SOUND", help="these have it")
+    attribute.add_argument("--others", nargs="+", required=True, metavar="SOUND", help="these don't")
+    attribute.add_argument("--name", required=True, help="of the slider")
+    for action in (directions, attribute):
+        action.add_argument(
+            "--file", type=Path, help="of the sliders (default: directions.safetensors beside the model)"
+        )
+        action.add_argument(
+            "--page", type=Path, metavar="DIR", help="also sounds along each slider, with a page"
+        )
+        action.add_argument(
+            "--from",
+            dest="base",
+            default="0:0",
+            metavar="SOUND",
+            help="that the page's sliders move (default: 0:0)",
+        )
+        action.add_argument("--force", action="store_true", help="overwrite what is there")
+    invert = actions.add_parser(
+        "invert",
+        help="find the latent of a recording",
+        description="The latent whose sound is nearest to a recording, by gradient descent on log-mels from the best "
+        "of many random latents. The level doesn't count; a longer recording is cut.",
+    )
+    invert.add_argument("recordings", nargs="+", type=Path, metavar="FILE", help="a recording")
+    invert.add_argument("--label", metavar="LABEL", help="to look among (default: all)")
+    invert.add_argument("--starts", type=int, default=8, help="latents that are improved (default: 8)")
+    invert.add_argument("--candidates", type=int, default=256, help="random latents they are taken from")
+    invert.add_argument("--steps", type=int, default=200, help="of the descent (default: 200)")
+    invert.add_argument("--seed", type=int, default=0, help="of the random latents (default: 0)")
+    for action in (interpolate, directions, attribute, invert):
+        add_model_arguments(action)
+        if action in (interpolate, invert):
+            add_output_arguments(action)
+        add_global_options(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    actions = {
+        "interpolate": _interpolate,
+        "directions": _directions,
+        "attribute": _attribute,
+        "invert": _invert,
+    }
+    if "output" not in args:  # the page's files
+        args.output, args.format, args.bits = args.page, "wav", 16
+    if args.output is not None:
+        check_page(args.output, args.force)
+    actions[args.action](args)
+    return 0
+
+
+def _interpolate(args: argparse.Namespace) -> None:
+    if args.steps < 2:
+        raise UsageError(f"--steps {args.steps}: expected 2 or more, the two ends among them")
+    import torch
+
+    from gansound.inference.latent.favourites import Favourite
+    from gansound.inference.latent.paths import lerp, slerp
+
+    clips = open_clips(args)
+    a, b = (_one(spec, clips) for spec in args.sounds)
+    at = torch.linspace(0, 1, args.steps)
+    latents = (lerp if args.straight else slerp)(a.latent, b.latent, at)
+    latents[0], latents[-1] = a.latent, b.latent  # the ends are the given sounds, to the bit
+    shares = None if a.mixture is None or b.mixture is None else lerp(a.mixture, b.mixture, at)
+    stem = slug(clips.name, "from", _short(clips, a), "to", _short(clips, b))
+    favourites = [
+        Favourite(f"{stem}_{i:02d}", latent, None if shares is None else shares[i])
+        for i, latent in enumerate(latents)
+    ]
+    titles = [f"{100 * float(t):.0f} %" for t in at]
+    title = f"From {a.name} to {b.name}"
+    _write(args, clips, [("", list(zip(titles, favourites, strict=True)))], title, f"{stem}.safetensors")
+
+
+def _directions(args: argparse.Namespace) -> None:
+    from gansound.inference.latent.directions import FILE_NAME, pca, sefa
+
+    clips = open_clips(args)
+    path = args.file or clips.path / FILE_NAME
+    if path.exists() and not args.force:
+        raise UsageError(f"{path}: is there already. --force overwrites it; --file names another")
+    found = (pca if args.pca else sefa)(clips, args.count)
+    found.save(path)
+    _say(args, f"{path}: {len(found.names)} directions by {found.method}")
+    for number, strength in enumerate(found.strengths):
+        _say(args, f"  {number}  {strength:.4g}")
+    _show(args, clips, found, range(len(found.names)))
+
+
+def _attribute(args: argparse.Namespace) -> None:
+    if args.name.isdecimal() or "=" in args.name:
+        raise UsageError(f"--name {args.name}: expected a word, not a number, and no equals sign")
+    import torch
+
+    from gansound.inference.latent.directions import FILE_NAME, Directions, from_vector, joined
+    from gansound.inference.latent.favourites import find
+    from gansound.inference.latent.paths import attribute
+
+    clips = open_clips(args)
+    path = args.file or clips.path / FILE_NAME
+    before = Directions.load(path, clips) if path.exists() else None
+    if before is not None and args.name in before.names:
+        raise UsageError(f"--name {args.name}: {path} has a slider of that name. Choose another")
+    liked, others = (
+        torch.stack([one.latent for spec in specs for one in find(spec, clips)])
+        for specs in (args.liked, args.others)
+    )
+    method = f"{args.name}: mean of {len(liked)} sounds minus that of {len(others)}"
+    found = from_vector(clips, attribute(liked, others), args.name, method)
+    every = found if before is None else joined(before, found)
+    every.save(path)
+    _say(args, f"{path}: slider {args.name}, of length {found.strengths[0]:.3g}")
+    _show(args, clips, every, [every.number(args.name)])
+
+
+def _invert(args: argparse.Namespace) -> None:
+    clips = open_clips(args)
+    label_of(clips, None if args.label is None else [args.label])
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gansound import audio
+    from gansound.inference.latent.inversion import fitted, invert
+
+    inverted: list[tuple[str, list[tuple[str, Favourite]]]] = []
+    targets: Rows = {}
+    console = Console(stderr=True)
+    with Progress(console=console, disable=args.quiet or not console.is_terminal, transient=True) as progress:
+        for path in args.recordings:
+            target, done = fitted(*audio.read(path, mono=False), clips)
+            if done:
+                _say(args, f"{path}: {done}")
+            task = progress.add_task(path.name, total=args.steps)
+            found = invert(
+                clips,
+                target,
+                name=slug(clips.name, path.stem.removeprefix(f"{clips.name}_"), "inverted"),
+                label=args.label,
+                starts=args.starts,
+                candidates=args.candidates,
+                steps=args.steps,
+                seed=args.seed,
+                progress=partial(_advance, progress, task),
+            )
+            _say(
+                args,
+                f"{path}: distance {found.distance:.3f} nepers; the nearest of {args.candidates} random sounds "
+                f"{found.best_random:.3f}, their median {found.median_random:.3f}",
+            )
+            inverted.append((path.name, [(f"inverted, {found.distance:.3f} nepers away", found.favourite)]))
+            targets[path.name] = [("the recording", target)]
+    _write(args, clips, inverted, "Recordings, inverted", f"{inverted[0][1][0][1].name}.safetensors", targets)
+
+
+def _show(
+    args: argparse.Namespace, clips: "ClipGenerator", directions: "Directions", numbers: Sequence[int]
+) -> None:
+    """Sounds along sliders, where a page is asked for."""
+    if args.page is None:
+        return
+    from gansound.inference.latent.favourites import Favourite
+
+    base = _one(args.base, clips)
+    rows = []
+    for number in numbers:
+        name = directions.names[number]
+        row = []
+        for value in _AT:
+            moved = directions.moved(base.latent[None], {number: value})[0]
+            stem = slug(clips.name, _short(clips, base), f"slider={name}", f"{value:+g}")
+            row.append((f"{value:+g}" if value else "0", Favourite(stem, moved, base.mixture)))
+        rows.append((f"slider {name}", row))
+    _write(args, clips, rows, f"Sliders of {clips.name}, moving {base.name}", None)
+
+
+def _write(
+    args: argparse.Namespace,
+    clips: "ClipGenerator",
+    rows: "list[tuple[str, list[tuple[str, Favourite]]]]",
+    title: str,
+    latents: str | None,
+    before: "Rows | None" = None,
+) -> None:
+    """Sounds in rows, their page with a picture, and their latents in a file of that name."""
+    import torch
+
+    from gansound.inference.latent.favourites import named, origin, save
+
+    favourites = [one for _, row in rows for _, one in row]
+    sounds = [
+        Sound(
+            one.name,
+            f"{group}: {caption}" if group else caption,
+            group,
+            origin(clips, label=named(clips, one.mixture), latent=one.latent),
+        )
+        for group, row in rows
+        for caption, one in row
+    ]
+    shares = [one.mixture for one in favourites if one.mixture is not None]
+    batch = Batch(
+        torch.stack([one.latent for one in favourites]), torch.stack(shares) if shares else None, sounds
+    )
+    names = [f"{sound.stem}.{args.format}" for sound in sounds]
+    written = write_sounds(args, clips, [batch], len(sounds), names=names, page=True)
+    if latents is not None:
+        _say(args, str(save(args.output / latents, favourites, clips)))
+    drawn = written.shown if before is None else {k: [*before[k], *v] for k, v in written.shown.items()}
+    grid = list(drawn.items()) if before or len(drawn) > 1 else grid_rows(drawn)
+    captions = [
+        (group, [(name.removeprefix(f"{group}: "), sound) for name, sound in row]) for group, row in grid
+    ]
+    _say(args, str(write_page(args, clips, captions, title=title, about={})))
+
+
+def _one(spec: str, clips: "ClipGenerator") -> "Favourite":
+    from gansound.inference.latent.favourites import find
+
+    found = find(spec, clips)
+    if len(found) != 1:
+        raise UsageError(f"{spec}: holds {len(found)} latents, expected one: {spec}#0 is the first")
+    return found[0]
+
+
+def _short(clips: "ClipGenerator", favourite: "Favourite") -> str:
+    return favourite.name.removeprefix(f"{clips.name}_")
+
+
+def _advance(progress: "Progress", task: "TaskID", step: int, _: float) -> None:
+    progress.update(task, completed=step)
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text)
