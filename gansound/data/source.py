@@ -55,7 +55,10 @@ def open_corpus(
 
 def _content(record: Record) -> str:
     """Hash of a file's bytes: sample packs share sounds, and a copy must not be held out."""
-    return hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
+    try:
+        return hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return str(record.path)  # whoever reads it says what is wrong with it
 
 
 def usable(found: Scan) -> list[Record]:
