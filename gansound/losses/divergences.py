@@ -59,7 +59,7 @@ class ReverseKullbackLeibler(Divergence):
 
 
 class PearsonChiSquared(Divergence):
-    """∫ (q − p)² / q: f(u) = (u − 1)²."""
+    """∫ (p − q)² / q: f(u) = (u − 1)²; the paper's table 1 has p below, which its own f isn't."""
 
     def activation(self, logits: Tensor) -> Tensor:
         return logits

@@ -180,7 +180,7 @@ def score_gradients(judge: Judge, items: Tensor) -> Tensor:
     """Gradient of each item's mean logit by its own values: `(B, …)` → `(B, values)`, differentiable by the weights."""
     with torch.autocast(items.device.type, enabled=False), torch.enable_grad():
         items = full_precision(items.detach()).requires_grad_()
-        scores = full_precision(judge(items)).flatten(1).mean(1)
+        scores = full_precision(judge(items)).reshape(len(items), -1).mean(1)
         (gradients,) = torch.autograd.grad(scores.sum(), items, create_graph=True)
         return gradients.flatten(1)
 
