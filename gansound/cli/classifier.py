@@ -11,15 +11,14 @@ import numpy as np
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from gansound.data.clips import ClipDataset
     from gansound.data.manifest import Record
     from gansound.metrics.sets.classifier_training import Trained
 
 HELP = """Train a classifier of your sounds, whose labels are the folders they lie in.
 
-It judges generated sounds: gansound evaluate --backbone FOLDER. A minute or two on one core for a thousand sounds. Sounds
-that belong together (a kit, a speaker) are trained on or held out together, as they are for a generator; the held-out
-ones say how well it hears, in a table and a picture beside its weights."""
+It judges generated sounds: gansound evaluate --backbone FOLDER. A minute or two on one core for a thousand sounds.
+Sounds that belong together (a kit, a speaker) are trained on or held out together, as they are for a generator; the
+held-out ones say how well it hears, in a table and a picture beside its weights."""
 
 EXAMPLES = """examples:
   gansound classifier drums/ -o classifiers/drums
@@ -109,7 +108,7 @@ def _clips(
 ) -> tuple[np.ndarray, list[int]]:
     from gansound.data.clips import ClipDataset
 
-    dataset: ClipDataset = ClipDataset(
+    dataset = ClipDataset(
         records,
         sample_rate=args.sample_rate,
         clip_samples=round(args.seconds * args.sample_rate),

@@ -1,0 +1,107 @@
+"""`gansound evaluate` of generators of sounds and of folders of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import gansound.cli as cli
+from gansound.audio import write
+from gansound.generators.wavegan import WaveGANGenerator
+from gansound.metrics.sets.backbone import LogMelBackbone
+from gansound.model_folder import save_model_folder
+from tests.test_sets import hits
+from tests.tiny import save_tiny_model
+
+LABELS = ("hat", "kick")
+RATE, SAMPLES = 8000, 1024
+
+
+class Mine(LogMelBackbone):
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__(sample_rate, bands=8, cells=4)
+        self.name = "mine"
+
+
+def evaluate(*arguments) -> int:
+    return cli.main(["evaluate", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def drums(tmp_path_factory):
+    """Ten kits of eight sounds in two label folders, three in four of them hats."""
+    folder = tmp_path_factory.mktemp("drums")
+    for i, sound in enumerate(hits(1, 80, 2 * SAMPLES)[:, ::2]):
+        label = LABELS[i % 4 == 0]
+        (folder / label).mkdir(exist_ok=True)
+        write(folder / label / f"{'abcdefghij'[i // 8]}__{i:02d}.wav", sound, RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    arguments = {"clip_samples": SAMPLES, "dim": 1, "sample_rate": RATE, "labels": list(LABELS)}
+    torch.manual_seed(0)
+    generator = WaveGANGenerator(**arguments)
+    config = {"class_path": "gansound.generators.wavegan.WaveGANGenerator", "init_args": arguments}
+    data = {"segment_samples": SAMPLES, "valid": 0.1, "test": 0.5, "one_shots": {"peak_db": -6.0}}
+    path = tmp_path_factory.mktemp("model") / "model"
+    return save_model_folder(path, generator, None, config=config, info={"data": data})
+
+
+def test_a_model_is_judged(model, drums, tmp_path, capsys):
+    files = tmp_path / "figures.json", tmp_path / "picture.png"
+    code = evaluate(
+        "--model", model, "--data", drums, "-n", 40, "--truncation", "0.5,1", "--json", files[0], "--picture", files[1]
+    )  # fmt: skip
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert "truncation 0.5" in shown.out
+    assert "kernel distance ↓" in shown.out
+    found = json.loads(files[0].read_text())
+    assert found["truncation"] == 1.0
+    assert [one["truncation"] for one in found["truncations"]] == [0.5, 1.0]
+    assert found["generated_count"] == 40
+    assert found["held_out_count"] % 8 == 0  # whole kits
+    assert found["held_out_count"] + found["training_count"] < 80
+    assert found["kernel_distance"] > found["kernel_distance_floor_split"]
+    assert (found["sample_rate_hz"], found["clip_seconds"]) == (RATE, SAMPLES / RATE)
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_is_judged_and_one_of_real_sounds_is_at_the_floor(drums, tmp_path, capsys):
+    made = tmp_path / "made"
+    made.mkdir()
+    for i, sound in enumerate(hits(7, 40, 2 * SAMPLES)[:, ::2]):
+        write(made / f"{i}.wav", 0.85 * sound / np.abs(sound).max(), RATE)
+    figures = tmp_path / "figures.json"
+    arguments = ("--generated", made, "--data", drums, "--split", "test", "-k", 2, "--json", figures)
+    capsys.readouterr()
+    code = evaluate(*arguments, "--backbone", "tests.test_sets_cli.Mine", "--allow", "tests")
+    said = capsys.readouterr().err
+    assert code == 0, said
+    found = json.loads(figures.read_text())
+    assert found["backbone"] == "mine"
+    assert found["generated_count"] == 40
+    assert found["coverage"] > 0.5
+
+
+def test_what_cannot_be_judged_is_refused(model, drums, tmp_path, capsys):
+    vocoder = save_tiny_model(tmp_path / "vocoder")
+    for arguments, said in (
+        (("--data", drums), "say what to measure"),
+        (("--model", model, "--data", drums, "--split", "all"), "expected test or valid"),
+        (("--model", model, "--data", drums, "--truncation", "0"), "above 0 and at most 1"),
+        (("--model", model, "--data", drums, "--truncation", "x"), "expected numbers such as"),
+        (("--model", model, "--data", drums, "-n", 0), "-n: got 0"),
+        (("--model", model, "--data", drums, "--backbone", "os.path.join"), "refused and wasn't imported"),
+        (("--model", model, "--data", drums, "--picture", tmp_path / "no" / "a.png"), "a folder that exists"),
+        (("--generated", tmp_path / "nowhere", "--data", drums), "no such folder"),
+        (("--generated", drums, "--data", drums, "--truncation", "0.5"), "are there already"),
+        (("--generated", drums, "--data", drums, "--model", vocoder), "is a vocoder"),
+    ):
+        assert evaluate(*arguments) == 2, arguments
+        assert said in capsys.readouterr().err
+    assert evaluate("--model", model, "--data", drums, "-n", 5) == 1
+    assert "got 5 generated sounds, expected at least 12" in capsys.readouterr().err
