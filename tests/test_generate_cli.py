@@ -1,0 +1,252 @@
+"""`gansound generate` and `gansound latent`: files that hold what Python gives, and say how they are made again."""
+
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+from gansound import audio, cli
+from gansound.audio.files import read_tags
+from gansound.inference.clips import ClipGenerator
+from tests.clip_models import DRUMS, save_tiny_clips
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_clips(tmp_path_factory.mktemp("runs") / "drums" / "model")
+
+
+@pytest.fixture(autouse=True)
+def commands(monkeypatch):
+    for name in ("generate", "latent"):
+        monkeypatch.setitem(cli.COMMANDS, name, (f"gansound.cli.{name}", name))
+
+
+def gansound(*words):
+    return cli.main([str(word) for word in words])
+
+
+def sound(path):
+    return audio.read(path, mono=False)[0]
+
+
+def listed(folder):
+    return {entry["file"]: entry for entry in json.loads((folder / "generated.json").read_text())["clips"]}
+
+
+class Links(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.players = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.players += tag == "audio"
+        self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+@pytest.mark.parametrize("form, bits", [("wav", 16), ("flac", 24)])
+def test_files_hold_what_python_gives_to_the_bit(model, tmp_path, form, bits, capsys):
+    words = ["--seed", 5, "--format", form, "--bits", bits, "--truncation", 0.7]
+    assert gansound("generate", "--model", model, "-n", 20, *words, "-o", tmp_path / "s") == 0
+    assert "20 sounds" in capsys.readouterr().out
+    expected = ClipGenerator.from_pretrained(model, "cpu").generate(20, seed=5, truncation=0.7)
+    for index, clip in enumerate(expected):
+        name = f"drums_{DRUMS[index % 3]}_seed5_{index:04d}_t0.7.{form}"
+        scale = 2.0 ** (bits - 1)
+        whole = np.rint(clip.astype(np.float64) * scale).clip(-scale, scale - 1) / scale
+        np.testing.assert_array_equal(sound(tmp_path / "s" / name), whole.astype(np.float32))
+        assert audio.probe(tmp_path / "s" / name).subtype == f"PCM_{bits}"
+        told = json.loads(read_tags(tmp_path / "s" / name)["comment"])
+        assert (told["seed"], told["index"], told["label"], told["steps"]) == (5, index, DRUMS[index % 3], 7)
+        assert listed(tmp_path / "s")[name].items() >= told.items()
+    assert len(list((tmp_path / "s").iterdir())) == 21
+
+
+def test_its_own_command_makes_a_favourite_again(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gansound("-q", "generate", "--model", model, "-n", 20, "-o", "s", "--fade-out-ms", 20) == 0
+    name, entry = list(listed(tmp_path / "s").items())[17]
+    program, *words = shlex.split(entry["command"])
+    assert program == "gansound"
+    assert gansound("-q", *words) == 0
+    assert [path.name for path in (tmp_path / "again").glob("*.wav")] == [name]
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "s" / name).read_bytes()
+    assert (
+        gansound("-q", "generate", "--model", model, "--latent", f"s/{name}", "-o", "t", "--fade-out-ms", 20)
+        == 0
+    )
+    np.testing.assert_array_equal(sound(tmp_path / "t" / name), sound(tmp_path / "s" / name))
+
+
+def test_sounds_gather_in_a_folder_and_none_is_overwritten_unasked(model, tmp_path, capsys):
+    common = ["-q", "generate", "--model", model, "-o", tmp_path / "s", "-n", 2, "--label", "kick"]
+    assert gansound(*common) == 0
+    assert gansound(*common, "--seed", 1) == 0
+    assert len(listed(tmp_path / "s")) == 4
+    before = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    assert gansound(*common, "--fade-in-ms", 50) == 2
+    assert "2 of 2 files are there" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+    assert gansound(*common, "--fade-in-ms", 50, "--force") == 0
+    assert len(listed(tmp_path / "s")) == 4
+    assert (tmp_path / "s" / "drums_kick_seed0_0000.wav").read_bytes() not in before.values()
+
+
+def test_the_page_shows_every_sound_and_its_links_resolve(model, tmp_path, capsys):
+    assert gansound("generate", "--model", model, "-n", 7, "-o", tmp_path / "a b", "--page") == 0
+    assert capsys.readouterr().out.endswith("index.html\n")
+    assert gansound("-q", "generate", "--model", model, "-n", 2, "--seed", 1, "-o", tmp_path / "a b") == 0
+    assert (
+        gansound("-q", "generate", "--model", model, "-n", 1, "--seed", 2, "-o", tmp_path / "a b", "--page")
+        == 0
+    )
+    text = (tmp_path / "a b" / "index.html").read_text()
+    links = Links(text)
+    assert links.players == 10
+    for link in links.found:
+        if not link.startswith("#"):
+            assert not re.match(r"[a-z]+:|/", link)
+            assert (tmp_path / "a b" / unquote(link)).is_file()
+        else:
+            assert f'id="{link[1:]}"' in text
+    assert all(f"<h2>{label}</h2>" in text for label in DRUMS)
+    assert "<script" not in text
+    for picture in (tmp_path / "a b").rglob("*.png"):
+        from matplotlib.image import imread
+
+        assert imread(picture).shape[:2] == (96, 192) or picture.name == "grid.png"
+
+
+def test_a_page_of_somebody_elses_stays(model, tmp_path, capsys):
+    (tmp_path / "index.html").write_text("mine")
+    assert gansound("generate", "--model", model, "-n", 1, "-o", tmp_path, "--page") == 2
+    assert "index.html" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["-n", 0], 2, "-n 0"),
+        (["--truncation", 0], 2, "--truncation 0"),
+        (["--truncation", "nan"], 2, "--truncation"),
+        (["--first", -1], 2, "--first"),
+        (["--label", "kik"], 2, "did you mean 'kick'"),
+        (["--slider", "0"], 2, "NAME=VALUE"),
+        (["--slider", "0=1"], 2, "gansound latent directions"),
+        (["--latent", "0:1", "-n", 3], 2, "-n"),
+        (["--latent", "0:1:kik"], 1, "kick"),
+        (["--latent", "no.wav"], 1, "no such file"),
+        (["--model", "default"], 1, "gansound vocode"),
+        (["-n", 10**9], 1, "the disk has"),
+        (["--fade-in-ms", 1e6], 1, "fade_in_ms"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_one_message_and_writes_nothing(model, tmp_path, capsys, words, code, said):
+    assert gansound("generate", "--model", model, "-o", tmp_path / "s", *words) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_file_is_refused(model, tmp_path, capsys):
+    (tmp_path / "s").write_text("mine")
+    assert gansound("generate", "--model", model, "-n", 1, "-o", tmp_path / "s") == 2
+    assert "not a folder" in capsys.readouterr().err
+    assert (tmp_path / "s").read_text() == "mine"
+
+
+def test_a_disk_that_fills_up_keeps_what_is_whole_and_lists_it(model, tmp_path, capsys, monkeypatch):
+    write = audio.write
+
+    def full(path, *args, **kwargs):
+        if "0005" in Path(path).name:
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, *args, **kwargs)
+
+    monkeypatch.setattr(audio, "write", full)
+    assert gansound("generate", "--model", model, "-n", 9, "-o", tmp_path / "s") == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "disk is full" in err
+    there = {path.name for path in (tmp_path / "s").iterdir()}
+    assert there - {"generated.json"} == set(listed(tmp_path / "s"))
+    assert len(there) == 9
+
+
+def test_nothing_written_leaves_no_folder(model, tmp_path, monkeypatch):
+    def full(path, *args, **kwargs):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(audio, "write", full)
+    assert gansound("generate", "--model", model, "-n", 2, "-o", tmp_path / "a" / "b") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_that_is_not_gansounds_is_left_alone(model, tmp_path, capsys):
+    (tmp_path / "generated.json").write_text("[]")
+    assert gansound("generate", "--model", model, "-n", 1, "-o", tmp_path) == 1
+    assert "generated.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["generated.json"]
+
+
+def test_interpolation_ends_at_the_given_sounds(model, tmp_path):
+    assert gansound("-q", "generate", "--model", model, "-n", 2, "-o", tmp_path / "s") == 0
+    first, last = sorted((tmp_path / "s").glob("*.wav"))
+    words = ["latent", "interpolate", first, last, "--model", model, "--steps", 4, "-o", tmp_path / "between"]
+    assert gansound("-q", *words) == 0
+    between = sorted((tmp_path / "between").glob("*.wav"))
+    assert len(between) == 4
+    np.testing.assert_array_equal(sound(between[0]), sound(first))
+    np.testing.assert_array_equal(sound(between[-1]), sound(last))
+    assert Links((tmp_path / "between" / "index.html").read_text()).players == 4
+    (kept,) = (tmp_path / "between").glob("*.safetensors")
+    again = ["generate", "--model", model, "--latent", f"{kept}#2", "-o", tmp_path / "t"]
+    assert gansound("-q", *again) == 0
+    assert gansound("-q", "generate", "--model", model, "--latent", between[2], "-o", tmp_path / "u") == 0
+    for folder in ("t", "u"):
+        np.testing.assert_array_equal(sound(next((tmp_path / folder).glob("*.wav"))), sound(between[2]))
+
+
+def test_sliders_are_found_shown_and_used(tmp_path, capsys):
+    model = save_tiny_clips(tmp_path / "drums" / "model")
+    page = tmp_path / "sliders"
+    words = ["latent", "directions", "--model", model, "--count", 2, "--page", page, "--from", "0:4:kick"]
+    assert gansound(*words) == 0
+    assert "2 directions by SeFa" in capsys.readouterr().out
+    assert gansound(*words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert Links((page / "index.html").read_text()).players == 14
+    attribute = ["--liked", "0:0", "0:1", "--others", "0:2", "--name", "punchy"]
+    assert gansound("-q", "latent", "attribute", *attribute, "--model", model) == 0
+    common = ["-q", "generate", "--model", model, "--label", "kick", "--first", 4, "-n", 1]
+    assert gansound(*common, "--slider", "1=+2", "-o", tmp_path / "s") == 0
+    moved = next((tmp_path / "s").glob("*.wav"))
+    assert moved.name == "drums_kick_seed0_0004_1=+2.wav"
+    shown = next(page.glob("*slider=1_+2.wav"))
+    np.testing.assert_array_equal(sound(moved), sound(shown))
+    assert gansound(*common, "--slider", "punchy=1", "-o", tmp_path / "s") == 0
+    assert gansound(*common, "--slider", "dull=1", "-o", tmp_path / "s") == 2
+    assert "punchy" in capsys.readouterr().err
+
+
+def test_a_recording_is_inverted_and_can_be_made_again(model, tmp_path, capsys):
+    assert gansound("-q", "generate", "--model", model, "-n", 1, "--label", "kick", "-o", tmp_path / "s") == 0
+    recording = next((tmp_path / "s").glob("*.wav"))
+    words = ["--label", "kick", "--starts", 2, "--candidates", 16, "--steps", 8]
+    assert gansound("latent", "invert", recording, "--model", model, *words, "-o", tmp_path / "v") == 0
+    assert "nepers" in capsys.readouterr().out
+    made = tmp_path / "v" / "drums_kick_seed0_0000_inverted.wav"
+    assert gansound("-q", "generate", "--model", model, "--latent", made, "-o", tmp_path / "w") == 0
+    np.testing.assert_array_equal(sound(tmp_path / "w" / made.name), sound(made))
+    assert {path.suffix for path in (tmp_path / "v").iterdir()} >= {".wav", ".safetensors", ".png", ".html"}

@@ -1,0 +1,219 @@
+"""Latent tools against closed forms, numpy's eigenvectors, planted directions and sounds of known latents."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gansound.generators.latent import LatentGenerator
+from gansound.generators.prior import Bits, Joint, Normal, Uniform
+from gansound.inference.clips import ClipGenerator
+from gansound.inference.latent.directions import Directions, from_vector, joined, pca, sefa
+from gansound.inference.latent.favourites import Favourite, find, load, save
+from gansound.inference.latent.inversion import LogMelDistance, fitted, invert
+from gansound.inference.latent.paths import attribute, lerp, slerp
+from gansound.model_folder import LoadedModel
+from gansound.nn.conditioning import Concatenation, FiLM
+from tests.clip_models import DRUMS, tiny_clips
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+AT = torch.linspace(0, 1, 9)
+
+
+class Layers(LatentGenerator):
+    """Two dense layers with a rectifier between; the first normalises its input if asked to."""
+
+    def __init__(self, weight, prior, bias=0.0, normalise=False):
+        super().__init__()
+        self.prior, self.labels, self.sample_rate, self.channels, self.clip_samples = prior, (), 8000, 1, 64
+        self.normalise = normalise
+        self.first = nn.Linear(weight.shape[1], weight.shape[0])
+        self.last = nn.Linear(weight.shape[0], 64)
+        self.first.weight.data = torch.from_numpy(weight).float()
+        self.first.bias.data.fill_(bias)
+
+    def forward(self, latents, labels=None):
+        latents = latents / latents.norm(dim=1, keepdim=True).clamp_min(1e-3) if self.normalise else latents
+        return self.last(self.first(latents).relu()).tanh()[:, None]
+
+
+def of(generator):
+    return ClipGenerator(LoadedModel(generator, None, {}, Path("x"), {}), "cpu", fade_in_ms=0, fade_out_ms=0)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def vector(seed, dim=20):
+    return torch.from_numpy(rng(seed).standard_normal(dim)).float()
+
+
+def test_both_paths_go_from_end_to_end():
+    for path in (lerp, slerp):
+        way = path(vector(1), 3 * vector(2), AT)
+        torch.testing.assert_close(way[[0, -1]], torch.stack([vector(1), 3 * vector(2)]))
+    torch.testing.assert_close(lerp(vector(1), vector(2), AT)[2], 0.75 * vector(1) + 0.25 * vector(2))
+
+
+def test_slerp_turns_at_constant_speed_and_its_length_goes_straight():
+    a, b = vector(1), 3 * vector(2)
+    way = slerp(a, b, AT).double()
+    lengths = lerp(a.norm()[None], b.norm()[None], AT)[:, 0].double()
+    torch.testing.assert_close(way.norm(dim=1), lengths, atol=1e-5, rtol=1e-6)
+    units = way / way.norm(dim=1, keepdim=True)
+    whole = math.acos(float(units[0] @ units[-1]))
+    turned = torch.arccos((units[:-1] * units[1:]).sum(1))
+    torch.testing.assert_close(turned, torch.full((8,), whole / 8).double(), atol=1e-6, rtol=1e-6)
+    plane = torch.stack([a, b]).double()
+    assert torch.linalg.matrix_rank(torch.cat([plane, way])) == 2
+    quarter = slerp(torch.tensor([1.0, 0]), torch.tensor([0, 1.0]), torch.tensor([1 / 3]))
+    torch.testing.assert_close(quarter, torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6)]]))
+
+
+@pytest.mark.parametrize("b", [vector(1), 2 * vector(1), -vector(1), torch.zeros(20)])
+def test_slerp_without_one_great_circle_is_a_line(b):
+    torch.testing.assert_close(slerp(vector(1), b, AT), lerp(vector(1), b, AT))
+
+
+def test_an_attribute_is_the_difference_of_means():
+    liked, others = torch.stack([vector(1), vector(2)]), torch.stack([vector(3)])
+    torch.testing.assert_close(attribute(liked, others), (vector(1) + vector(2)) / 2 - vector(3))
+    with pytest.raises(ValueError, match="0"):
+        attribute(liked, others[:0])
+
+
+@pytest.mark.parametrize("prior, deviation", [(Normal(12), 1.0), (Uniform(12), 1 / math.sqrt(3))])
+def test_sefa_gives_numpys_eigenvectors_of_the_first_weight(prior, deviation):
+    weight = rng(3).standard_normal((40, 12))
+    found = sefa(of(Layers(weight, prior, bias=0.3)), 5)
+    values, vectors = np.linalg.eigh(weight.T @ weight)
+    np.testing.assert_allclose(found.strengths, values[::-1][:5], rtol=1e-4)
+    units = found.vectors / found.vectors.norm(dim=1, keepdim=True)
+    cosines = np.abs(np.sum(units.numpy() * vectors.T[::-1][:5], axis=1))
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    np.testing.assert_allclose(found.vectors.norm(dim=1), deviation, rtol=0.06)
+
+
+@pytest.mark.parametrize("conditioner", [None, Concatenation(4), FiLM(4)])
+def test_sefa_sees_the_latents_part_of_a_conditional_generators_dense_layer(conditioner):
+    clips = tiny_clips(DRUMS if conditioner else (), conditioner=conditioner)
+    weight = clips.generator.dense.weight[:, :100].double().numpy()
+    np.testing.assert_allclose(sefa(clips, 3).strengths, np.linalg.svd(weight)[1][:3] ** 2, rtol=1e-4)
+
+
+def test_sefa_refuses_a_first_layer_behind_something_that_is_not_affine():
+    with pytest.raises(ValueError, match="pca"):
+        sefa(of(Layers(rng().standard_normal((40, 12)), Normal(12), normalise=True)))
+
+
+def test_pca_recovers_a_planted_direction():
+    planted = rng(4).standard_normal(12)
+    planted /= np.linalg.norm(planted)
+    weight = 0.1 * rng(5).standard_normal((200, 12)) + np.outer(rng(6).standard_normal(200), planted)
+    found = pca(of(Layers(weight, Normal(12))), 2)
+    cosine = found.vectors[0].numpy() @ planted / np.linalg.norm(found.vectors[0])
+    assert abs(cosine) > 0.98
+    assert found.strengths[0] > 2 * found.strengths[1]  # the second is what the rectifier makes of the first
+    before = pca(of(Layers(weight, Normal(12))), 2, layer=0)
+    np.testing.assert_allclose(
+        before.strengths, 1 / 12, rtol=0.25
+    )  # the latents themselves: no direction stands out
+
+
+def test_pca_leaves_out_what_labels_alone_change():
+    clips = tiny_clips(DRUMS, prior=Normal(100))
+    with torch.no_grad():
+        embedding = next(m for m in clips.generator.modules() if type(m).__name__ == "_LabelEmbedding")
+        before = pca(clips, 3)
+        embedding.weight.mul_(50)
+    after = pca(clips, 3)
+    assert sum(after.strengths) < 3 * sum(before.strengths)
+
+
+def test_directions_move_latents_and_are_read_again(tmp_path):
+    clips = tiny_clips()
+    found = joined(sefa(clips, 3), from_vector(clips, vector(1, 100), "punchy", "made up"))
+    found.save(tmp_path / "d.safetensors")
+    again = Directions.load(tmp_path / "d.safetensors", clips)
+    assert again.names == ("0", "1", "2", "punchy")
+    assert again.strengths == found.strengths
+    latents = clips.latents(2)
+    moved = again.moved(latents, {1: 2.0, "punchy": -1.0})
+    torch.testing.assert_close(moved, latents + 2 * found.vectors[1] - vector(1, 100))
+    with pytest.raises(ValueError, match=r"0 to 3.*punchy"):
+        again.number("dull")
+    with pytest.raises(ValueError, match="other weights"):
+        Directions.load(tmp_path / "d.safetensors", tiny_clips(gain=2.4))
+    with pytest.raises(ValueError, match="100"):
+        sefa(clips, 101)
+    assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"]
+
+
+def test_favourites_are_read_again_by_label_name(tmp_path):
+    clips = tiny_clips(DRUMS)
+    kept = [Favourite("a", vector(1, 100), torch.tensor([0.25, 0.75, 0])), *find("3:7:snare", clips)]
+    path = save(tmp_path / "kept.safetensors", kept, clips)
+    for one, again in zip(kept, load(path, clips), strict=True):
+        assert one.name == again.name
+        assert torch.equal(one.latent, again.latent)
+        assert torch.equal(one.mixture, again.mixture)
+    assert torch.equal(find(f"{path}#1", clips)[0].latent, clips.latents(1, 3, first=7)[0])
+    assert len(find(str(path), clips)) == 2
+    turned = load(path, tiny_clips(tuple(reversed(DRUMS))))
+    assert turned[0].mixture.tolist() == [0, 0.75, 0.25]
+    for spec, words in ((f"{path}#2", "0 to 1"), ("nothing.wav", "SEED:INDEX"), ("1:2:kik", "kick")):
+        with pytest.raises(ValueError, match=words):
+            find(spec, clips)
+    with pytest.raises(ValueError, match="isn't one of the model's"):
+        load(path, tiny_clips(("a", "b")))
+
+
+def test_the_distance_of_a_sound_to_itself_is_nothing_at_any_level():
+    sound = (rng().standard_normal((3, 1, 4000)) * 0.1).astype(np.float32)
+    distance = LogMelDistance(sound[0], 8000, torch.device("cpu"))
+    apart = distance(torch.from_numpy(sound) * torch.tensor([0.3, 1, 1])[:, None, None])
+    assert apart[0] < 1e-4
+    assert apart[1] > 0.1
+    with pytest.raises(ValueError, match="silent"):
+        LogMelDistance(np.zeros((1, 4000), np.float32), 8000, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("prior", [Normal(6), Uniform(6), Joint([Normal(4), Bits(2)])])
+def test_inverting_a_sound_of_the_generator_gets_far_nearer_than_chance(prior):
+    clips = tiny_clips(("a", "b"), prior=prior)
+    latents = clips.latents(1, seed=5)
+    target = 0.3 * clips.synthesize(latents, "b")[0]
+    steps = []
+    found = invert(
+        clips, target, starts=3, candidates=32, steps=50, progress=lambda step, _: steps.append(step)
+    )
+    assert found.distance < 0.35 * found.best_random < 0.35 * found.median_random
+    assert found.of_starts == tuple(sorted(found.of_starts))
+    assert found.favourite.mixture.tolist() == [0, 1]
+    assert steps == list(range(1, 51))
+    made = clips.synthesize(found.favourite.latent[None], found.favourite.mixture[None])
+    distance = LogMelDistance(target, clips.sample_rate, torch.device("cpu"))
+    assert float(distance(torch.from_numpy(made))) == pytest.approx(found.distance, rel=1e-3, abs=1e-4)
+    if isinstance(prior, Uniform):
+        assert found.favourite.latent.abs().max() <= 1
+    if isinstance(prior, Joint):
+        assert set(found.favourite.latent[4:].abs().tolist()) == {1.0}
+
+
+def test_a_recording_is_fitted_to_the_clip():
+    clips = tiny_clips()
+    sound, done = fitted(np.ones((2, 8000), np.float32), 16000, clips)
+    assert sound.shape == (1, 2048)
+    assert "resampled from 16000" in done
+    assert "mixed from 2" in done
+    assert "cut" in done
+    sound, done = fitted(np.ones((1, 100), np.float32), 8000, clips)
+    assert sound[0, :100].all()
+    assert not sound[0, 100:].any()
+    assert "silence" in done
+    with pytest.raises(ValueError, match="see fitted"):
+        invert(clips, sound[:, :100])
