@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gansound.inference.clips import ClipGenerator
     from gansound.inference.streaming import StreamingVocoder
     from gansound.inference.vocoder import Vocoder
     from gansound.mel import MelSpec
 
-__all__ = ["MelSpec", "StreamingVocoder", "Vocoder", "__version__"]
+__all__ = ["ClipGenerator", "MelSpec", "StreamingVocoder", "Vocoder", "__version__"]
 
 try:
     __version__ = version("gansound")
@@ -24,6 +25,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
     __version__ = "0.0.0+checkout"
 
 _HOME = {
+    "ClipGenerator": "gansound.inference.clips",
     "MelSpec": "gansound.mel",
     "StreamingVocoder": "gansound.inference.streaming",
     "Vocoder": "gansound.inference.vocoder",

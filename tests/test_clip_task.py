@@ -210,6 +210,14 @@ def test_adaptive_augmentation_follows_the_discriminator() -> None:
         ({"penalties": {}}, "Wasserstein needs critics of bounded slope"),
         ({"discriminators": {}}, "name at least one"),
         ({"critic_steps": 0}, "critic_steps must be at least 1, got 0"),
+        (
+            {
+                "penalties": {"clip": WeightClipping()},
+                "discriminators": {"wave": ClipAdversary(judge(spectral_norm=True))},
+            },
+            "WeightClipping clips what spectral",
+        ),
+        ({"penalties": {"a": GradientPenalty(), "b": GradientPenalty()}}, "GradientPenalty is there twice"),
         ({"augmentations": Augmentations([Polarity()], target=0.6)}, "Wasserstein only ranks"),
         (
             {"generator": WaveGANGenerator(labels=LABELS, **SMALL)},
@@ -234,7 +242,9 @@ def test_a_loss_over_the_batch_takes_no_parts(sounds: Path) -> None:
     recipe = small_wave(sounds, 1, micro_batches=2)
     recipe["adversarial"] = {"class_path": "gansound.losses.mmd.MMD"}
     assert MMD().over_batch
-    with pytest.raises(RecipeError, match="micro_batches: got 2, but the adversarial loss compares all items"):
+    with pytest.raises(
+        RecipeError, match="micro_batches: got 2, but the adversarial loss compares all items"
+    ):
         plan(recipe)
 
 
@@ -298,7 +308,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(sounds: Path, tmp_path: Path) 
     ]
     for name, value in whole[1].items():
         assert torch.equal(resumed[1][name], value), name
-    probabilities = [line["augmentation_probability"] for line in whole[0] if "augmentation_probability" in line]
+    probabilities = [
+        line["augmentation_probability"] for line in whole[0] if "augmentation_probability" in line
+    ]
     assert len(set(probabilities)) > 2, "the augmentation was to adapt"
 
 

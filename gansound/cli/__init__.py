@@ -26,7 +26,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("gansound.cli.train", "train a model from a recipe, or go on with a run"),
     "vocode": ("gansound.cli.vocode", "turn mel spectrograms or recordings into sound"),
     "stream": ("gansound.cli.stream", "mel frames in, sound out, as they come"),
-    "evaluate": ("gansound.cli.evaluate", "measure a model against the ground truth"),
+    "generate": (
+        "gansound.cli.generate",
+        "new sounds from a trained generator of clips, with a page to hear them on",
+    ),
+    "latent": (
+        "gansound.cli.latent",
+        "interpolate, mix, find directions, invert: what lies between and behind sounds",
+    ),
+    "classifier": (
+        "gansound.cli.classifier",
+        "train a classifier on labelled sounds, to judge sets of sounds by",
+    ),
+    "evaluate": ("gansound.cli.evaluate", "measure a model, or a folder of sounds, against the ground truth"),
     "bench": ("gansound.cli.bench", "how fast a vocoder is on this machine, on every backend"),
     "export": ("gansound.cli.export", "a vocoder as one file for other runtimes: ONNX, torch.export"),
 }
@@ -35,6 +47,8 @@ _EXAMPLES = """examples:
   gansound data check recordings/
   gansound train tiny_cpu --data.path recordings/ --run runs/first
   gansound vocode speech.wav --model default -o resynthesised.wav
+  gansound train wavegan_tiny_cpu --data.path sounds/ --run runs/sounds
+  gansound generate --model runs/sounds/model -n 16 -o generated/
 
 `gansound COMMAND --help` teaches each command."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gansound.discriminators.augmentation import Augmentations
 from gansound.discriminators.views import View
@@ -20,7 +21,7 @@ from gansound.draw import Draws
 from gansound.generators.latent import LatentGenerator
 from gansound.losses.adversarial import AdversarialLoss, Wasserstein
 from gansound.losses.auxiliary import AuxiliaryClassification
-from gansound.losses.penalties import Penalty
+from gansound.losses.penalties import Penalty, WeightClipping
 from gansound.mel import MelSpec
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
 from gansound.tasks.features import Features, Precision, Verdict, halves, logits, widened
@@ -137,6 +138,15 @@ class ClipTask:
                 "penalties: {gradient: {class_path: gansound.losses.penalties.GradientPenalty}}, weight clipping, or "
                 "spectral_norm: true to every discriminator"
             )
+        clipped = any(isinstance(penalty, WeightClipping) for penalty in self.penalties.values())
+        if clipped and any(is_parametrized(module) for module in self.discriminator.modules()):
+            raise ValueError(
+                "penalties: WeightClipping clips what spectral or weight norm divides again, and so bounds nothing; take "
+                "one of them"
+            )
+        kinds = [type(penalty).__name__ for penalty in self.penalties.values()]
+        if double := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+            raise ValueError(f"penalties: {double} is there twice; add up the weights")
         if self.labels and not any(hears_labels(network) for network in networks):
             raise ValueError(
                 f"the generator has labels ({', '.join(self.labels)}) but no discriminator looks at them, so it would "
