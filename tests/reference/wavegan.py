@@ -26,7 +26,8 @@ class Generator(nn.Module):
         self.dense = nn.Linear(latent, self.columns * width)
         widths = [width // 2**i for i in range(len(self.strides))] + [channels]
         self.layers = nn.ModuleList(
-            nn.ConvTranspose1d(widths[i], widths[i + 1], kernel, stride) for i, stride in enumerate(self.strides)
+            nn.ConvTranspose1d(widths[i], widths[i + 1], kernel, stride)
+            for i, stride in enumerate(self.strides)
         )
         start(self)
 
@@ -64,7 +65,9 @@ def shuffled(x: Tensor, shifts: Tensor, most: int) -> Tensor:
     """Every item delayed by its own shift, its end reflected: pad by the most on both sides, then slice."""
     length = x.shape[-1]
     padded = F.pad(x, (most, most), mode="reflect")
-    return torch.stack([p[:, most - s : most - s + length] for p, s in zip(padded, shifts.tolist(), strict=True)])
+    return torch.stack(
+        [p[:, most - s : most - s + length] for p, s in zip(padded, shifts.tolist(), strict=True)]
+    )
 
 
 def start(net: nn.Module) -> None:
@@ -82,7 +85,9 @@ def penalty(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tenso
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def critic_loss(discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor, shifts: Tensor) -> Tensor:
+def critic_loss(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, mix: Tensor, shifts: Tensor
+) -> Tensor:
     """WGAN-GP with λ = 10; shifts `(3, B, 4)` for the real batch, the fake one, and what lies between."""
     loss = discriminator(fake, shifts[0]).mean() - discriminator(real, shifts[1]).mean()
     return loss + 10 * penalty(discriminator, real, fake, mix, shifts[2])

@@ -1,7 +1,7 @@
-"""How long a WaveGAN step takes beside the plain loop's, equal nets, equal batch: `python -m tests.reference.wavegan_speed`.
+"""How long a WaveGAN step takes beside the plain loop's: `python -m tests.reference.wavegan_speed`.
 
-Five critic updates and one of the generator. The two take turns, and what is compared is the ratio within each pair,
-since the machine's pace changes from minute to minute. Never run by pytest: a test that times is a test that fails.
+Equal nets, equal batch; five critic updates and one of the generator. The two take turns, and what is compared is the
+ratio within each pair, since the machine's pace changes from minute to minute. Never run by pytest: a test that times is a test that fails.
 """
 
 import argparse
@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--samples", type=int, default=16384, choices=[8192, 16384, 32768, 65536])
     parser.add_argument("--bf16", action="store_true", help="ours under autocast")
-    parser.add_argument("--cpu-time", action="store_true", help="count the process's own seconds: a shared machine")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count the process's own seconds: a shared machine"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -51,7 +53,8 @@ def main() -> None:
 
     reals = [0.1 * torch.randn(args.batch, 1, args.samples) for _ in range(5)]
     rounds = [
-        [{"audio": audio, "position": torch.arange(args.batch) + args.batch * i}] for i, audio in enumerate(reals)
+        [{"audio": audio, "position": torch.arange(args.batch) + args.batch * i}]
+        for i, audio in enumerate(reals)
     ]
     ratios = []
     for pair in range(args.pairs + 1):
