@@ -186,7 +186,7 @@ class _StubVocoder:
     mel_spec = MelSpec.preset("hifigan")
 
     @classmethod
-    def from_pretrained(cls, name, device=None, backend="auto", precision="fp32"):
+    def from_pretrained(cls, name, device=None, backend="auto", precision="fp32", allow=()):
         if name == "missing":
             raise ValueError("missing: no such model. Known: default")
         return cls()
