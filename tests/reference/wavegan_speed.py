@@ -1,7 +1,8 @@
 """How long a WaveGAN step takes beside the plain loop's: `python -m tests.reference.wavegan_speed`.
 
 Equal nets, equal batch; five critic updates and one of the generator. The two take turns, and what is compared is the
-ratio within each pair, since the machine's pace changes from minute to minute. Never run by pytest: a test that times is a test that fails.
+ratio within each pair, since the machine's pace changes from minute to minute.
+Never run by pytest: a test that times is a test that fails.
 """
 
 import argparse
