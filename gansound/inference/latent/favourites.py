@@ -173,9 +173,7 @@ def named(clips: ClipGenerator, mixture: Tensor | None) -> str | dict[str, float
     """A mixture in words: the label where it is one alone, else the share of each."""
     if mixture is None:
         return None
-    shares = {
-        label: round(float(share), 6) for label, share in zip(clips.labels, mixture, strict=True) if share
-    }
+    shares = {label: float(share) for label, share in zip(clips.labels, mixture, strict=True) if share}
     return next(iter(shares)) if list(shares.values()) == [1.0] else shares
 
 
