@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as parametrized_spectral_norm
 
 from gansound.discriminators.heads import Dense, Head, Projection
 from gansound.mel import MelSpec
 from gansound.mel.levels import Levels
+from gansound.nn.activation import leaky_relu
 
 NEGATIVE_SLOPE = 0.2
 LEAST_SIDE = 4  # cells along the shorter side of the last map
@@ -130,7 +130,7 @@ class SpecGANDiscriminator(nn.Module):
         for number, layer in enumerate(self.layers, start=1):
             if self.minibatch_deviation and number == len(self.layers):
                 x = torch.cat([x, _deviation(x)], 1)
-            x = F.leaky_relu(layer(x), NEGATIVE_SLOPE)
+            x = leaky_relu(layer(x), NEGATIVE_SLOPE)
             maps.append(x)
         maps.append(self.head(x.flatten(1), labels))
         return [maps]
