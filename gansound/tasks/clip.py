@@ -141,8 +141,8 @@ class ClipTask:
         clipped = any(isinstance(penalty, WeightClipping) for penalty in self.penalties.values())
         if clipped and any(is_parametrized(module) for module in self.discriminator.modules()):
             raise ValueError(
-                "penalties: WeightClipping clips what spectral or weight norm divides again, and so bounds nothing; take "
-                "one of them"
+                "penalties: WeightClipping clips what spectral or weight norm divides again, and so bounds nothing; "
+                "take one of them"
             )
         kinds = [type(penalty).__name__ for penalty in self.penalties.values()]
         if double := next((kind for kind in kinds if kinds.count(kind) > 1), None):
