@@ -242,7 +242,9 @@ def _defaults(cls: type) -> dict[str, Any]:
 def _check_shape_law(generator: nn.Module, mel: MelSpec | None, path: Path) -> None:
     if mel is None:
         if hasattr(generator, "hop_length"):
-            raise ModelFolderError(f"{path}: has no mel, expected the convention of the mels its vocoder takes")
+            raise ModelFolderError(
+                f"{path}: has no mel, expected the convention of the mels its vocoder takes"
+            )
         return
     for name in ("n_mels", "hop_length"):
         mine, theirs = getattr(generator, name, None), getattr(mel, name)

@@ -26,7 +26,9 @@ def write_sounds(folder: Path, each: int = 8, rate: int = SAMPLE_RATE) -> Path:
             "zap": np.sin(2 * np.pi * fall),
         }
         for label, sound in sounds.items():
-            soundfile.write(folder / label / f"take{i:02d}.wav", (0.5 * decay * sound).astype(np.float32), rate)
+            soundfile.write(
+                folder / label / f"take{i:02d}.wav", (0.5 * decay * sound).astype(np.float32), rate
+            )
     return folder
 
 

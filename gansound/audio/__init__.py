@@ -3,7 +3,17 @@
 Samples are float32 with full scale ±1. Only this room imports soundfile and soxr.
 """
 
-from gansound.audio.files import AUDIO_SUFFIXES, AudioError, AudioInfo, Writer, blocks, probe, read, write
+from gansound.audio.files import (
+    AUDIO_SUFFIXES,
+    AudioError,
+    AudioInfo,
+    Writer,
+    blocks,
+    probe,
+    read,
+    read_tags,
+    write,
+)
 from gansound.audio.signal import fade, loudness_lufs, peak_db, resample, resampled_frames, rms_db, trim
 
 __all__ = [
@@ -17,6 +27,7 @@ __all__ = [
     "peak_db",
     "probe",
     "read",
+    "read_tags",
     "resample",
     "resampled_frames",
     "rms_db",

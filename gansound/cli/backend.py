@@ -39,7 +39,8 @@ def open_vocoder(args: argparse.Namespace, *, device: str | None = None) -> "Voc
         ValueError: the model can't be loaded, or not on that backend.
     """
     from gansound.inference.backends import BackendUnavailable
-    from gansound.inference.vocoder import Vocoder, choose_device
+    from gansound.inference.device import choose_device
+    from gansound.inference.vocoder import Vocoder
 
     try:
         where = choose_device(args.device or device)

@@ -111,7 +111,7 @@ def open_clips(args: argparse.Namespace) -> "ClipGenerator":
     if "output" in args and args.output is not None and args.output.exists() and not args.output.is_dir():
         raise UsageError(f"-o {args.output}: is there and not a folder")
     from gansound.inference.clips import ClipGenerator
-    from gansound.inference.vocoder import choose_device
+    from gansound.inference.device import choose_device
 
     try:
         device = choose_device(args.device)

@@ -134,7 +134,7 @@ def _open(args: argparse.Namespace, model: "LoadedModel | None") -> "ClipGenerat
     if model is None:
         return None
     from gansound.inference.clips import ClipGenerator
-    from gansound.inference.vocoder import choose_device
+    from gansound.inference.device import choose_device
 
     try:
         device = choose_device(args.device)

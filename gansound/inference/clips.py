@@ -19,7 +19,7 @@ from gansound.audio import fade
 from gansound.draw import Draws
 from gansound.generators.latent import LatentGenerator
 from gansound.inference.clip_form import clip_form, mixed
-from gansound.inference.vocoder import choose_device
+from gansound.inference.device import choose_device
 from gansound.model_folder import LoadedModel, load_model_folder
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from torch import Tensor
 from gansound.audio import resample
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
 from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.device import choose_device
 from gansound.inference.streaming import SampleType, StreamingVocoder
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
@@ -193,24 +194,3 @@ class Vocoder:
         return save_model_folder(
             os.fspath(path), self.generator, self.mel_spec, config=self._config, info=self.info
         )
-
-
-def choose_device(name: str | torch.device | None) -> torch.device:
-    """The device of that name; CUDA where there is one, else the CPU, for None.
-
-    Raises:
-        ValueError: torch knows no such device, or this machine lacks it.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        here = ["cpu", *(f"cuda:{i}" for i in range(count))]
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"device {str(name)!r}: {reason}. Here there is {', '.join(here)}") from None
-    if device.type == "meta":
-        raise ValueError("device 'meta' holds no values; take cpu or cuda")
-    return device

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansound.audio import AUDIO_SUFFIXES
-from gansound.audio.files import read_tags
+from gansound.audio import AUDIO_SUFFIXES, read_tags
 from gansound.inference.clips import ClipGenerator
 from gansound.inference.latent.directions import read_tensors, write_tensors
 
