@@ -205,7 +205,7 @@ def test_adaptive_augmentation_follows_the_discriminator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    "changed, message",
     [
         ({"penalties": {}}, "Wasserstein needs critics of bounded slope"),
         ({"discriminators": {}}, "name at least one"),
