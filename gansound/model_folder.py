@@ -211,6 +211,15 @@ def _is_model_folder(path: Path) -> bool:
 def _read_config(path: Path) -> dict[str, Any]:
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
+            if _is_model_folder(path / "model"):
+                raise ModelFolderError(
+                    f"{path}: is a run's folder, its model lies in {path / 'model'}. Give that one"
+                )
+            if (path / "recipe.yaml").is_file():
+                raise ModelFolderError(
+                    f"{path}: is the folder of a run that has written no model yet. A model comes with each "
+                    "checkpoint; train on with: gansound train"
+                )
             raise ModelFolderError(f"{path}: has no {name}. A model folder holds {CONFIG} and {WEIGHTS}")
     where = path / CONFIG
     try:

@@ -198,8 +198,8 @@ def test_items_depend_on_seed_and_position_alone(tmp_path, caplog, channels):
     data = dataset(records, **settings)
     assert "4 one-shots, 2 long recordings sliced into " in caplog.text
     assert "resampling 8000, 44100 Hz to 16000 Hz" in caplog.text
-    assert ("2 files of 2 channels are mixed to mono" in caplog.text) == (channels == 1)
-    assert ("4 files of 1 channels are copied to 2" in caplog.text) == (channels == 2)
+    assert ("2 files of 2 channels: mixed to mono" in caplog.text) == (channels == 1)
+    assert ("4 files of 1 channel: copied to 2 channels" in caplog.text) == (channels == 2)
     expected = [data[p] for p in range(40)]
     assert expected[0]["audio"].shape == (channels, CLIP)
     assert [int(i["position"]) for i in expected] == list(range(40))

@@ -63,6 +63,11 @@ def run(args: argparse.Namespace) -> int:
     if not parts["test"]:
         raise ValueError(f"{args.data}: no file is in the split 'test'. Raise --test, or add sounds")
     train = _clips(args, parts["train"], labels)
+    if mute := sorted(set(labels) - {labels[number] for number in train[1]}):
+        raise ValueError(
+            f"{args.data}: no file with the label {', '.join(map(repr, mute))} holds a sound to train on. Add sounds "
+            "to its folder, or take the folder out"
+        )
     held_out = _clips(args, parts["test"], labels)
     with _progress(args.steps, quiet=args.quiet) as advance, threadpool_limits(1):
         trained = train_classifier(

@@ -108,8 +108,10 @@ def open_clips(args: argparse.Namespace) -> "ClipGenerator":
         UsageError: no such device here, or fades that don't fit.
         ValueError: the model can't be loaded, or is a vocoder.
     """
-    if "output" in args and args.output is not None and args.output.exists() and not args.output.is_dir():
-        raise UsageError(f"-o {args.output}: is there and not a folder")
+    if "output" in args and args.output is not None:
+        for above in (args.output, *args.output.parents):
+            if above.exists() and not above.is_dir():
+                raise UsageError(f"-o {args.output}: {above} is there and not a folder")
     from gansound.inference.clips import ClipGenerator
     from gansound.inference.device import choose_device
 

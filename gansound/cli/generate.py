@@ -102,9 +102,8 @@ def run(args: argparse.Namespace) -> int:
     written = write_sounds(args, clips, batches, total, names=names, page=args.page)
     seconds = total * clips.clip_samples / clips.sample_rate
     if not args.quiet:
-        print(
-            f"{args.output}: {total} sounds, {seconds:.1f} s, {seconds / written.seconds:.0f} times real time"
-        )
+        count = f"{total} sound{'s' * (total > 1)}"
+        print(f"{args.output}: {count}, {seconds:.1f} s, {seconds / written.seconds:.0f} times real time")
     if args.page:
         about = {"truncation": f"{args.truncation:g}"} if args.truncation != 1 else {}
         rows = grid_rows(written.shown)

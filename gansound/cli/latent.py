@@ -1,7 +1,8 @@
 """`gansound latent`: what can be done with the latents of a generator of clips."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gansound.inference.clips import ClipGenerator
     from gansound.inference.latent.directions import Directions
     from gansound.inference.latent.favourites import Favourite
+    from gansound.inference.latent.inversion import Inversion
 
     Rows = dict[str, list[tuple[str, NDArray[np.float32]]]]
 
@@ -112,12 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    actions = {
-        "interpolate": _interpolate,
-        "directions": _directions,
-        "attribute": _attribute,
-        "invert": _invert,
-    }
+    actions = {"interpolate": _interpolate, "directions": _directions, "attribute": _attribute}
+    actions |= {"invert": _invert}
     if "output" not in args:  # the page's files
         args.output, args.format, args.bits = args.page, "wav", 16
     if args.output is not None:
@@ -153,7 +151,10 @@ def _interpolate(args: argparse.Namespace) -> None:
 def _directions(args: argparse.Namespace) -> None:
     from gansound.inference.latent.directions import FILE_NAME, pca, sefa
 
+    if args.count < 1:
+        raise UsageError(f"--count {args.count}: expected 1 or more")
     clips = open_clips(args)
+    _check_base(args, clips)
     path = args.file or clips.path / FILE_NAME
     if path.exists() and not args.force:
         raise UsageError(f"{path}: is there already. --force overwrites it; --file names another")
@@ -166,8 +167,8 @@ def _directions(args: argparse.Namespace) -> None:
 
 
 def _attribute(args: argparse.Namespace) -> None:
-    if args.name.isdecimal() or "=" in args.name:
-        raise UsageError(f"--name {args.name}: expected a word, not a number, and no equals sign")
+    if not args.name.strip() or args.name.isdecimal() or "=" in args.name:
+        raise UsageError(f"--name {args.name!r}: expected a word, not a number, and no equals sign")
     import torch
 
     from gansound.inference.latent.directions import FILE_NAME, Directions, from_vector, joined
@@ -175,6 +176,7 @@ def _attribute(args: argparse.Namespace) -> None:
     from gansound.inference.latent.paths import attribute
 
     clips = open_clips(args)
+    _check_base(args, clips)
     path = args.file or clips.path / FILE_NAME
     before = Directions.load(path, clips) if path.exists() else None
     if before is not None and args.name in before.names:
@@ -183,6 +185,10 @@ def _attribute(args: argparse.Namespace) -> None:
         torch.stack([one.latent for spec in specs for one in find(spec, clips)])
         for specs in (args.liked, args.others)
     )
+    if torch.equal(liked.mean(0), others.mean(0)):
+        raise ValueError(
+            "--liked and --others are the same on the mean, so nothing tells them apart. Give other sounds"
+        )
     method = f"{args.name}: mean of {len(liked)} sounds minus that of {len(others)}"
     found = from_vector(clips, attribute(liked, others), args.name, method)
     every = found if before is None else joined(before, found)
@@ -192,42 +198,73 @@ def _attribute(args: argparse.Namespace) -> None:
 
 
 def _invert(args: argparse.Namespace) -> None:
+    for name, least in (("starts", 1), ("candidates", args.starts), ("steps", 1)):
+        if getattr(args, name) < least:
+            raise UsageError(f"--{name} {getattr(args, name)}: expected {least} or more")
     clips = open_clips(args)
     label_of(clips, None if args.label is None else [args.label])
     from rich.console import Console
     from rich.progress import Progress
 
-    from gansound import audio
-    from gansound.inference.latent.inversion import fitted, invert
-
     inverted: list[tuple[str, list[tuple[str, Favourite]]]] = []
     targets: Rows = {}
+    failed: list[str] = []
     console = Console(stderr=True)
     with Progress(console=console, disable=args.quiet or not console.is_terminal, transient=True) as progress:
         for path in args.recordings:
-            target, done = fitted(*audio.read(path, mono=False), clips)
-            if done:
-                _say(args, f"{path}: {done}")
             task = progress.add_task(path.name, total=args.steps)
-            found = invert(
-                clips,
-                target,
-                name=slug(clips.name, path.stem.removeprefix(f"{clips.name}_"), "inverted"),
-                label=args.label,
-                starts=args.starts,
-                candidates=args.candidates,
-                steps=args.steps,
-                seed=args.seed,
-                progress=partial(_advance, progress, task),
-            )
-            _say(
-                args,
-                f"{path}: distance {found.distance:.3f} nepers; the nearest of {args.candidates} random sounds "
-                f"{found.best_random:.3f}, their median {found.median_random:.3f}",
-            )
-            inverted.append((path.name, [(f"inverted, {found.distance:.3f} nepers away", found.favourite)]))
-            targets[path.name] = [("the recording", target)]
-    _write(args, clips, inverted, "Recordings, inverted", f"{inverted[0][1][0][1].name}.safetensors", targets)
+            try:
+                target, found = _inverted(args, path, clips, partial(_advance, progress, task))
+            except (ValueError, OSError) as error:
+                failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+                continue
+            name, title = found.favourite.name, path.name
+            if title in targets:  # another folder's file of the same name
+                name, title = f"{name}_{len(inverted)}", str(path)
+            favourite = replace(found.favourite, name=name)
+            inverted.append((title, [(f"inverted, {found.distance:.3f} nepers away", favourite)]))
+            targets[title] = [("the recording", target)]
+    if inverted:
+        _write(
+            args, clips, inverted, "Recordings, inverted", f"{inverted[0][1][0][1].name}.safetensors", targets
+        )
+    if failed:
+        count = f"{len(failed)} of {len(args.recordings)} recordings: " if len(args.recordings) > 1 else ""
+        raise ValueError(f"{count}{'; '.join(failed)}")
+
+
+def _inverted(
+    args: argparse.Namespace, path: Path, clips: "ClipGenerator", progress: Callable[[int, float], None]
+) -> "tuple[NDArray[np.float32], Inversion]":
+    """The recording as it was looked for, and what was found; says both."""
+    from gansound import audio
+    from gansound.inference.latent.inversion import fitted, invert
+
+    target, done = fitted(*audio.read(path, mono=False), clips)
+    if done:
+        _say(args, f"{path}: {done}")
+    found = invert(
+        clips,
+        target,
+        name=slug(clips.name, path.stem.removeprefix(f"{clips.name}_"), "inverted"),
+        label=args.label,
+        starts=args.starts,
+        candidates=args.candidates,
+        steps=args.steps,
+        seed=args.seed,
+        progress=progress,
+    )
+    _say(
+        args,
+        f"{path}: distance {found.distance:.3f} nepers; the nearest of {args.candidates} random sounds "
+        f"{found.best_random:.3f}, their median {found.median_random:.3f}",
+    )
+    return target, found
+
+
+def _check_base(args: argparse.Namespace, clips: "ClipGenerator") -> None:
+    if args.page is not None:  # what is wrong with it is said before anything is written
+        _one(args.base, clips)
 
 
 def _show(

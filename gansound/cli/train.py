@@ -53,14 +53,16 @@ def run(args: argparse.Namespace) -> int:
     for above in (folder, *folder.parents):
         if above.exists() and not above.is_dir():
             raise UsageError(f"--run {folder}: {above} is a file, expected a folder")
+    data = recipe.get("data") or {}
+    path = data.get("path") if isinstance(data, dict) else None  # what else is wrong, the plan says
+    if isinstance(path, str) and not Path(path).expanduser().exists():
+        raise UsageError(f"data.path {path}: no such file or folder")
     from gansound.engine.plan import plan
     from gansound.engine.run import Run
 
     planned = plan(recipe, args.allow)
     if planned.settings.data.path is None:
         raise UsageError("say what to train on: --data.path DIR (a folder of audio, or a manifest)")
-    if not Path(planned.settings.data.path).exists():
-        raise UsageError(f"data.path {planned.settings.data.path}: no such file or folder")
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
     quiet = args.quiet or os.environ.get("RANK", "0") != "0"

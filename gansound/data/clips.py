@@ -115,6 +115,8 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
                 self._used.append(index)
         used = [self.records[index] for index in self._used]
         self._labels = [numbers.get(r.label or "", -1) for r in used]
+        if not used:
+            self._say([], skipped)
         self.source = Source(used, sample_rate, cache_bytes, channels)
         found = list(in_threads(self._examine, range(len(used))))
         self._say(found, skipped)
@@ -285,10 +287,12 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             )
         others = Counter(f.channels for f in found if f.channels not in (0, self.channels))
         for channels, count in sorted(others.items()):
-            how = "mixed to mono" if channels > 1 else "copied"
-            if channels > 1 and self.channels > 1:
-                how += " and copied"
-            logger.info("%d files of %d channels are %s to %d", count, channels, how, self.channels)
+            how = "mixed to mono" if channels > 1 else ""
+            if self.channels > 1:
+                how += f"{' and ' if how else ''}copied to {self.channels} channels"
+            logger.info(
+                "%d file%s of %d channel%s: %s", count, "s" * (count > 1), channels, "s" * (channels > 1), how
+            )
 
 
 def _less(read: Read, offset: np.ndarray, start: int, length: int) -> np.ndarray:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 # Of each held-out utterance so much is vocoded: a corpus may hold recordings of hours.
 _VALIDATED_SECONDS = 30
+_FEW_CLIPS = 20
 
 
 class Feed:
@@ -99,6 +100,12 @@ class Feed:
         assert data.path is not None
         splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
         train = splits.get("train", [])
+        there = sorted({record.label for record in train if record.label})
+        if lacking := [label for label in self.settings.labels or () if label not in there]:
+            raise ValueError(
+                f"labels: no sound to train on has the label {', '.join(map(repr, lacking))}; {data.path} has "
+                f"{', '.join(there) or 'no label folders'}. Leave it out, or set labels: auto"
+            )
         if not train:
             raise ValueError(
                 f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}"
@@ -113,7 +120,7 @@ class Feed:
     def _dataset(self) -> SegmentDataset | ClipDataset:
         data = self.settings.data
         if data.one_shots is not None:
-            return self._clips(self.train_records)
+            return self._checked(self._clips(self.train_records))
         return SegmentDataset(
             self.train_records,
             sample_rate=self.task.sample_rate,
@@ -126,6 +133,23 @@ class Feed:
             pad=data.pad,
             cache_bytes=int(data.cache_gb * 2**30),
         )
+
+    def _checked(self, clips: ClipDataset) -> ClipDataset:
+        """The same; says where it is too little to learn from."""
+        heard = {clips.record(index).label for index in range(len(clips))}
+        if mute := [label for label in self.settings.labels or () if label not in heard]:
+            raise ValueError(
+                f"{self.settings.data.path}: no file with the label {', '.join(map(repr, mute))} holds a sound that "
+                "can be used, see the warning above. Add sounds to its folder, or take the folder out"
+            )
+        if len(clips) < _FEW_CLIPS:
+            log.warning(
+                "%s: %d sound%s to learn from, which a generator can only copy; hundreds teach it to make new ones",
+                self.settings.data.path,
+                len(clips),
+                "s" * (len(clips) > 1),
+            )
+        return clips
 
     def _clips(self, records: Sequence[Record]) -> ClipDataset:
         data = self.settings.data

@@ -53,7 +53,8 @@ def with_labels(recipe: Mapping[str, Any]) -> dict[str, Any]:
     data = recipe.get("data") or {}
     if data.get("path") is None:
         raise RecipeError("data.path: missing; labels: auto takes them from the corpus: --data.path DIR")
-    found = labels_of(open_corpus(data["path"], seed=0))
+    shares = {name: data[name] for name in ("valid", "test") if name in data}  # those the run will make
+    found = labels_of(open_corpus(data["path"], seed=0, **shares))
     if found:
         log.info("%s: labels %s", data["path"], ", ".join(found))
     else:
@@ -103,10 +104,18 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
     context = {"mel": build(recipe["mel"], MelSpec, "mel", allow=allow)} if "mel" in recipe else {}
     context["labels"] = tuple(settings.labels or ())
     if settings.labels and settings.data.one_shots is None:
-        raise RecipeError("labels: need data.one_shots, whose clips are whole sounds of one label each")
+        raise RecipeError(
+            "labels: need data.one_shots, whose clips are whole sounds of one label each; a vocoder has no labels: "
+            "leave them out"
+        )
     # The weights' first values depend on the seed alone, not on what was built before.
     torch.manual_seed(settings.seed)
     task: Task = build(its, object, "", context=context, allow=allow)
+    if settings.data.one_shots is not None and task.mel is not None:
+        raise RecipeError(
+            "data.one_shots: are whole sounds, for a generator of clips; a vocoder trains on pieces of recordings: "
+            "leave it out"
+        )
     try:
         task.check_segment(settings.data.segment_samples)
     except ValueError as error:

@@ -222,7 +222,8 @@ class Run:
         finally:
             generator.train(was_training)
         run_log.examples(step, examples[:4])
-        log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        if figures:
+            log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         if step and (trouble := self.task.trouble(figures)):
             log.warning("step %d: %s", step, trouble)
         score = self.task.score(figures)

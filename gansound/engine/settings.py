@@ -116,6 +116,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or null, got {value}")
+        if isinstance(self.labels, list) and len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels: got {', '.join(self.labels)}, expected each name once")
         if self.adversarial_from < 0:
             raise ValueError(f"adversarial_from must be 0 or more, got {self.adversarial_from}")
         if self.batch_size % self.micro_batches:

@@ -275,7 +275,7 @@ def _call(key: str, make: Any) -> Any:
     except RecipeError:
         raise
     except (ValueError, ArithmeticError, RuntimeError) as error:
-        raise RecipeError(f"{key}: {error}") from error
+        raise RecipeError(f"{key}: {error}" if key else str(error)) from error
 
 
 def _takes_none(annotation: Any) -> bool:
@@ -290,6 +290,8 @@ def type_name(annotation: Any) -> str:
     """An annotation as a message shows it."""
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, get_args(annotation)))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " | ".join("null" if a is type(None) else type_name(a) for a in get_args(annotation))
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
     return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", str(annotation))

@@ -153,6 +153,12 @@ class ClipTask:
                 "learn to ignore them; give one of them a head or a conditioner that takes labels, or set labels: null"
             )
         for name, network in self.discriminator.items():
+            for size in ("clip_samples", "channels", "frames", "mel"):
+                mine, its = getattr(self.generator, size, None), getattr(network, size, None)
+                if self.discriminators[name].view is None and None not in (mine, its) and mine != its:
+                    raise ValueError(
+                        f"discriminators.{name}: its {size} must be the generator's, {mine}, got {its}"
+                    )
             theirs = getattr(network, "labels", ())
             if theirs and tuple(theirs) != self.labels:
                 raise ValueError(

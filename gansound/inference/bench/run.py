@@ -38,7 +38,9 @@ def run_bench(plan: Plan, on_step: Callable[[str], None]) -> dict[str, Any]:
         ValueError: the model can't be loaded or doesn't stream.
         RuntimeError: a measuring process died.
     """
-    Contestants(load_model_folder(plan.model), ())  # what is wrong with the model is said here, by name
+    model = load_model_folder(plan.model)
+    _ = model.mel  # what is wrong with the model is said here, by name: it may be no vocoder
+    Contestants(model, ())
     result: dict[str, Any] = {
         "model": plan.model,
         "machine": describe_machine(),
