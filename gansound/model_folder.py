@@ -129,7 +129,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     """Load a model: a shipped name (`default`), a folder, or a Hugging Face repository id.
 
     Args:
-        name_or_path: a folder wins over a shipped name, and that over a repository id (`owner/name`).
+        name_or_path: a model folder wins over a shipped name, and that over a repository id (`owner/name`).
         allow: packages besides `gansound.generators` whose classes the folder may name.
 
     Raises:
@@ -170,7 +170,9 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
 
 def _locate(name: str) -> Path:
     path = Path(name).expanduser()
-    if path.is_dir():
+    shipped_one = SHIPPED / name if re.fullmatch(r"[\w-]+", name) else SHIPPED / "none"
+    # A folder of sounds may well be called drums: it doesn't hide the model of that name.
+    if path.is_dir() and (_is_model_folder(path) or not shipped_one.is_dir()):
         return path.resolve()
     if path.is_file():
         raise ModelFolderError(
@@ -180,8 +182,8 @@ def _locate(name: str) -> Path:
     if path.name and (old := _beside(path)[1]).is_dir():  # a save was killed between its two renames
         log.warning("%s: taking %s, which an interrupted save left", path, old.name)
         return old.resolve()
-    if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir():
-        return SHIPPED / name
+    if shipped_one.is_dir():
+        return shipped_one
     if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not path.parent.exists():
         return _download(name)
     shipped = sorted(p.name for p in SHIPPED.glob("*/") if _is_model_folder(p))

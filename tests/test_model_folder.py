@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 import gansound.model_folder as model_folder
 from gansound.mel import MelSpec
 from gansound.model_folder import ModelFolderError, load_model_folder, save_model_folder
+from tests.tiny import save_tiny_model
 
 HERE = "tests.test_model_folder"
 MEL = MelSpec(8000, 64, 16, 64, 8, 0, 4000)
@@ -376,3 +378,15 @@ def test_a_file_size_limit_leaves_nothing(tmp_path):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert listing(tmp_path) == []
+
+
+def test_a_folder_of_sounds_does_not_hide_the_shipped_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "kick.wav").touch()
+    assert load_model_folder("default").path.parent.name == "models"
+    shutil.rmtree(tmp_path / "default")
+    save_tiny_model(tmp_path / "default")
+    assert load_model_folder("default").path == tmp_path / "default"
