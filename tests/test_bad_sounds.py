@@ -210,5 +210,5 @@ def test_inversion_goes_on_past_a_bad_recording_and_keeps_two_of_one_name(
 
 
 def test_a_folder_with_none_of_the_models_labels(sounds: Path) -> None:
-    with pytest.raises(ValueError, match="none of 6 files .* label 'bell' is none of the model's"):
+    with pytest.raises(ValueError, match=r"none of 6 files .* label 'bell' is none of the model's"):
         ClipDataset(scan(sounds).records, sample_rate=SAMPLE_RATE, clip_samples=1024, seed=0, labels=["kick"])
