@@ -69,7 +69,7 @@ def test_slerp_turns_at_constant_speed_and_its_length_goes_straight():
     turned = torch.arccos((units[:-1] * units[1:]).sum(1))
     torch.testing.assert_close(turned, torch.full((8,), whole / 8).double(), atol=1e-6, rtol=1e-6)
     plane = torch.stack([a, b]).double()
-    assert torch.linalg.matrix_rank(torch.cat([plane, way])) == 2
+    assert torch.linalg.matrix_rank(torch.cat([plane, way]), rtol=1e-4) == 2
     quarter = slerp(torch.tensor([1.0, 0]), torch.tensor([0, 1.0]), torch.tensor([1 / 3]))
     torch.testing.assert_close(quarter, torch.tensor([[math.cos(math.pi / 6), math.sin(math.pi / 6)]]))
 
