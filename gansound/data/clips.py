@@ -116,10 +116,10 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         used = [self.records[index] for index in self._used]
         self._labels = [numbers.get(r.label or "", -1) for r in used]
         if not used:
-            self._say([], skipped)
+            self._say([], [], skipped)
         self.source = Source(used, sample_rate, cache_bytes, channels)
         found = list(in_threads(self._examine, range(len(used))))
-        self._say(found, skipped)
+        self._say(used, found, skipped)
         self._offsets = [f.offset for f in found]
         self._clips = [clip for f in found for clip in f.clips]
         by_label: dict[int, list[int]] = {}
@@ -251,9 +251,9 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
             )
         return [_Clip(index, start, min(stop, start + length))], "one-shot", stop - start
 
-    def _say(self, found: Sequence[_Found], skipped: list[tuple[Path, str]]) -> None:
+    def _say(self, used: Sequence[Record], found: Sequence[_Found], skipped: list[tuple[Path, str]]) -> None:
         """What became of the records, in the log. Raises ValueError when nothing did."""
-        skipped += [(r.path, f.skipped) for r, f in zip(self.source.records, found, strict=True) if f.skipped]
+        skipped += [(r.path, f.skipped) for r, f in zip(used, found, strict=True) if f.skipped]
         if skipped:
             named = "; ".join(f"{path}: {reason}" for path, reason in skipped[:_NAMED])
             more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
