@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   tensorboard --logdir runs
 
 A run folder holds recipe.yaml (as resolved), metrics.jsonl, tensorboard/, checkpoints/, model/ (the newest) and best/
-(by the held-out figure), which `gansound vocode --model runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps and at the end."""
+(by the held-out figure), which `gansound vocode --model runs/try/model` or `generate` load. A checkpoint is
+written every checkpoint_every steps and at the end."""
 
 EXTRA = True
 
