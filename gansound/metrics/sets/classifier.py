@@ -59,7 +59,7 @@ class LogMelNet(nn.Module):
                 *([nn.MaxPool2d(2)] if before > 1 else []),
             ]
             before = channels
-        self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
+        self.blocks = nn.Sequential(*blocks)
         self.hidden = nn.Linear(2 * before * BANDS // 2 ** len(_CHANNELS), DIM)
         self.classes = nn.Linear(DIM, classes)
 
