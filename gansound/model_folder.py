@@ -130,7 +130,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
 
     Args:
         name_or_path: a model folder wins over a shipped name, and that over a repository id (`owner/name`).
-        allow: packages besides `gansound.generators` whose classes the folder may name.
+        allow: packages besides `gansound.generators` and `gansound.nn` whose classes the folder may name.
 
     Raises:
         ModelFolderError: not found, not readable, weights that don't fit, or a class that is refused.
@@ -170,9 +170,9 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
 
 def _locate(name: str) -> Path:
     path = Path(name).expanduser()
-    shipped_one = SHIPPED / name if re.fullmatch(r"[\w-]+", name) else SHIPPED / "none"
+    shipped_one = SHIPPED / name if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir() else None
     # A folder of sounds may well be called drums: it doesn't hide the model of that name.
-    if path.is_dir() and (_is_model_folder(path) or not shipped_one.is_dir()):
+    if path.is_dir() and (_is_model_folder(path) or shipped_one is None):
         return path.resolve()
     if path.is_file():
         raise ModelFolderError(
@@ -182,7 +182,7 @@ def _locate(name: str) -> Path:
     if path.name and (old := _beside(path)[1]).is_dir():  # a save was killed between its two renames
         log.warning("%s: taking %s, which an interrupted save left", path, old.name)
         return old.resolve()
-    if shipped_one.is_dir():
+    if shipped_one is not None:
         return shipped_one
     if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not path.parent.exists():
         return _download(name)

@@ -1,6 +1,8 @@
 """What a batch means to a generator of clips: pieces composed, draws by position, impossible pairs refused."""
 
+import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ def test_a_step_is_that_of_the_paper_written_out() -> None:
     losses = []
     for b in rounds:
         draws = Draws(0, b["position"].tolist())
-        fake = generator(draws.each("latent", by_hand.prior.sample))
+        fake = generator(draws.each("training latent", by_hand.prior.sample))
         shifts = {
             k: draws.each(f"wave {k} shuffle", lambda rng: rng.integers(-1, 1, size=4, endpoint=True)).long()
             for k in ("real", "fake", "penalty", "generator")
@@ -234,6 +236,45 @@ def test_impossible_pairs_are_refused(changed: dict[str, Any], message: str) -> 
         task(**changed)
 
 
+MEL = MelSpec(sample_rate=16000, n_fft=256, hop_length=64, win_length=256, n_mels=16, fmin=0.0, fmax=8000.0)
+
+
+@pytest.mark.parametrize(
+    "mel, frames, message",
+    [
+        (replace(MEL, sample_rate=22050), 16, "view.mel is of 22050 Hz, the generator makes 16000 Hz"),
+        (MEL, 8, "its view makes 16 frames of 1024 samples, the network takes 8"),
+        (replace(MEL, fmax=7000.0), 16, "the network's mel isn't its view's"),
+    ],
+)
+def test_a_view_makes_what_its_discriminator_takes(mel: MelSpec, frames: int, message: str) -> None:
+    network = SpecGANDiscriminator(MEL, frames=frames, dim=2)
+    with pytest.raises(ValueError, match=message):
+        task(
+            adversarial=Hinge(),
+            penalties={},
+            discriminators={"spectrum": ClipAdversary(network, view=LogMel(mel))},
+        )
+
+
+def test_a_deviation_over_the_batch_sees_real_and_generated_apart(sounds: Path) -> None:
+    """What the discriminators' phase judges is what the network says of each half alone."""
+    network = SpecGANDiscriminator(MEL, frames=16, dim=2, minibatch_deviation=True)
+    made = task(
+        adversarial=Hinge(),
+        penalties={},
+        discriminators={"spectrum": ClipAdversary(network, view=LogMel(MEL))},
+    )
+    b = batch()
+    fake = b["audio"][:1].expand(4, -1, -1)  # collapsed
+    draws = Draws(0, b["position"].tolist())
+    verdict = made.discriminator_phase(b, fake, draws, 0, contextlib.nullcontext)
+    view = LogMel(MEL)
+    apart = Hinge().discriminator([network(view(b["audio"]))[0][-1]], [network(view(fake))[0][-1]])
+    torch.testing.assert_close(verdict.losses["discriminator/spectrum"], apart)
+    assert made.over_batch
+
+
 def test_spectral_norm_bounds_a_critic_too() -> None:
     task(penalties={}, discriminators={"wave": ClipAdversary(judge(spectral_norm=True))})
 
@@ -243,7 +284,7 @@ def test_a_loss_over_the_batch_takes_no_parts(sounds: Path) -> None:
     recipe["adversarial"] = {"class_path": "gansound.losses.mmd.MMD"}
     assert MMD().over_batch
     with pytest.raises(
-        RecipeError, match="micro_batches: got 2, but the adversarial loss compares all items"
+        RecipeError, match="micro_batches: got 2, but the adversarial loss or a discriminator"
     ):
         plan(recipe)
 

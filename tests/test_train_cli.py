@@ -13,12 +13,18 @@ from gansound.cli import main
 from gansound.cli.errors import UsageError
 from gansound.cli.train import overrides
 from gansound.cli.training_progress import TrainingProgress, duration
+from gansound.inference.clips import ClipGenerator
 from gansound.inference.vocoder import Vocoder
 from gansound.recipe import load_recipe, recipe_names
 from tests.corpus import write_corpus
 from tests.tiny import arguments
 
 QUICK = {"data.segment_samples": "2048", "data.workers": "0", "batch_size": "2", "threads": "1"}
+WAVE = {
+    "generator.init_args.clip_samples": "2048",
+    "generator.init_args.dim": "2",
+    "discriminators.wave.network.init_args": "{clip_samples: 2048, dim: 2}",
+}
 # What makes each recipe quick; a recipe that isn't named here runs as it is.
 SMALL = {
     "melgan_ljspeech": {
@@ -27,7 +33,18 @@ SMALL = {
     },
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
-}
+    "specgan_drums": {
+        "generator.init_args.frames": "8",
+        "generator.init_args.dim": "2",
+        "discriminators.spectrum.network.init_args": "{frames: 8, dim: 2}",
+    },
+    "wavegan_drums": WAVE | {
+        "discriminators.spectrum.network.init_args.frames": "8",
+        "discriminators.spectrum.network.init_args.dim": "2",
+    },
+    "wavegan_sc09": WAVE,
+    "wavegan_tiny_cpu": WAVE,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +95,7 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_folder(run: Path, corpus: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
-        "recipe.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "model",
+        "recipe.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "model", "best",
     }  # fmt: skip
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000002", "step_00000003"]
     resolved = load_recipe(run / "recipe.yaml")
@@ -252,7 +269,8 @@ def test_every_shipped_recipe_trains_two_steps(name: str, corpus: Path, tmp_path
     for judge in recipe.get("discriminators") or {}:
         assert f"discriminator/{judge}" in lines[1]
     assert {f"{term}" for term in recipe.get("losses") or {}} <= set(lines[1])
-    Vocoder.from_pretrained(tmp_path / "run" / "model", device="cpu")
+    kind = Vocoder if recipe["task"].endswith("VocoderTask") else ClipGenerator
+    kind.from_pretrained(tmp_path / "run" / "model", device="cpu")
 
 
 @pytest.mark.slow

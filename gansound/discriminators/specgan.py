@@ -46,6 +46,7 @@ class SpecGANDiscriminator(nn.Module):
         class_logits: logits behind the first, one for each class, of an auxiliary classifier; else 0.
         shuffle_layers, phase_shuffle: 0, it shifts no features.
         bounds_lipschitz: its layers are bounded by spectral norm.
+        over_batch: it compares the items of a batch, by `minibatch_deviation`.
 
     Shape:
         log-mel `(B, n_mels, frames)` → one list: feature maps `(B, C, H, W)`, the last being `(B, 1 + class_logits)`.
@@ -88,7 +89,7 @@ class SpecGANDiscriminator(nn.Module):
         self.class_logits = head.class_logits(classes)
         self.labels = tuple(labels) if self.takes_labels or self.class_logits else ()
         self.bounds_lipschitz = spectral_norm
-        self.minibatch_deviation = minibatch_deviation
+        self.minibatch_deviation = self.over_batch = minibatch_deviation
         self.levels = Levels(mel)
         rows, columns, widths = mel.n_mels, frames, [1]
         while len(widths) == 1 or min(rows, columns) >= 2 * LEAST_SIDE:

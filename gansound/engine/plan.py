@@ -111,6 +111,10 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
     # The weights' first values depend on the seed alone, not on what was built before.
     torch.manual_seed(settings.seed)
     task: Task = build(its, object, "", context=context, allow=allow)
+    if settings.data.one_shots is None and task.mel is None:
+        raise RecipeError(
+            "data.one_shots: missing; a generator of clips trains on whole sounds: data: {one_shots: {}}"
+        )
     if settings.data.one_shots is not None and task.mel is not None:
         raise RecipeError(
             "data.one_shots: are whole sounds, for a generator of clips; a vocoder trains on pieces of recordings: "
@@ -122,8 +126,8 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         raise RecipeError(str(error)) from error
     if task.over_batch and settings.micro_batches > 1:
         raise RecipeError(
-            f"micro_batches: got {settings.micro_batches}, but the adversarial loss compares all items of a batch, so "
-            "that its parts don't add up to it; set it to 1"
+            f"micro_batches: got {settings.micro_batches}, but the adversarial loss or a discriminator compares all "
+            "items of a batch, so that its parts don't add up to it; set it to 1"
         )
     if settings.adversarial_from > 0 and task.needs_discriminators:
         raise RecipeError(

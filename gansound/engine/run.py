@@ -84,8 +84,8 @@ class Run:
             )
         if self.task.over_batch and ranks > 1:
             raise RecipeError(
-                f"adversarial: its loss compares all items of a batch, which {ranks} processes don't see together; "
-                "train on one"
+                f"adversarial: its loss or a discriminator compares all items of a batch, which {ranks} processes "
+                "don't see together; train on one"
             )
         self.feed = Feed(self.settings, self.task)
         self.task.to(self.accelerator.device)
@@ -102,6 +102,7 @@ class Run:
         )
         self.guard = DiscriminatorGuard()
         self.best = Best()
+        self.latest = Latest()
         self.average = self._average()
         self.state = self._register()
 
@@ -150,6 +151,7 @@ class Run:
             rounds = [next(batches) for _ in range(self.task.critic_steps)]
             waited += time.perf_counter() - before
             figures = self._step(step, rounds)
+            self.latest.figures |= figures
             done = step + 1
             record: dict[str, float] = {}
             if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
@@ -157,11 +159,11 @@ class Run:
                 count = done % settings.log_every or settings.log_every
                 seconds = (now - last) / min(count, done - start)
                 timing = {"step_seconds": seconds, "data_share": waited / (now - last)}
-                record = figures | timing
+                record = self.latest.figures | timing
                 last, waited = now, 0.0
             if observe is not None and run_log is not None:
                 pace = (time.perf_counter() - begun) / (done - start)
-                rate = settings.batch_size * segment_seconds / pace
+                rate = settings.batch_size * self.task.critic_steps * segment_seconds / pace
                 observe(Progress(done, settings.steps, figures, rate, pace * (settings.steps - done)))
             self.guard.watch(done, figures)
             if settings.validate_every is not None and (
@@ -280,6 +282,7 @@ class Run:
         if self.task.memory is not None:
             state.register("task", self.task.memory)
         state.register("best", self.best)
+        state.register("latest", self.latest)
         return state
 
     def _average(self) -> AveragedModel | None:
@@ -296,6 +299,19 @@ def steps_of_model(path: Path) -> int | None:
         return step
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+class Latest:
+    """The last value of each figure, since a lazy penalty has one in some steps only."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, float]:
+        return dict(self.figures)
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.figures = dict(state)
 
 
 class Best:

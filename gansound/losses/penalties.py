@@ -21,8 +21,8 @@ class Penalty(ABC):
 
     Args:
         weight: coefficient of `loss`, applied by the task.
-        every: steps from one evaluation to the next; the task multiplies the coefficient by it, so that the mean
-            pull stays the same.
+        every: steps from one evaluation to the next (in a due step, each critic round has it); the task multiplies
+            the coefficient by it, so that the mean pull stays the same.
 
     Attributes:
         bounds_lipschitz: holds the critic's slope, as a Wasserstein loss needs.

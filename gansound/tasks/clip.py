@@ -24,7 +24,7 @@ from gansound.losses.auxiliary import AuxiliaryClassification
 from gansound.losses.penalties import Penalty, WeightClipping
 from gansound.mel import MelSpec
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
-from gansound.tasks.features import Features, Precision, Verdict, halves, logits, widened
+from gansound.tasks.features import Features, Precision, Verdict, all_widened, halves, logits, widened
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,9 @@ class ClipTask:
         self.augmentations = augmentations
         self.auxiliary = AuxiliaryClassification()
         self.critic_steps = critic_steps
-        self.over_batch = self.adversarial.over_batch
+        self.over_batch = self.adversarial.over_batch or any(
+            getattr(network, "over_batch", False) for network in self.discriminator.values()
+        )
         adapts = augmentations is not None and augmentations.target is not None
         self.memory = augmentations if adapts else None
         self._check()
@@ -153,9 +155,15 @@ class ClipTask:
                 "learn to ignore them; give one of them a head or a conditioner that takes labels, or set labels: null"
             )
         for name, network in self.discriminator.items():
+            view = self.discriminators[name].view
+            if view is not None:
+                try:
+                    view.check(network, self.sample_rate, self.clip_samples)
+                except ValueError as error:
+                    raise ValueError(f"discriminators.{name}: {error}") from error
             for size in ("clip_samples", "channels", "frames", "mel"):
                 mine, its = getattr(self.generator, size, None), getattr(network, size, None)
-                if self.discriminators[name].view is None and None not in (mine, its) and mine != its:
+                if view is None and None not in (mine, its) and mine != its:
                     raise ValueError(
                         f"discriminators.{name}: its {size} must be the generator's, {mine}, got {its}"
                     )
@@ -199,7 +207,7 @@ class ClipTask:
 
     def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Any, ...]:
         """Latents `(B, prior.dim)` drawn at the batch's positions, and the labels of its real sounds."""
-        return draws.each("latent", self.prior.sample), self._labels(batch)
+        return draws.each("training latent", self.prior.sample), self._labels(batch)
 
     def real(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the generator should have made: `(B, C, T)`."""
@@ -223,8 +231,12 @@ class ClipTask:
                 self._shifts(network, draws, f"{name} fake"),
             )
             with precision():
-                both = network(torch.cat([real, made]), doubled(labels), joined(shifts))
-            real_maps, made_maps = halves(both)
+                if getattr(network, "over_batch", False):  # judged apart: the real half would hide a collapse
+                    apart = network(real, labels, shifts[0]), network(made, labels, shifts[1])
+                    real_maps, made_maps = all_widened(apart[0]), all_widened(apart[1])
+                else:
+                    both = network(torch.cat([real, made]), doubled(labels), joined(shifts))
+                    real_maps, made_maps = halves(both)
             classes = getattr(network, "class_logits", 0)
             judged = (
                 self._adversarial_logits(real_maps, classes),
@@ -393,7 +405,7 @@ class ClipTask:
             f"discriminator_wins/{name}": torch.stack(wins).mean(),
             f"real_sign/{name}": torch.stack(signs).mean(),
         }
-        if self.augmentations is not None:
+        if self.augmentations is not None and self.memory is not None:
             figures["augmentation_probability"] = signs[0].new_tensor(self.augmentations.probability)
         return figures
 
