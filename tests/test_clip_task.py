@@ -276,7 +276,8 @@ def test_a_deviation_over_the_batch_sees_real_and_generated_apart(sounds: Path) 
 
 
 def test_spectral_norm_bounds_a_critic_too() -> None:
-    task(penalties={}, discriminators={"wave": ClipAdversary(judge(spectral_norm=True))})
+    made = task(penalties={}, discriminators={"wave": ClipAdversary(judge(spectral_norm=True))})
+    assert "critic_gap/wave" in phases(made).step([[batch()]], adversarial=True)
 
 
 def test_a_loss_over_the_batch_takes_no_parts(sounds: Path) -> None:

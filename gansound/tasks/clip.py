@@ -24,7 +24,16 @@ from gansound.losses.auxiliary import AuxiliaryClassification
 from gansound.losses.penalties import Penalty, WeightClipping
 from gansound.mel import MelSpec
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
-from gansound.tasks.features import Features, Precision, Verdict, all_widened, halves, logits, widened
+from gansound.tasks.features import (
+    Example,
+    Features,
+    Precision,
+    Verdict,
+    all_widened,
+    halves,
+    logits,
+    widened,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +54,6 @@ class ClipAdversary:
     network: nn.Module
     weight: float = 1.0
     view: View | None = None
-
-
-@dataclass(frozen=True)
-class Example:
-    """A generated sound, and a real one of the same label; waveforms are `(T,)` float32."""
-
-    name: str
-    sample_rate: int
-    real: np.ndarray
-    fake: np.ndarray
 
 
 class ClipTask:
@@ -211,8 +210,7 @@ class ClipTask:
 
     def real(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the generator should have made: `(B, C, T)`."""
-        audio = batch["audio"]
-        return audio if audio.dim() == 3 else audio.unsqueeze(1)
+        return batch["audio"]
 
     def discriminator_phase(
         self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws, step: int, precision: Precision

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,16 @@ Features = list[list[Tensor]]
 
 Precision = Callable[[], AbstractContextManager[Any]]
 """Makes the context in which networks run: autocast, where the recipe asks for it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sound of a validation beside a real one, to be looked at and heard; waveforms are `(T,)` float32."""
+
+    name: str
+    sample_rate: int
+    real: np.ndarray
+    fake: np.ndarray
 
 
 @dataclass(frozen=True)

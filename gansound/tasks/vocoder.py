@@ -19,7 +19,16 @@ from gansound.losses.feature_matching import FeatureMatching
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
-from gansound.tasks.features import Features, Precision, Verdict, all_widened, detached, halves, logits
+from gansound.tasks.features import (
+    Example,
+    Features,
+    Precision,
+    Verdict,
+    all_widened,
+    detached,
+    halves,
+    logits,
+)
 
 
 @dataclass
@@ -59,16 +68,6 @@ class WeightedFeatureMatching:
 
     loss: FeatureMatching = field(default_factory=FeatureMatching)
     weight: float = 10.0
-
-
-@dataclass(frozen=True)
-class Example:
-    """One utterance of a validation, to be looked at and heard; waveforms are `(T,)` float32."""
-
-    name: str
-    sample_rate: int
-    real: np.ndarray
-    fake: np.ndarray
 
 
 class VocoderTask:
