@@ -1,5 +1,6 @@
 """What goes wrong in a training, done to it for real: it is noticed, survived where it can be, and said plainly."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -333,8 +334,6 @@ def test_fp16_scales_its_losses_and_finds_its_scale(corpus: Path, tmp_path: Path
     scales = [line["loss_scale/generator"] for line in losses(tmp_path / "run")]
     assert not moved[0], "at 2^40 the gradients overflow"
     assert "gradient_norm/generator" not in losses(tmp_path / "run")[0]
-    assert all(
-        later == earlier / 2 or later == earlier for earlier, later in zip(scales, scales[1:], strict=False)
-    )
+    assert all(later == earlier / 2 or later == earlier for earlier, later in itertools.pairwise(scales))
     assert scales[0] == 2.0**39
     assert not (tmp_path / "run" / "events.jsonl").exists(), "an overflow is no accident"

@@ -188,7 +188,12 @@ def test_waves_start_from_waves(tmp_path: Path) -> None:
 
 
 def test_frozen_parts_stay_as_they_are(corpus: Path, tmp_path: Path) -> None:
-    recipe = tiny(corpus, 3, freeze=["generator.layers.0", "discriminators.msd.scales.0"], **ADVERSARIAL)
+    recipe = tiny(
+        corpus,
+        3,
+        freeze=["generator.layers.spectrum.trunk.embed", "discriminators.msd.scales.0"],
+        **ADVERSARIAL,
+    )
     run = Run(plan(recipe), tmp_path / "run")
     before = {
         k: v.clone()
@@ -197,7 +202,7 @@ def test_frozen_parts_stay_as_they_are(corpus: Path, tmp_path: Path) -> None:
     run.fit()
     after = run.task.generator.state_dict() | run.task.discriminator.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    frozen = {name for name in before if name.startswith(("layers.0.", "msd.scales.0."))}
+    frozen = {name for name in before if name.startswith(("layers.spectrum.trunk.embed.", "msd.scales.0."))}
     assert frozen
     assert not moved & frozen
     assert {name for name in moved if name.startswith("msd.scales.1.")}
@@ -209,7 +214,7 @@ def test_frozen_parts_stay_as_they_are(corpus: Path, tmp_path: Path) -> None:
 
 def test_freezing_what_is_not_there_or_all_there_is(corpus: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"nothing is called 'generator\.encoder'; there are .*generator\.layers"
+        RecipeError, match=r"nothing is called 'generator\.encoder'; there are .*generator\.layers\.spectrum"
     ):
         plan(tiny(corpus, 1, freeze=["generator.encoder"]))
     with pytest.raises(RecipeError, match="nothing of the discriminator to learn"):

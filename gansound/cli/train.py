@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-from",
         metavar="MODEL",
-        help="start from a trained model instead of random weights: a model folder, a run's folder, a shipped name or a "
+        help="start from a trained model instead of random weights: a model folder, a run folder, a shipped name or a "
         "Hugging Face repository; with its discriminators where it has them",
     )
     parser.add_argument("--keys", action="store_true", help="list the recipe's keys, and stop")

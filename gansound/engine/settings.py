@@ -103,7 +103,7 @@ class RunSettings:
         micro_batches: parts a batch is worked through in, to fit in memory.
         init_from: a model to start from instead of random weights: a model folder, a run's folder, a shipped name or a
             Hugging Face repository id; with its discriminators where it has them.
-        freeze: parts that don't learn, by the name of the part or a pattern: `generator.layers.0`,
+        freeze: parts that don't learn, by the name of the part or a pattern: `generator.layers.spectrum`,
             `discriminators.msd.scales.0`, `*.bias`.
         precision: `fp32`; `tf32` lets a GPU round what it multiplies to 10 bits; `bf16` and `fp16` run networks under
             autocast, fp16 with its losses scaled so that small gradients don't vanish. Losses stay in fp32 in all.

@@ -12,6 +12,8 @@ from gansound.model_folder import load_discriminators, load_model_folder, misfit
 
 log = logging.getLogger(__name__)
 
+_NAMED = 12
+
 
 def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
     """Give a task's networks the weights of a trained model, with its discriminators where it has them.
@@ -82,9 +84,11 @@ def freeze(parts: Iterable[tuple[str, nn.Module]], patterns: Sequence[str]) -> N
             name for name in parameters if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
         ]
         if not named:
-            tops = sorted({".".join(name.split(".")[:2]) for name in parameters})
+            layers = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
+            more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
             raise ValueError(
-                f"freeze: nothing is called {pattern!r}; there are {', '.join(tops)} and what lies below them"
+                f"freeze: nothing is called {pattern!r}; there are {', '.join(layers[:_NAMED])}{more}, and what they "
+                "are part of"
             )
         for name in named:
             parameters[name].requires_grad_(False)
