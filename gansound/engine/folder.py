@@ -18,6 +18,7 @@ _MAY_CHANGE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "threads",
+        "trackers",
         "data.workers",
         "data.cache_gb",
     }

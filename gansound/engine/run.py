@@ -1,7 +1,7 @@
 """The loop of a run: draw a batch, two phases, average, write down, and stop at the last step.
 
-A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and `model/`,
-which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a CPU it
+A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `sessions.jsonl`, `tensorboard/`, `checkpoints/`, and
+`model/`, which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a CPU it
 ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
 """
 
@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from gansound.engine.log import RunLog
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
 from gansound.engine.schedule import factor, set_learning_rate
+from gansound.engine.trackers import check_trackers
 from gansound.model_folder import save_model_folder
 from gansound.recipe import RecipeError, to_yaml
 
@@ -67,6 +69,7 @@ class Run:
         self.settings = plan.settings
         self.task = plan.task
         check_same_recipe(folder / "recipe.yaml", plan.recipe)
+        check_trackers(self.settings.trackers)
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
         # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
@@ -126,14 +129,16 @@ class Run:
                 self._save_model("model", start)  # a run was killed after its last checkpoint and before this
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
             return
-        run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
-        try:
+        with self._log(start) if self.accelerator.is_main_process else nullcontext() as run_log:
             if start == 0 and run_log is not None and (figures := self._validate(0, run_log)):
                 run_log.scalars(0, figures)
             self._loop(start, run_log, observe)
-        finally:
-            if run_log is not None:
-                run_log.close()
+
+    def _log(self, start: int) -> RunLog:
+        about = {"processes": self.accelerator.num_processes, "precision": self.settings.precision}
+        return RunLog(
+            self.folder, start, trackers=self.settings.trackers, recipe=self.plan.recipe, about=about
+        )
 
     def _loop(self, start: int, run_log: RunLog | None, observe: Observer | None) -> None:
         settings = self.settings
@@ -153,6 +158,8 @@ class Run:
             figures = self._step(step, rounds)
             self.latest.figures |= figures
             done = step + 1
+            if run_log is not None:
+                run_log.step = done
             record: dict[str, float] = {}
             if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
                 now = time.perf_counter()

@@ -85,6 +85,8 @@ class RunSettings:
         checkpoint_every: steps between two checkpoints.
         keep_checkpoints: how many of the latest are kept.
         threads: CPU threads; null leaves torch's choice.
+        trackers: where figures go beside metrics.jsonl: tensorboard, and what accelerate knows and is installed, such as
+            wandb, mlflow, comet_ml, aim, trackio; an empty list sends them nowhere.
     """
 
     data: DataSettings
@@ -104,6 +106,7 @@ class RunSettings:
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
     threads: int | None = None
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
         for name in (
