@@ -1,4 +1,4 @@
-"""What a run writes down: `metrics.jsonl`, TensorBoard and other trackers, sounds and pictures, how it began and ended."""
+"""What a run writes down: figures (`metrics.jsonl`, trackers), sounds and pictures, how it began and ended."""
 
 import contextlib
 import json
@@ -10,12 +10,11 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from gansound.engine.folder import write_beside
+from gansound.engine.history import METRICS
 from gansound.engine.session import Session
 from gansound.engine.task import Example
 from gansound.engine.trackers import TENSORBOARD, Trackers
 from gansound.report.pictures import comparison
-
-METRICS = "metrics.jsonl"
 
 
 class RunLog:
@@ -126,9 +125,7 @@ def forget_after(metrics: Path, step: int) -> None:
         return
     # A power cut may leave bytes that are no text.
     text = metrics.read_text(encoding="utf-8", errors="replace")
-    kept = "".join(
-        f"{line}\n" for line in text.split("\n") if (at := _step(line)) is not None and at <= step
-    )
+    kept = "".join(f"{line}\n" for line in text.split("\n") if (at := _step(line)) is not None and at <= step)
     if kept != text:
         write_beside(metrics, kept)
 

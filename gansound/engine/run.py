@@ -1,8 +1,8 @@
 """The loop of a run: draw a batch, two phases, average, write down, and stop at the last step.
 
-A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `sessions.jsonl`, `tensorboard/`, `checkpoints/`, and
-`model/`, which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a CPU it
-ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
+A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `sessions.jsonl`, `tensorboard/`, `checkpoints/`,
+and `model/`, which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a
+CPU it ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
 """
 
 import json

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 import gansound
+from gansound.engine.history import SESSIONS, process_started
 
 log = logging.getLogger(__name__)
 
-SESSIONS = "sessions.jsonl"
 PACKAGES = ("torchaudio", "numpy", "accelerate", "safetensors", "tensorboard", "soundfile", "soxr", "librosa")
 # What changes how a run goes. Everything else of the environment stays out, for it may hold passwords.
 _PREFIXES = (
@@ -110,18 +110,23 @@ def _circumstances() -> dict[str, Any]:
 def git_states(folders: Sequence[Path]) -> list[dict[str, Any] | None]:
     """Commit of each folder's checkout, and whether tracked files differ from it; None where git can't say."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     asked: list[subprocess.Popen[str] | None] = []
     for folder in folders:
         try:
-            asked.append(
-                subprocess.Popen(
-                    command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL, text=True, errors="replace",
-                    env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
-                )  # fmt: skip
+            process: subprocess.Popen[str] | None = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                errors="replace",
             )
         except OSError:  # no git
-            asked.append(None)
+            process = None
+        asked.append(process)
     return [_git_state(process) for process in asked]
 
 
@@ -138,18 +143,6 @@ def _git_state(process: "subprocess.Popen[str] | None") -> dict[str, Any] | None
     if process.returncode or commit is None or commit == "(initial)":
         return None
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
-
-
-def process_started(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where the system doesn't tell, or it is gone.
-
-    With it a number that the system gave to another process since isn't taken for the same.
-    """
-    try:
-        # The second field, the program's name in brackets, may hold anything.
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _version(package: str) -> str | None:

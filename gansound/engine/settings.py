@@ -85,8 +85,8 @@ class RunSettings:
         checkpoint_every: steps between two checkpoints.
         keep_checkpoints: how many of the latest are kept.
         threads: CPU threads; null leaves torch's choice.
-        trackers: where figures go beside metrics.jsonl: tensorboard, and what accelerate knows and is installed, such as
-            wandb, mlflow, comet_ml, aim, trackio; an empty list sends them nowhere.
+        trackers: where figures go beside metrics.jsonl: tensorboard, and what is installed of wandb, mlflow, comet_ml,
+            aim, trackio and others that accelerate knows; an empty list sends them nowhere.
     """
 
     data: DataSettings

@@ -1,4 +1,4 @@
-"""Weights & Biases, MLflow and the like, through accelerate's trackers: the figures of metrics.jsonl sent elsewhere too.
+"""Weights & Biases, MLflow and the like, through accelerate's trackers: the figures of metrics.jsonl go there too.
 
 No tracker can stop a training: what goes wrong in one is told once, and the run's folder has everything anyway.
 """
@@ -15,6 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 from accelerate.utils import LoggerType
 
 from gansound.engine.folder import write_beside
+from gansound.engine.history import flat
 from gansound.recipe import RecipeError
 from gansound.recipe.text import meant
 
@@ -100,17 +101,6 @@ class Trackers:
                     "tracker %s: %s: %s. Training goes on without what it would have kept; the run's folder has it",
                     name, type(error).__name__, str(error).strip() or "no message",
                 )  # fmt: skip
-
-
-def flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A recipe's values by their dotted keys; a list is one value."""
-    found: dict[str, Any] = {}
-    for key, value in recipe.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _project(name: str) -> str:
