@@ -85,13 +85,15 @@ def run(args: argparse.Namespace) -> int:
     asked = _resolve(args.key, runs)
     main = dict.fromkeys(names[0] for run in runs.values() if (names := run.figures))
     columns = asked or sorted(main, key=lambda name: not name.startswith("valid/"))
-    # Those to sort by are looked up as well, though the table needn't show them.
-    by = args.sort if args.sort in (None, *_SORTS) else _resolve([args.sort], runs, "--sort")[0]
+    by = args.sort or "started"
+    if by not in _SORTS:
+        (by,) = _resolve([by], runs, "--sort")
     records = [
-        run_record(name, run, asked or [n for n in run.figures if _is_shown(n)] + ([by] if by else []))
+        # That to sort by is looked up as well, though the table needn't show it.
+        run_record(name, run, [n for n in run.figures if n == by or (n in asked if asked else _is_shown(n))])
         for name, run in runs.items()
     ]
-    records.sort(key=lambda record: _order(record, by or "started"))
+    records.sort(key=lambda record: _order(record, by))
     found = differences({r["name"]: runs[r["name"]].recipe for r in records}) if args.differences else None
     if args.picture is not None:
         _draw(args, {r["name"]: runs[r["name"]] for r in records}, asked)
@@ -145,6 +147,8 @@ def _resolve(names: Sequence[str], runs: "Mapping[str, RunHistory]", option: str
         full = next((n for n in (name, f"valid/{name}") if n in known), None)
         if full is None:
             more = f"{', '.join(_SORTS)}, " if option == "--sort" else ""
+            if Path(name).is_dir():
+                raise UsageError(f"{option} {name}: is a folder, expected a figure; put DIR before {option}")
             raise UsageError(
                 f"{option} {name}: no run has logged it{meant(name, known)}; there are {more}"
                 f"{', '.join(known) or 'no figures yet'}"

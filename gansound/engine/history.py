@@ -34,6 +34,8 @@ _HOUSEKEEPING = (
     "real_sign",
 )
 _FRESH_SECONDS = 600.0
+# Of a session's values, those that others rely on the kind of.
+_KINDS = {"command": list, "git": dict, "gansound_git": dict, "gansound": str, "gpus": list}
 
 Record = dict[str, Any]
 
@@ -260,13 +262,14 @@ def _object(line: str) -> Record | None:
 
 
 def _sessions(lines: Iterable[Record]) -> list[Record]:
-    sessions: dict[Any, Record] = {}
+    sessions: dict[str, Record] = {}
     for line in lines:
         name = str(line.get("session"))
         if not isinstance(line.get("step"), int):
             continue
-        if "started" in line:
-            sessions[name] = {**line, "end": None}
+        if isinstance(line.get("started"), str):
+            odd = {key: None for key, kind in _KINDS.items() if not isinstance(line.get(key), kind)}
+            sessions[name] = {**line, **odd, "end": None}
         elif name in sessions:
             sessions[name]["end"] = line
     return list(sessions.values())

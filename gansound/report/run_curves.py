@@ -80,11 +80,11 @@ def runs_picture(
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Average with weights that fall off exponentially on both sides, by e over a thirtieth of the curve.
+    """Average with weights that fall off exponentially on both sides, by e over a fiftieth of the curve.
 
     It doesn't lag behind a trend, and at the ends takes what there is. Shape: `(N,)` -> `(N,)`.
     """
-    keep = np.exp(-30 / max(30, len(values)))
+    keep = np.exp(-50 / max(50, len(values)))
     before, after = _decaying(values, keep), _decaying(values[::-1], keep)[::-1]
     ones = _decaying(np.ones(len(values)), keep)
     averages: np.ndarray = (before + after - values) / (ones + ones[::-1] - 1)

@@ -100,7 +100,7 @@ def differences_table(found: Mapping[str, Mapping[str, Any]], names: Sequence[st
     for key, values in found.items():
         runs: dict[str, list[str]] = {}
         for name in names:
-            runs.setdefault(_value(values[name]) if name in values else "(not there)", []).append(name)
+            runs.setdefault(_value(values[name]) if name in values else "(not set)", []).append(name)
         for i, (value, own) in enumerate(runs.items()):
             table.add_row(Text("" if i else key), Text(value, "bold"), Text(", ".join(own)))
     return table
