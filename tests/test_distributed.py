@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from gansound.engine.checkpoint import checkpoints
+from gansound.engine.history import read_run
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.recipe import load_recipe
@@ -20,6 +21,7 @@ from tests.corpus import write_corpus
 TRAIN = """
 import json, os
 from pathlib import Path
+from gansound.engine.history import read_run
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.recipe import RecipeError
@@ -134,6 +136,8 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     halved = tmp_path / "halved"
     Run(plan(recipe(corpus, 4, micro_batches=2)), halved).fit()
     assert_close(two, halved, 1e-7)
+    begun = [(start["step"], start["processes"], start["end"]["how"]) for start in read_run(two).sessions]
+    assert begun == [(0, 2, "finished"), (2, 2, "finished")], "one of the processes writes it down"
     for _, text in done:
         assert "refused: batch_size 4 must be a multiple of 2 processes times micro_batches 4" in text
     assert not uneven.exists()

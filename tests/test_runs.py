@@ -248,6 +248,41 @@ def test_runs_are_found_and_what_is_inside_them_is_not(runs: Path) -> None:
     assert found == ["killed", "sweep/failed", "sweep/interrupted", "whole [é]"]
 
 
+def test_hours_of_training_between_lines_and_over_a_cut(tmp_path: Path) -> None:
+    log = [
+        {"step": 0, "valid/mel_distance": 1.0},
+        {"step": 50, "step_seconds": 0.2},
+        {"step": 70, "valid/mel_distance": 0.5},  # a validation between two lines: at the pace before it
+        {"step": 100, "step_seconds": 0.4},
+        {"step": 150, "step_seconds": 0.1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    expected = [0, 10, 14, 26, 31]
+    np.testing.assert_allclose(np.array(read_run(tmp_path).hours) * 3600, expected)
+
+
+def test_what_is_not_a_number_is_null_for_other_programs(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs / "whole [é]"
+    (run / "events.jsonl").write_text('{"step": 1, "event": "skipped", "loss": NaN}\n')
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "spectrum": NaN, "valid/mel_distance": Infinity}\n')
+    config = json.loads((run / "best" / "config.json").read_text())
+    config["info"]["validation"]["pesq_wb"] = float("nan")
+    (run / "best" / "config.json").write_text(json.dumps(config))
+    assert main(["runs", str(run), "--json"]) == 0
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in the output")
+
+    (found,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["runs"]
+    assert found["events"]["last"] == [{"step": 1, "event": "skipped", "loss": None}]
+    assert (found["step"], found["figures"]["spectrum"]["last_step"]) == (5, 4)
+    assert set(found["best_model"]["validation"]) == {"mel_distance"}
+    assert main(["runs", str(run)]) == 0
+
+
 def test_the_table(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(made), "--key", "pesq_wb", "spectrum"]) == 0
     out = capsys.readouterr().out

@@ -22,11 +22,12 @@ EXAMPLES = """examples:
   gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
   gansound train specgan_drums --data.path drums/ --run runs/drums
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
+  gansound runs
   tensorboard --logdir runs
 
-A run folder holds recipe.yaml (as resolved), metrics.jsonl, tensorboard/, checkpoints/, model/ (the newest) and best/
-(by the held-out figure), which `gansound vocode --model runs/try/model` or `generate` load. A checkpoint is
-written every checkpoint_every steps and at the end."""
+A run folder holds recipe.yaml (as resolved), metrics.jsonl, sessions.jsonl (how it was started and how it ended),
+tensorboard/, checkpoints/, model/ (the newest) and best/ (by the held-out figure), which `gansound vocode --model
+runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps and at the end."""
 
 EXTRA = True
 

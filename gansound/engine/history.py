@@ -255,7 +255,7 @@ def _objects(path: Path, problems: list[str], *, needed: bool = False) -> list[R
 
 def _object(line: str) -> Record | None:
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=lambda _: None)  # NaN is no JSON for others
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

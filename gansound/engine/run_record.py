@@ -1,6 +1,7 @@
 """A run as one JSON object with named, unit-suffixed figures, to be compared by a program."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,6 +96,8 @@ def _checkpoints(folder: Path) -> list[dict[str, Any]]:
 def _best_model(folder: Path) -> dict[str, Any] | None:
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["info"]
-        return {"folder": str(folder), "step": about["steps"], "validation": about.get("validation", {})}
-    except (OSError, ValueError, KeyError, TypeError):
+        figures = about.get("validation", {}).items()
+        known = {name: value for name, value in figures if math.isfinite(value)}
+        return {"folder": str(folder), "step": about["steps"], "validation": known}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

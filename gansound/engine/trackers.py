@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 TENSORBOARD = "tensorboard"  # ours: with sounds and pictures, which accelerate's has not
 PROJECT = "gansound"
 IDS = "trackers.json"
+# Where their users name a project, which our argument would overrule.
+_PROJECTS = {"wandb": "WANDB_PROJECT", "comet_ml": "COMET_PROJECT_NAME"}
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -104,8 +106,7 @@ class Trackers:
 
 
 def _project(name: str) -> str:
-    # What its users set in the environment, which an argument would overrule.
-    return os.environ.get(f"{name.upper()}_PROJECT") or PROJECT
+    return os.environ.get(_PROJECTS.get(name, ""), "") or PROJECT
 
 
 def _ids(run: Path) -> dict[str, str]:
