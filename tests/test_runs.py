@@ -115,7 +115,7 @@ def test_what_the_json_says_is_what_the_log_holds(made: Path, capsys: pytest.Cap
             if curve:
                 figure = run["figures"][key]
                 best = better(curve.values())
-                assert figure["last_step"], figure["last"] == list(curve.items())[-1]
+                assert (figure["last_step"], figure["last"]) == list(curve.items())[-1]
                 assert figure["best"] == best == curve[figure["best_step"]]
         spectrum = run["figures"]["spectrum"]
         assert (spectrum["last"], spectrum["best"]) == (
