@@ -3,6 +3,8 @@
     config.json         {"format": 1, "generator": {class_path, init_args}, "mel": {...}, "info": {...}}
                         (a generator of clips has no mel: it takes none)
     model.safetensors   the generator's state dict, weight norm folded, float32 or float16
+    discriminators.safetensors
+                        where it comes from a training: what to fine-tune it with; inference doesn't look at it
 
 Nothing in it is pickled, and since a folder may be a stranger's, only classes of `gansound.generators` and
 `gansound.nn` are built from it unless the caller names more. It is written beside and then renamed, so it is the old
@@ -26,12 +28,12 @@ import torch
 from torch import Tensor, nn
 
 from gansound.mel import MelSpec
-from gansound.nn.fold import fold_parametrizations
+from gansound.nn.fold import fold_parametrizations, load_folded
 from gansound.recipe import RecipeError, build, parameters
 
 log = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, DISCRIMINATORS = "config.json", "model.safetensors", "discriminators.safetensors"
 FORMAT = 1
 ROOTS = ("gansound.generators", "gansound.nn")
 SHIPPED = Path(__file__).parent / "models"
@@ -70,6 +72,7 @@ def save_model_folder(
     config: Mapping[str, Any],
     info: Mapping[str, Any] | None = None,
     half: bool = False,
+    discriminators: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a generator as a model folder; the generator itself is left as it is.
 
@@ -83,6 +86,7 @@ def save_model_folder(
         config: `{class_path, init_args}` that builds it; a parameter named `mel` may be left out.
         info: licence, provenance, steps, figures: anything JSON holds.
         half: store float16 (except weights beyond its range).
+        discriminators: their state dict, to fine-tune with.
 
     Raises:
         ModelFolderError: weights that aren't finite, a config that builds another net, a mel of other bands or hop,
@@ -113,11 +117,16 @@ def save_model_folder(
     try:
         if path.is_dir():
             for extra in path.iterdir():
-                if extra.name not in (CONFIG, WEIGHTS):
+                if extra.name not in (CONFIG, WEIGHTS, DISCRIMINATORS):
                     copy_one = shutil.copytree if extra.is_dir() else shutil.copy2
                     copy_one(extra, temporary / extra.name)
         _write(temporary / WEIGHTS, safetensors.torch.save(state, metadata={"format": "pt"}))
         _write(temporary / CONFIG, (text + "\n").encode())
+        if discriminators:
+            judges = {
+                name: tensor.detach().cpu().contiguous().clone() for name, tensor in discriminators.items()
+            }
+            _write(temporary / DISCRIMINATORS, safetensors.torch.save(judges, metadata={"format": "pt"}))
         _read_back(temporary, state, node, path)
         _swap(temporary, path, old)
     finally:
@@ -168,7 +177,25 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     return LoadedModel(generator, mel, described["info"], path, described["generator"])
 
 
-def _locate(name: str) -> Path:
+def load_discriminators(name_or_path: str | Path) -> dict[str, Tensor] | None:
+    """The state dict of the discriminators that a model was trained with, or None where it came without.
+
+    Raises:
+        ModelFolderError: no such model, or a file that can't be read.
+    """
+    path = _locate(str(name_or_path), [DISCRIMINATORS])
+    if not (path / DISCRIMINATORS).is_file():
+        return None
+    try:
+        return safetensors.torch.load_file(path / DISCRIMINATORS)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelFolderError(
+            f"{path / DISCRIMINATORS}: can't be read as safetensors: {error}. Fetch it again, or delete it to "
+            "start with new discriminators"
+        ) from error
+
+
+def _locate(name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
     path = Path(name).expanduser()
     shipped_one = SHIPPED / name if re.fullmatch(r"[\w-]+", name) and (SHIPPED / name).is_dir() else None
     # A folder of sounds may well be called drums: it doesn't hide the model of that name.
@@ -185,7 +212,7 @@ def _locate(name: str) -> Path:
     if shipped_one is not None:
         return shipped_one
     if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not path.parent.exists():
-        return _download(name)
+        return _download(name, files)
     shipped = sorted(p.name for p in SHIPPED.glob("*/") if _is_model_folder(p))
     raise ModelFolderError(
         f"{name}: no such model folder, and no shipped model of that name "
@@ -193,11 +220,11 @@ def _locate(name: str) -> Path:
     )
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(snapshot_download(repository, allow_patterns=list(files)))
     except Exception as error:  # its HTTP library's own errors are no OSError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelFolderError(
@@ -281,8 +308,20 @@ def _storable(folded: Mapping[str, Tensor], half: bool, path: Path) -> dict[str,
     return state
 
 
-def _load_state(generator: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    expected = generator.state_dict()
+def take_weights(learner: nn.Module, trained: nn.Module) -> None:
+    """Give a net that is to learn on, weight norm and all, the weights of one from a model folder.
+
+    Raises:
+        ModelFolderError: they aren't the same net.
+    """
+    state = trained.state_dict()
+    if unfit := misfit(state, fold_parametrizations(copy.deepcopy(learner).eval()).state_dict()):
+        raise ModelFolderError(f"the weights don't fit the recipe's {type(learner).__name__}: {unfit}")
+    load_folded(learner, state)
+
+
+def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """How a state dict differs from one that would fit, by its first few names; None where it fits."""
     wrong = [f"{k} is missing" for k in expected if k not in state]
     wrong += [f"{k} is unknown" for k in state if k not in expected]
     wrong += [
@@ -291,11 +330,15 @@ def _load_state(generator: nn.Module, state: Mapping[str, Tensor], path: Path) -
         if k in expected and v.shape != expected[k].shape
     ]
     wrong += [f"{k} holds NaN or infinity" for k, v in state.items() if not bool(torch.isfinite(v).all())]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    if not wrong:
+        return None
+    return "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+
+
+def _load_state(generator: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    if unfit := misfit(state, generator.state_dict()):
         raise ModelFolderError(
-            f"{path}: the weights don't fit {type(generator).__name__} of {CONFIG}: "
-            f"{'; '.join(wrong[:3])}{more}"
+            f"{path}: the weights don't fit {type(generator).__name__} of {CONFIG}: {unfit}"
         )
     generator.load_state_dict(dict(state))
 

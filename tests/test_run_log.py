@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -180,6 +181,18 @@ def test_how_it_ended_otherwise(
     assert end["message"] == (
         "KeyboardInterrupt" if how == "interrupted" else "RuntimeError: the cable\nis out"
     )
+
+
+def test_told_to_end(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def observe(self: TrainingProgress, now: Any) -> None:
+        if now.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingProgress, "_observe", observe)
+    assert train(corpus, tmp_path / "run", 4) == 130
+    _, end = lines(tmp_path / "run" / "sessions.jsonl")
+    assert (end["how"], end["step"]) == ("interrupted", 2)
+    assert "stopped as asked at step 2" in end["message"]
 
 
 def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

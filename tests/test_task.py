@@ -240,7 +240,7 @@ def test_validation_leaves_out_what_has_no_figure() -> None:
     silent = ("silent", np.zeros(8000, dtype=np.float32))
     assert task().validate(Gain(), [tiny], torch.device("cpu")) == ({}, [])
     figures, examples = task().validate(Gain(), [tiny, silent], torch.device("cpu"))
-    assert set(figures) == {"mel_distance"}
+    assert set(figures) == {"mel_distance", "level_db", "clipped_share"}
     assert [e.name for e in examples] == ["silent"]
 
 

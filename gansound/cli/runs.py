@@ -18,8 +18,9 @@ whether it still trains; its main held-out figure at its best (@ the step) and l
 training, validations left out; how often it was resumed; the version and commit of gansound (+: with changes).
 Without validations the last value of a loss stands in for the figure; a GAN's losses have no best.
 
-States: running; finished; interrupted (Ctrl-C); failed (with the message); stopped (no end was written: killed, or the
-machine went down), empty (nothing logged yet). Given a run itself, its sessions, events and checkpoints are shown."""
+States: running; finished; interrupted (Ctrl-C or SIGTERM); failed (with the message); stopped (no end was written:
+killed, or the machine went down); empty (nothing logged yet). Given a run itself, its sessions, events and checkpoints
+are shown."""
 EXAMPLES = """examples:
   gansound runs
   gansound runs experiments/ --sort mel_distance

@@ -4,10 +4,11 @@ import argparse
 import json
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
-from gansound.cli.errors import UsageError
+from gansound.cli.errors import INTERRUPTED, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,15 @@ EXAMPLES = """examples:
   gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
   gansound train specgan_drums --data.path drums/ --run runs/drums
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
+  gansound train freev_cpu --data.path my_voice/ --init-from default --steps 3000 --run runs/my_voice
+  torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
   gansound runs
   tensorboard --logdir runs
 
 A run folder holds recipe.yaml (as resolved), metrics.jsonl, sessions.jsonl (how it was started and how it ended),
 tensorboard/, checkpoints/, model/ (the newest) and best/ (by the held-out figure), which `gansound vocode --model
-runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps and at the end."""
+runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps, at the end, and when the
+process is told to end (SIGTERM, as batch systems do)."""
 
 EXTRA = True
 
@@ -42,13 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PACKAGE",
         help="a package of yours the recipe may name",
     )
+    parser.add_argument(
+        "--init-from",
+        metavar="MODEL",
+        help="start from a trained model instead of random weights: a model folder, a run folder, a shipped name or a "
+        "Hugging Face repository; with its discriminators where it has them",
+    )
     parser.add_argument("--keys", action="store_true", help="list the recipe's keys, and stop")
 
 
 def run(args: argparse.Namespace) -> int:
     from gansound.recipe import load_recipe
 
-    recipe = load_recipe(args.recipe, overrides(args.extra), allow=args.allow)
+    settings = overrides(args.extra)
+    if args.init_from is not None:
+        if "init_from" in settings:
+            raise UsageError("--init-from is given twice")
+        here = Path(args.init_from).expanduser()
+        settings["init_from"] = json.dumps(str(here.absolute()) if here.is_dir() else args.init_from)
+    recipe = load_recipe(args.recipe, settings, allow=args.allow)
     if args.keys:
         show_keys(recipe, args.allow)
         return 0
@@ -60,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     path = data.get("path") if isinstance(data, dict) else None  # what else is wrong, the plan says
     if isinstance(path, str) and not Path(path).expanduser().exists():
         raise UsageError(f"data.path {path}: no such file or folder")
+    from gansound.engine.guards import StoppedError
     from gansound.engine.plan import plan
     from gansound.engine.run import Run
 
@@ -69,9 +86,14 @@ def run(args: argparse.Namespace) -> int:
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
     quiet = args.quiet or os.environ.get("RANK", "0") != "0"
+    # Batch systems send it some time before they kill: the run then writes a checkpoint and ends.
+    before = signal.signal(signal.SIGTERM, lambda *_: training.stop())
     try:
         with progress_line(planned.settings.steps, quiet=quiet) as observe:
             training.fit(observe)
+    except StoppedError as stopped:
+        log.warning("%s", stopped)
+        return INTERRUPTED
     except KeyboardInterrupt:
         from gansound.engine.checkpoint import checkpoints
 
@@ -79,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
         where = f"goes on from {found[-1]}" if found else "starts anew: no checkpoint was written yet"
         log.warning("the same command %s", where)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if not quiet:
         print(folder / "model")
     return 0

@@ -1,16 +1,18 @@
 """Checkpoints as folders: safetensors for tensors, JSON for the rest, written beside and then renamed.
 
 `checkpoints/step_00001000/` holds one `NAME.safetensors` for each registered part and a `state.json` with the step,
-whatever of the parts isn't a tensor, and each file's size. Nothing is pickled. A folder appears under its name only
-when every byte of it is on the disk, so the newest one is always whole.
+whatever of the parts isn't a tensor, and each file's size and CRC-32. Nothing is pickled. A folder appears under its
+name only when every byte of it is on the disk; should a disk or a copy have lost some all the same, it isn't taken.
 """
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"step_(\d{8,})")
+_BLOCK_BYTES = 1 << 22
 
 
 class Stateful(Protocol):
@@ -49,13 +54,14 @@ class RunState:
         try:
             rest: dict[str, Any] = {}
             sizes: dict[str, int] = {}
+            sums: dict[str, int] = {}
             for name, part in self._parts.items():
                 tensors, rest[name] = split_tensors(part.state_dict())
                 file = beside / f"{name}.safetensors"
                 save_file(tensors, file)
-                sizes[file.name] = file.stat().st_size
+                sizes[file.name], sums[file.name] = file.stat().st_size, crc32(file)
                 sync(file)
-            record = {"step": step, "sizes": sizes, "rest": rest}
+            record = {"step": step, "sizes": sizes, "crc32": sums, "rest": rest}
             (beside / "state.json").write_text(json.dumps(record, indent=1))
             sync(beside / "state.json")
             sync(beside)
@@ -71,44 +77,95 @@ class RunState:
         return target
 
     def load(self, checkpoint: Path) -> int:
-        """Restore every part; the step it was saved at.
+        """Restore every part from a checkpoint that is whole; the step it was saved at.
 
         Raises:
             ValueError: the checkpoint holds other parts than this run has, or a file of it was cut.
         """
         record = json.loads((checkpoint / "state.json").read_text())
-        missing = set(self._parts) ^ set(record["rest"])
-        if missing:
+        differing = set(self._parts) ^ set(record["rest"])
+        if differing:
             raise ValueError(
-                f"{checkpoint} and this run differ in {', '.join(sorted(missing))}; "
+                f"{checkpoint} and this run differ in {', '.join(sorted(differing))}; "
                 "resume with the recipe the run was started with, or give another --run"
             )
         for name, part in self._parts.items():
             file = checkpoint / f"{name}.safetensors"
-            if not file.exists() or file.stat().st_size != record["sizes"][file.name]:
+            try:
+                tensors = load_file(file)
+            except (SafetensorError, OSError) as error:
                 raise ValueError(
-                    f"{file} is missing or cut; delete {checkpoint} to resume from the one before"
-                )
-            part.load_state_dict(join_tensors(load_file(file), record["rest"][name]))
+                    f"{file} is missing or cut ({error}); delete {checkpoint} to resume from the one before"
+                ) from error
+            part.load_state_dict(join_tensors(tensors, record["rest"][name]))
         return int(record["step"])
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Those under a name of their own, oldest first."""
     if not folder.is_dir():
         return []
     found = [
         path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").exists()
     ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+    return sorted(found, key=step_of)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep`, and what a killed run left half-written."""
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint all of whose bytes are what was written; warns of newer ones that aren't."""
+    for path in reversed(checkpoints(folder)):
+        reason = torn(path)
+        if reason is None:
+            return path
+        log.warning("%s: %s, so the one before is taken", path, reason)
+    return None
+
+
+def torn(checkpoint: Path) -> str | None:
+    """What of a checkpoint isn't as it was written, or None; reads all of it."""
+    try:
+        record = json.loads((checkpoint / "state.json").read_text())
+        sizes, sums = record["sizes"], record.get("crc32", {})
+        for name, size in sizes.items():
+            file = checkpoint / name
+            if (found := file.stat().st_size) != size:
+                return f"{name} has {found} bytes, {size} were written"
+            if name in sums and crc32(file) != sums[name]:
+                return f"{name} holds other bytes than were written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"can't be read ({error})"
+    return None
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Rename a checkpoint so that it isn't one any more, for whoever wants to look at it."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.torn")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+
+
+def prune(folder: Path, keep: int, always: Collection[int] = (), every: int | None = None) -> None:
+    """Delete all but the newest `keep`, the steps of `always` and the multiples of `every`; and half-written ones."""
     for path in checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+        step = step_of(path)
+        if step not in always and (every is None or step % every):
+            shutil.rmtree(path)
     for path in folder.glob(".step_*.writing"):
         shutil.rmtree(path)
+
+
+def crc32(path: Path) -> int:
+    """Of a file's bytes."""
+    total = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            total = zlib.crc32(block, total)
+    return total
 
 
 def split_tensors(state: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:

@@ -72,14 +72,17 @@ class Feed:
         return sounds, []
 
     def batches(
-        self, start: int, rank: int, ranks: int, pin_memory: bool
+        self, start: int, rank: int, ranks: int, pin_memory: bool, left_out_steps: int = 0
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """From step `start` to the last, this process's part of each batch, `critic_steps` of them a step."""
+        """From step `start` to the last, this process's part of each batch, `critic_steps` of them a step.
+
+        They are drawn `left_out_steps` steps further on.
+        """
         whole = self.settings.batch_size
         a_step = whole * self.task.critic_steps
         sampler = PositionSampler(
-            start * a_step,
-            self.settings.steps * a_step,
+            (start + left_out_steps) * a_step,
+            (self.settings.steps + left_out_steps) * a_step,
             rank=rank,
             ranks=ranks,
             batch_size=whole // ranks,

@@ -95,6 +95,18 @@ class RunLog:
                 picture = comparison({"real": example.real, "generated": example.fake}, example.sample_rate)
                 self._board.add_figure(tag, picture, step)
 
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`, to which the run has gone back."""
+        self.step = step
+        with self._naming(METRICS):
+            self._file.close()
+            forget_after(self._metrics, step)
+            self._file = self._metrics.open("a", buffering=1)
+        if self._board is not None:
+            with self._naming("tensorboard"):
+                self._board.close()
+                self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=step + 1)
+
     def _close(self) -> None:
         """Bring everything to the disk."""
         try:

@@ -7,6 +7,7 @@ melgan-neurips. With several critic steps (WGAN) all but the last see batches of
 """
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from gansound.engine.task import Precision, Task, Verdict
 
 Batch = Mapping[str, Tensor]
 
+_LEAST_SCALE = 2.0**-10
+"""Of fp16's losses: gradients that overflow even so are not a matter of precision."""
+
 
 class Phases:
     """The two phases over a task's networks.
@@ -29,9 +33,10 @@ class Phases:
         task: says what the losses are.
         accelerator: places the networks, sums gradients over processes.
         optimizers: `generator` and, with discriminators, `discriminator`.
-        precision: `bf16` runs the networks under autocast.
+        precision: `bf16` and `fp16` run the networks under autocast, `fp16` with scaled losses.
         clip_norm: by side, the largest gradient norm, or None.
         seed: of every draw.
+        compiled: `torch.compile` the networks, for one constant shape each.
     """
 
     def __init__(
@@ -42,17 +47,30 @@ class Phases:
         precision: str = "fp32",
         clip_norm: Mapping[str, float | None] | None = None,
         seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         self.task = task
         self.accelerator = accelerator
         self.optimizers = optimizers
         self.clip_norm = clip_norm or {}
         self.seed = seed
-        self.generator: nn.Module = accelerator.prepare_model(task.generator)
+        self._half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        # One for each side: where one overflows, the other's scale is none of its business.
+        self.scalers = {
+            side: torch.amp.GradScaler(accelerator.device.type, enabled=precision == "fp16")
+            for side in optimizers
+        }
+        generator = task.generator
+        if compiled:
+            # The generator's own module stays as it is, for validation at other lengths; a discriminator has none.
+            generator = torch.compile(generator, dynamic=False)  # type: ignore[assignment]
+            for name, network in task.discriminator.items():
+                if name not in task.twice_differentiated:
+                    network.compile(dynamic=False)
+        self.generator: nn.Module = accelerator.prepare_model(generator)
         judges: nn.Module = _Judges(task, self._precision)
-        # Without discriminators there are no gradients for DDP to sum, which it refuses.
-        self.judges = accelerator.prepare_model(judges) if task.discriminator else judges
-        self._autocast = precision == "bf16"
+        # Where nothing of them learns there are no gradients for DDP to sum, which it refuses.
+        self.judges = accelerator.prepare_model(judges) if "discriminator" in optimizers else judges
 
     def step(
         self, rounds: Sequence[Sequence[Batch]], *, adversarial: bool, step: int = 0
@@ -68,7 +86,7 @@ class Phases:
             The unweighted losses and figures of the step, by name, over all processes.
 
         Raises:
-            NonFiniteLoss: a loss or a gradient is not a number; no weight has been changed by its phase.
+            NonFiniteLoss: a gradient is not a number, in all processes alike; no weight has been changed by its phase.
         """
         figures: dict[str, Tensor] = {}
         with contextlib.ExitStack() as stack:
@@ -107,7 +125,7 @@ class Phases:
                 fake = kept[i].detach()
             with self._sync(self.judges, last=i == parts - 1):
                 verdict: Verdict = self.judges(batch, fake, self._draws(batch), step)
-                self._backward(verdict.losses, figures, parts, rounds)
+                self._backward("discriminator", verdict.losses, figures, parts, rounds)
             for name, figure in verdict.figures.items():
                 accumulate(figures, name, figure / (parts * rounds))
             verdicts.append(verdict.kept)
@@ -130,7 +148,7 @@ class Phases:
                 losses = self.task.generator_phase(
                     batch, fake, verdicts[i], self._draws(batch), step, self._precision
                 )
-                self._backward(losses, figures, len(micro_batches))
+                self._backward("generator", losses, figures, len(micro_batches))
         self._update("generator", self.generator, figures)
 
     def _generate(self, batch: Batch) -> Tensor:
@@ -144,25 +162,45 @@ class Phases:
         return Draws(self.seed, batch["position"].tolist(), self.accelerator.device)
 
     def _backward(
-        self, losses: Mapping[str, Tensor], figures: dict[str, Tensor], parts: int, rounds: int = 1
+        self, side: str, losses: Mapping[str, Tensor], figures: dict[str, Tensor], parts: int, rounds: int = 1
     ) -> None:
         total = torch.stack([self.task.weights[name] * loss for name, loss in losses.items()]).sum() / parts
         for name, loss in losses.items():
             accumulate(figures, name, loss.detach() / (parts * rounds))
-        if not torch.isfinite(total):
-            raise NonFiniteLoss({name: loss.item() for name, loss in losses.items()})
-        self.accelerator.backward(total)
+        self.accelerator.backward(self.scalers[side].scale(total))
 
     def _update(self, side: str, module: nn.Module, figures: dict[str, Tensor]) -> None:
+        optimizer, scaler = self.optimizers[side], self.scalers[side]
+        scaler.unscale_(optimizer)
         limit = self.clip_norm.get(side)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), torch.inf if limit is None else limit)
-        if not torch.isfinite(norm):
-            raise NonFiniteLoss({f"gradient_norm/{side}": norm.item()})
-        figures[f"gradient_norm/{side}"] = norm
-        self.optimizers[side].step()
+        # The gradients are summed over processes: what is not a number in one is none in any, so all decide alike.
+        if torch.isfinite(norm):
+            figures[f"gradient_norm/{side}"] = norm
+        else:
+            self._check_overflow(side, figures, norm)
+        scaler.step(optimizer)  # under fp16 none where the scaled gradients overflowed
+        scaler.update()
+        if scaler.is_enabled():
+            figures[f"loss_scale/{side}"] = norm.new_tensor(scaler.get_scale())
+
+    def _check_overflow(self, side: str, figures: Mapping[str, Tensor], norm: Tensor) -> None:
+        """Let fp16's scaler find a smaller scale where that can help; raises NonFiniteLoss where it can't."""
+        values = {name: value.item() for name, value in figures.items()}
+        lost = torch.tensor(
+            float(not all(map(math.isfinite, values.values()))), device=self.accelerator.device
+        )
+        if self.accelerator.num_processes > 1:
+            lost = self.accelerator.reduce(lost, "sum")
+        scaler = self.scalers[side]
+        if not scaler.is_enabled() or lost > 0 or scaler.get_scale() <= _LEAST_SCALE:
+            self.optimizers[side].zero_grad(set_to_none=True)
+            if scaler.is_enabled():
+                scaler.update()
+            raise NonFiniteLoss(values | {f"gradient_norm/{side}": norm.item()})
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self._autocast)
+        return torch.autocast(self.accelerator.device.type, self._half, enabled=self._half is not None)
 
     def _sync(self, module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if last else self.accelerator.no_sync(module)

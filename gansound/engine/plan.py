@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from gansound.data.clips import labels_of
 from gansound.data.source import open_corpus
 from gansound.engine.settings import RunSettings
+from gansound.engine.start import freeze
 from gansound.engine.task import Task
 from gansound.mel import MelSpec
 from gansound.recipe import KeyHelp, RecipeError, build, describe, parameters
@@ -77,6 +78,7 @@ class Plan:
     settings: RunSettings
     task: Task
     optimizers: Mapping[str, Optimizer]
+    allow: Sequence[str] = ()
 
 
 def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
@@ -134,6 +136,11 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
             f"adversarial_from: got {settings.adversarial_from}, but without discriminators nothing teaches the "
             "generator; set it to 0, or give further losses"
         )
+    discriminators = [(f"discriminators.{name}", network) for name, network in task.discriminator.items()]
+    try:
+        freeze([("generator", task.generator), *discriminators], settings.freeze)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     sides = {"generator": (task.generator, settings.generator_optimization)}
     if task.discriminator:
         if settings.discriminator_optimization is None:
@@ -141,10 +148,13 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         sides["discriminator"] = (task.discriminator, settings.discriminator_optimization)
     optimizers = {}
     for side, (network, how) in sides.items():
+        learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if not learning:
+            raise RecipeError(f"freeze: leaves nothing of the {side} to learn; freeze less of it")
         try:
-            optimizers[side] = how.optimizer(network.parameters())
+            optimizers[side] = how.optimizer(learning)
         except (ValueError, TypeError) as error:
             raise RecipeError(f"{side}_optimization.optimizer: {error}") from error
         for group in optimizers[side].param_groups:
             group.setdefault("initial_lr", group["lr"])
-    return Plan(recipe, settings, task, optimizers)
+    return Plan(recipe, settings, task, optimizers, allow)

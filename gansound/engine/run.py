@@ -5,36 +5,45 @@ and `model/`, which inference loads. Started again with the same folder it goes 
 CPU it ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
 """
 
-import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from gansound import __version__
 from gansound.engine.average import moving_average
-from gansound.engine.checkpoint import RunState, checkpoints, prune
+from gansound.engine.checkpoint import RunState, checkpoints
+from gansound.engine.events import Events
 from gansound.engine.feed import Feed
 from gansound.engine.folder import check_same_recipe, write_beside
-from gansound.engine.guards import DiscriminatorGuard, NonFiniteLoss, TrainingError
+from gansound.engine.guards import (
+    ADVICE,
+    DiscriminatorGuard,
+    ExplosionGuard,
+    NonFiniteLoss,
+    SkippedSteps,
+    StoppedError,
+    TrainingError,
+)
+from gansound.engine.kept import Best, Kept
 from gansound.engine.log import RunLog
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
+from gansound.engine.processes import failing_together, set_up
+from gansound.engine.rollbacks import Rollbacks
 from gansound.engine.schedule import factor, set_learning_rate
+from gansound.engine.start import start_from
 from gansound.engine.trackers import check_trackers
-from gansound.model_folder import save_model_folder
-from gansound.recipe import RecipeError, to_yaml
+from gansound.recipe import to_yaml
 
 log = logging.getLogger(__name__)
+
+_HEARD_WITHIN_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -70,27 +79,10 @@ class Run:
         self.task = plan.task
         check_same_recipe(folder / "recipe.yaml", plan.recipe)
         check_trackers(self.settings.trackers)
-        if self.settings.threads is not None:
-            torch.set_num_threads(self.settings.threads)
-        # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
-        # broadcasting them would change in place what a backward pass has yet to read.
-        self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision="no",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        ranks, parts = self.accelerator.num_processes, self.settings.micro_batches
-        if self.settings.batch_size % (ranks * parts):
-            raise RecipeError(
-                f"batch_size {self.settings.batch_size} must be a multiple of {ranks} processes times "
-                f"micro_batches {parts}"
-            )
-        if self.task.over_batch and ranks > 1:
-            raise RecipeError(
-                f"adversarial: its loss or a discriminator compares all items of a batch, which {ranks} processes "
-                "don't see together; train on one"
-            )
+        self.accelerator = set_up(self.settings, self.task)
         self.feed = Feed(self.settings, self.task)
+        if self.settings.init_from is not None and not checkpoints(folder / "checkpoints"):
+            start_from(self.settings.init_from, self.task, plan.allow)
         self.task.to(self.accelerator.device)
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:
@@ -102,12 +94,18 @@ class Run:
             self.settings.precision,
             clip_norm,
             self.settings.seed,
+            self.settings.compile,
         )
         self.guard = DiscriminatorGuard()
+        self.explosions = ExplosionGuard(self.settings.guards.explosion_factor)
+        self.skipped = SkippedSteps(self.settings.guards.max_skipped)
+        self.events = Events(folder, self.accelerator.is_main_process)
+        self.rollbacks = Rollbacks(folder)
         self.best = Best()
+        self._asked_to_stop = False
         self.latest = Latest()
         self.average = self._average()
-        self.state = self._register()
+        self.kept = Kept(plan, folder, self.accelerator, self.generator, self._register(), self.best)
 
     @property
     def generator(self) -> nn.Module:
@@ -118,21 +116,45 @@ class Run:
         """Train to the last step.
 
         Raises:
-            TrainingError: a loss is not finite; the message says what to do.
+            TrainingError: it can't go on; the message says why and what to do.
             OSError: a full disk; checkpoints already written stay good.
-            ValueError: the processes see different folders, or a checkpoint was cut.
+            StoppedError: it was asked to (`stop`), and has written a checkpoint.
+            ValueError: the processes see different folders, a corpus has gone bad, or a checkpoint is another run's.
         """
+        with failing_together(self.accelerator, self.folder):
+            self._fit(observe)
+
+    def stop(self) -> None:
+        """Ask the run, from a signal's handler or another thread, to end after a step, with a checkpoint."""
+        self._asked_to_stop = True
+
+    def _stops(self, step: int) -> bool:
+        """Whether any process was asked to; the others hear of it within some steps."""
+        if self.accelerator.num_processes == 1:
+            return self._asked_to_stop
+        if step % _HEARD_WITHIN_STEPS:
+            return False
+        asked = torch.tensor([float(self._asked_to_stop)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)
+
+    def _fit(self, observe: Observer | None) -> None:
         start = self._resume()
         steps = self.settings.steps
         if start >= steps:
-            if self.accelerator.is_main_process and steps_of_model(self.folder / "model") != start:
-                self._save_model("model", start)  # a run was killed after its last checkpoint and before this
+            self.kept.finish(start)
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
             return
         with self._log(start) if self.accelerator.is_main_process else nullcontext() as run_log:
-            if start == 0 and run_log is not None and (figures := self._validate(0, run_log)):
+            if start == 0 and run_log is not None and (figures := self._validate(0, run_log)[0]):
                 run_log.scalars(0, figures)
-            self._loop(start, run_log, observe)
+            while start < steps:
+                try:
+                    self._loop(start, run_log, observe)
+                    start = steps
+                except Exploded as explosion:
+                    start = self._roll_back(explosion)
+                    if run_log is not None:
+                        run_log.rewind(start)
 
     def _log(self, start: int) -> RunLog:
         about = {"processes": self.accelerator.num_processes, "precision": self.settings.precision}
@@ -147,6 +169,7 @@ class Run:
             rank=self.accelerator.process_index,
             ranks=self.accelerator.num_processes,
             pin_memory=self.accelerator.device.type == "cuda",
+            left_out_steps=self.rollbacks.skipped_steps,
         )
         begun = last = time.perf_counter()
         waited = 0.0
@@ -172,18 +195,28 @@ class Run:
                 pace = (time.perf_counter() - begun) / (done - start)
                 rate = settings.batch_size * self.task.critic_steps * segment_seconds / pace
                 observe(Progress(done, settings.steps, figures, rate, pace * (settings.steps - done)))
-            self.guard.watch(done, figures)
+            if message := self.guard.watch(figures):
+                self.events.add(done, "discriminator", message)
+            if explosion := self.explosions.watch(figures, self.task.steady):
+                raise Exploded(done, explosion)
+            improved = False
             if settings.validate_every is not None and (
                 done % settings.validate_every == 0 or done == settings.steps
             ):
                 before = time.perf_counter()
-                record |= self._validate(done, run_log)
+                found, improved = self._validate(done, run_log)
+                record |= found
                 paused = time.perf_counter() - before  # no part of a step
                 last, begun = last + paused, begun + paused
             if run_log is not None and record:
                 run_log.scalars(done, record)
-            if done % settings.checkpoint_every == 0 or done == settings.steps:
-                self._save(done)
+            due = done % settings.checkpoint_every == 0 or improved
+            # What may be the beginning of an explosion is nothing to go back to.
+            stops = done < settings.steps and self._stops(done)
+            if stops or done == settings.steps or (due and self.explosions.calm):
+                self.kept.save(done)
+            if stops:
+                raise StoppedError(f"stopped as asked at step {done}; the same command goes on from there")
 
     def _step(self, step: int, rounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
         for side, how in (
@@ -199,17 +232,58 @@ class Run:
                 [self._micro_batches(batch) for batch in rounds], adversarial=adversarial, step=step
             )
         except NonFiniteLoss as error:
-            names = sorted({self.feed.file(i) for batch in rounds for i in batch["record"].tolist()})
-            raise TrainingError(
-                f"step {step + 1}: {error}. Its batch came from {', '.join(names)}. Nothing was written; start the "
-                "command again to go on from the last checkpoint, with a lower learning rate or a clip_norm if it "
-                "happens again, with precision fp32 if it is bf16, and without those files if it is always they"
-            ) from error
+            return self._skip(step + 1, rounds, error)
         self.task.observe(figures, len(rounds) * self.settings.batch_size)
         if self.average is not None:
             self.average.update_parameters(self.task.generator)
         figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
         return figures
+
+    def _skip(
+        self, step: int, rounds: Sequence[dict[str, torch.Tensor]], error: NonFiniteLoss
+    ) -> dict[str, float]:
+        """Leave a step out whose gradients weren't finite, and remember its files; too often, and it's the end."""
+        records = torch.cat([batch["record"] for batch in rounds]).to(self.accelerator.device)
+        if self.accelerator.num_processes > 1:  # all of them are here: their gradients were one
+            records = self.accelerator.gather(records)
+        files = sorted({self.feed.file(i) for i in records.tolist()})
+        too_many = self.skipped.add(step)
+        self.events.add(
+            step, "skipped", f"nothing learnt, for {error}. See {ADVICE}#not-a-number", files=files
+        )
+        if too_many:
+            raise TrainingError(
+                f"step {step}: {error}; over {self.skipped.most} of the last 100 steps were like it. This batch came "
+                f"from {', '.join(files)}; {self.folder / 'events.jsonl'} has those of all. Start the command again to "
+                "go on from the last checkpoint: with a lower learning rate or a clip_norm, with precision fp32 if it "
+                f"is bf16 or fp16, and without those files if it is always they. See {ADVICE}#not-a-number"
+            ) from error
+        return {"skipped_steps": float(self.skipped.total)}
+
+    def _roll_back(self, explosion: "Exploded") -> int:
+        """Go back to the newest checkpoint, one before it where that failed before; the step it was written at."""
+        target = self.kept.newest()
+        if target is not None and self.rollbacks.went_back_to(target):
+            self.kept.set_aside(target)
+            target = self.kept.newest()
+        end = f"{explosion}. Lower the learning rates or give clip_norm, and look at {ADVICE}#an-explosion"
+        if target is None:
+            raise TrainingError(f"step {explosion.step}: {end}. There is no checkpoint from before it")
+        if len(self.rollbacks) >= self.settings.guards.max_rollbacks:
+            raise TrainingError(
+                f"step {explosion.step}: {end}. It has gone back {len(self.rollbacks)} times; the last good checkpoint "
+                f"is that of step {target}"
+            )
+        self.rollbacks.add(explosion.step, target, write=self.accelerator.is_main_process)
+        self.kept.load(target)
+        self.events.add(
+            target,
+            "rollback",
+            f"went back here from step {explosion.step}, since {explosion}, and on with other data. See "
+            f"{ADVICE}#an-explosion",
+            from_step=explosion.step,
+        )
+        return target
 
     def _micro_batches(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
@@ -219,61 +293,41 @@ class Run:
             {name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)
         ]
 
-    def _validate(self, step: int, run_log: RunLog | None) -> dict[str, float]:
-        if run_log is None or not self.feed.valid_records or self.settings.validate_every is None:
-            return {}
-        sounds, labels = self.feed.held_out
-        generator, was_training = self.generator, self.generator.training
-        try:
-            figures, examples = self.task.validate(
-                generator.eval(), sounds, self.accelerator.device, labels=labels
-            )
-        finally:
-            generator.train(was_training)
-        run_log.examples(step, examples[:4])
-        if figures:
-            log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-        if step and (trouble := self.task.trouble(figures)):
-            log.warning("step %d: %s", step, trouble)
-        score = self.task.score(figures)
-        if step and score is not None and self.best.improves(step, score):
-            self._save_model("best", step, {"validation": figures})
-        return {f"valid/{name}": value for name, value in figures.items()}
-
-    def _save(self, step: int) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        folder = self.folder / "checkpoints"
-        self.state.save(folder, step)
-        prune(folder, self.settings.keep_checkpoints)
-        self._save_model("model", step)
-
-    def _save_model(self, name: str, step: int, figures: Mapping[str, Any] | None = None) -> None:
-        """`model/` is the newest and `best/` the best that a validation has seen."""
-        generator, config = self.task.shipped(self.generator, self.plan.recipe["generator"])
-        about: dict[str, Any] = {"gansound": __version__, "steps": step, "seed": self.settings.seed}
-        if self.settings.data.one_shots is not None:
-            # What a set of its sounds is to be compared with must be prepared as what it was trained on.
-            about["data"] = {k: v for k, v in self.plan.recipe["data"].items() if k != "path"}
-        save_model_folder(
-            self.folder / name, generator, self.task.mel, config=config, info=about | dict(figures or {})
-        )
+    def _validate(self, step: int, run_log: RunLog | None) -> tuple[dict[str, float], bool]:
+        """What the held-out sounds say, and whether it is the best so far, in all processes alike."""
+        figures: dict[str, float] = {}
+        improved = False
+        if run_log is not None and self.feed.valid_records and self.settings.validate_every is not None:
+            sounds, labels = self.feed.held_out
+            generator, was_training = self.generator, self.generator.training
+            try:
+                figures, examples = self.task.validate(
+                    generator.eval(), sounds, self.accelerator.device, labels=labels
+                )
+            finally:
+                generator.train(was_training)
+            run_log.examples(step, examples[:4])
+            if figures:
+                log.info("step %d, held out: %s", step, ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+            if step and (trouble := self.task.trouble(figures)):
+                self.events.add(step, "trouble", f"{trouble}. See {ADVICE}#silence-and-collapse")
+            score = self.task.score(figures)
+            improved = bool(step) and score is not None and self.best.improves(step, score)
+            if improved:
+                self.kept.save_model("best", step, {"validation": figures})
+        return {f"valid/{name}": value for name, value in figures.items()}, improved
 
     def _resume(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = checkpoints(self.folder / "checkpoints")
         if self.accelerator.is_main_process:
             write_beside(self.folder / "recipe.yaml", to_yaml(self.plan.recipe))
-        step = self.state.load(found[-1]) if found else 0
-        if self.accelerator.num_processes > 1:
-            steps = self.accelerator.gather(torch.tensor([step], device=self.accelerator.device))
-            if int(steps.min()) != int(steps.max()):
-                raise ValueError(
-                    f"{self.folder}: the processes would start from steps {', '.join(map(str, steps.tolist()))}; "
-                    "the run's folder must be one that all of them see, on a shared file system"
-                )
-        if found:
-            log.info("resuming %s from step %d", self.folder, step)
+        step = self.kept.newest()
+        if step is None:
+            self.events.resume(-1)
+            return 0
+        self.kept.load(step)
+        self.events.resume(step)
+        log.info("resuming %s from step %d", self.folder, step)
         return step
 
     def _register(self) -> RunState:
@@ -286,8 +340,13 @@ class Run:
             state.register("discriminator", self.task.discriminator)
             state.register("discriminator_optimizer", self.plan.optimizers["discriminator"])
             state.register("discriminator_guard", self.guard)
+        for side, scaler in self.phases.scalers.items():
+            if scaler.is_enabled():
+                state.register(f"{side}_scaler", scaler)
         if self.task.memory is not None:
             state.register("task", self.task.memory)
+        state.register("explosions", self.explosions)
+        state.register("skipped", self.skipped)
         state.register("best", self.best)
         state.register("latest", self.latest)
         return state
@@ -299,13 +358,12 @@ class Run:
         return AveragedModel(self.task.generator, multi_avg_fn=moving_average(decay))
 
 
-def steps_of_model(path: Path) -> int | None:
-    """The step at which a run's model folder was written."""
-    try:
-        step: int = json.loads((path / "config.json").read_text())["info"]["steps"]
-        return step
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+class Exploded(ArithmeticError):
+    """A loss has left where it was, for good; `step` is how many were done."""
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Latest:
@@ -319,23 +377,3 @@ class Latest:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         self.figures = dict(state)
-
-
-class Best:
-    """The lowest score of a validation, and when it was."""
-
-    def __init__(self) -> None:
-        self.score, self.step = math.inf, 0
-
-    def improves(self, step: int, score: float) -> bool:
-        """Whether this one is lower than all before it; remembers it then."""
-        if not score < self.score:
-            return False
-        self.score, self.step = score, step
-        return True
-
-    def state_dict(self) -> dict[str, float]:
-        return {"score": self.score, "step": self.step}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.score, self.step = state["score"], int(state["step"])

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import gansound
+from gansound.engine.guards import StoppedError
 from gansound.engine.history import SESSIONS, process_started
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Session:
 
     def end(self, step: int, error: BaseException | None) -> None:
         """Write down that it ended at a step: by itself, interrupted, or by an error, with the error's message."""
-        how = "finished" if error is None else "error" if isinstance(error, Exception) else "interrupted"
+        asked = isinstance(error, StoppedError) or not isinstance(error, Exception)  # by a signal or Ctrl-C
+        how = "finished" if error is None else "interrupted" if asked else "error"
         record: dict[str, Any] = {"ended": _now(), "step": step, "how": how}
         if error is not None:
             record["message"] = f"{type(error).__name__}: {error}".removesuffix(": ")[:2000]

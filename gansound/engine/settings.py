@@ -62,6 +62,31 @@ class Optimization:
 
 
 @dataclass(frozen=True)
+class GuardSettings:
+    """When a run is stopped or sent back.
+
+    Args:
+        max_skipped: steps in a hundred that may have a loss or a gradient that isn't finite; they change nothing. One
+            more stops the run.
+        explosion_factor: a spectral or feature-matching loss that stays over so many times its median for 50 steps
+            sends the run back to its last good checkpoint, and on with other data; null never does.
+        max_rollbacks: so often; then it stops.
+    """
+
+    max_skipped: int = 10
+    explosion_factor: float | None = 10.0
+    max_rollbacks: int = 3
+
+    def __post_init__(self) -> None:
+        if self.max_skipped < 0 or self.max_rollbacks < 0:
+            raise ValueError(
+                f"expected max_skipped >= 0 and max_rollbacks >= 0, got {self.max_skipped} and {self.max_rollbacks}"
+            )
+        if self.explosion_factor is not None and not self.explosion_factor > 1:
+            raise ValueError(f"explosion_factor must be above 1, or null, got {self.explosion_factor}")
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """How long, how fast, on what, and what is written down.
 
@@ -76,14 +101,23 @@ class RunSettings:
             list fixes their order, null trains without.
         adversarial_from: the step at which the discriminators join; before it only the spectral losses teach.
         micro_batches: parts a batch is worked through in, to fit in memory.
-        precision: `bf16` runs networks under autocast; losses stay in fp32 either way.
+        init_from: a model to start from instead of random weights: a model folder, a run's folder, a shipped name or a
+            Hugging Face repository id; with its discriminators where it has them.
+        freeze: parts that don't learn, by the name of the part or a pattern: `generator.layers.spectrum`,
+            `discriminators.msd.scales.0`, `*.bias`.
+        precision: `fp32`; `tf32` lets a GPU round what it multiplies to 10 bits; `bf16` and `fp16` run networks under
+            autocast, fp16 with its losses scaled so that small gradients don't vanish. Losses stay in fp32 in all.
+        compile: `torch.compile` for the generator and those discriminators that no penalty differentiates twice: the
+            first step takes a minute or more, the others less.
         ema_decay: of the averaged generator that is validated and shipped; null ships the generator itself.
         log_every: steps between two lines of metrics.jsonl.
         validate_every: steps between two validations; null never validates.
         validate_utterances: how many held-out utterances are vocoded for it, or held-out clips compared with generated
             ones.
         checkpoint_every: steps between two checkpoints.
-        keep_checkpoints: how many of the latest are kept.
+        keep_checkpoints: how many of the latest are kept; that of the best validation is kept besides.
+        keep_every: checkpoints at multiples of so many steps are kept for good; null keeps none.
+        guards: when a run is stopped or sent back.
         threads: CPU threads; null leaves torch's choice.
         trackers: where figures go beside metrics.jsonl: tensorboard, and what is installed of wandb, mlflow, comet_ml,
             aim, trackio and others that accelerate knows; an empty list sends them nowhere.
@@ -98,13 +132,18 @@ class RunSettings:
     labels: Literal["auto"] | list[str] | None = None
     adversarial_from: int = 0
     micro_batches: int = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    init_from: str | None = None
+    freeze: list[str] = field(default_factory=list)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     ema_decay: float | None = None
     log_every: int = 50
     validate_every: int | None = 5000
     validate_utterances: int = 8
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
+    keep_every: int | None = None
+    guards: GuardSettings = field(default_factory=GuardSettings)
     threads: int | None = None
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
@@ -115,10 +154,14 @@ class RunSettings:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("validate_every", "threads"):
+        for name in ("validate_every", "keep_every", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or null, got {value}")
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every must be a multiple of checkpoint_every {self.checkpoint_every}, got {self.keep_every}"
+            )
         if isinstance(self.labels, list) and len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels: got {', '.join(self.labels)}, expected each name once")
         if self.adversarial_from < 0:

@@ -1,6 +1,6 @@
 """What the engine asks of a task; `gansound.tasks` holds those there are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -55,6 +55,10 @@ class Task(Protocol):
     over_batch: bool
     """Whether a loss compares the items of a batch, so that parts of it don't add up to the whole."""
     memory: Memory | None
+    steady: Sequence[str]
+    """Losses that fall and don't jump in a healthy run; where one does, the run goes back."""
+    twice_differentiated: Collection[str]
+    """Discriminators whose gradients a penalty differentiates again, which no compiled graph can do."""
 
     @property
     def needs_discriminators(self) -> bool:
@@ -99,6 +103,9 @@ class Task(Protocol):
 
     def trouble(self, figures: Mapping[str, float]) -> str | None:
         """What a validation shows to have gone wrong, in a sentence."""
+
+    def learner(self, shipped: nn.Module) -> nn.Module:
+        """The inverse of `shipped`: what of a model folder's generator learns."""
 
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """What goes into the model folder, and the `{class_path, init_args}` that builds it."""

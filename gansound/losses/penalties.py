@@ -26,12 +26,14 @@ class Penalty(ABC):
 
     Attributes:
         bounds_lipschitz: holds the critic's slope, as a Wasserstein loss needs.
+        differentiates_twice: takes gradients of the critic's gradients, which no compiled graph has.
 
     Raises:
         ValueError: a weight that isn't positive, or `every` below 1.
     """
 
     bounds_lipschitz: ClassVar[bool] = False
+    differentiates_twice: ClassVar[bool] = False
 
     def __init__(self, weight: float, every: int = 1) -> None:
         if not weight > 0:
@@ -73,6 +75,7 @@ class GradientPenalty(Penalty):
     """
 
     bounds_lipschitz = True
+    differentiates_twice = True
 
     def __init__(self, weight: float = 10.0, every: int = 1, centre: float = 1.0) -> None:
         super().__init__(weight, every)
@@ -101,6 +104,7 @@ class R1(Penalty):
     """
 
     bounds_lipschitz = True
+    differentiates_twice = True
 
     def __init__(self, weight: float = 10.0, every: int = 16) -> None:
         super().__init__(weight, every)
@@ -120,6 +124,7 @@ class R2(Penalty):
     """
 
     bounds_lipschitz = True
+    differentiates_twice = True
 
     def __init__(self, weight: float = 10.0, every: int = 16) -> None:
         super().__init__(weight, every)

@@ -1,8 +1,10 @@
 """Weights that are computed at each look, such as weight norm's `g v / |v|`, replaced by their values."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -32,3 +34,15 @@ def fold_parametrizations(model: Module) -> Module:
             else:
                 module.register_buffer(name, value)
     return model
+
+
+@torch.no_grad()
+def load_folded(model: nn.Module, folded: Mapping[str, Tensor]) -> None:
+    """Load the state dict of a folded model into one that isn't, so that it computes the same."""
+    for name, value in folded.items():
+        owner_name, _, key = name.rpartition(".")
+        owner = model.get_submodule(owner_name)
+        if parametrize.is_parametrized(owner, key):
+            setattr(owner, key, value.to(getattr(owner, key)))  # through the parametrization's inverse
+        else:
+            getattr(owner, key).copy_(value)

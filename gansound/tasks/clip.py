@@ -23,6 +23,7 @@ from gansound.losses.adversarial import AdversarialLoss, Wasserstein
 from gansound.losses.auxiliary import AuxiliaryClassification
 from gansound.losses.penalties import Penalty, WeightClipping
 from gansound.mel import MelSpec
+from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
 from gansound.tasks.features import (
     Example,
@@ -74,6 +75,7 @@ class ClipTask:
 
     mel: MelSpec | None = None
     needs_discriminators = True
+    steady = ()
     domain = "wave"
     """What its augmentations change."""
 
@@ -99,6 +101,8 @@ class ClipTask:
         self.over_batch = self.adversarial.over_batch or any(
             getattr(network, "over_batch", False) for network in self.discriminator.values()
         )
+        doubly = any(penalty.differentiates_twice for penalty in self.penalties.values())
+        self.twice_differentiated = tuple(discriminators) if doubly else ()
         adapts = augmentations is not None and augmentations.target is not None
         self.memory = augmentations if adapts else None
         self._check()
@@ -347,7 +351,7 @@ class ClipTask:
         ]
         made = torch.cat(parts).float().cpu().numpy().mean(1)
         real = np.stack([np.atleast_2d(audio).mean(0) for _, audio in sounds])[:, : made.shape[-1]]
-        figures = quick_figures(real, made, self.sample_rate)
+        figures = quick_figures(real, made, self.sample_rate) | level_figures(real, made)
         names = [self.labels[i] if self.labels else "sound" for i in labels] or ["sound"] * len(sounds)
         examples = [
             Example(f"{names[i]}_{i}", self.sample_rate, real[i], made[i]) for i in spread(len(sounds), 4)
@@ -363,14 +367,18 @@ class ClipTask:
         """The kernel distance to the held-out sounds."""
         return figures.get("kernel_distance")
 
+    def learner(self, shipped: nn.Module) -> nn.Module:
+        """The generator itself."""
+        return shipped
+
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The generator itself, with the labels that the corpus gave it."""
         arguments = {**(config.get("init_args") or {}), "labels": list(self.labels)}
         return generator, {"class_path": config["class_path"], "init_args": arguments}
 
     def trouble(self, figures: Mapping[str, float]) -> str | None:
-        """What to say of a set that has collapsed."""
-        return is_collapsed(figures) if figures else None
+        """What to say of a set that is silent, at its limits, or collapsed."""
+        return (is_out_of_range(figures) or is_collapsed(figures)) if figures else None
 
     def _labels(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         return batch["label"] if self.labels else None

@@ -94,6 +94,18 @@ class MelClipTask(ClipTask):
         """Waveforms `(B, 1, T)` of what the generator makes."""
         return self._with_vocoder(generator)(latents, labels)
 
+    def learner(self, shipped: nn.Module) -> nn.Module:
+        """Its generator of log-mels.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if not isinstance(shipped, VocodedGenerator):
+            raise ValueError(
+                f"got a {type(shipped).__name__}, expected a generator of log-mels with its vocoder, such as `drums`"
+            )
+        return shipped.mel_generator
+
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The generator and the vocoder as one."""
         _, own = super().shipped(generator, config)

@@ -17,6 +17,7 @@ from gansound.draw import Draws
 from gansound.losses.adversarial import AdversarialLoss, Hinge
 from gansound.losses.feature_matching import FeatureMatching
 from gansound.mel import MelFrontEnd, MelSpec
+from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.tasks.features import (
@@ -119,11 +120,13 @@ class VocoderTask:
         self.criteria = nn.ModuleDict({name: term.loss for name, term in self.losses.items()})
         self.front_end = MelFrontEnd(mel)
         self.critic_steps, self.over_batch, self.memory = 1, False, None
+        self.twice_differentiated = ()
         self.weights = {name: term.weight for name, term in self.losses.items()}
         for name, adversary in self.discriminators.items():
             self.weights[f"adversarial/{name}"] = adversary.weight
             self.weights[f"feature_matching/{name}"] = adversary.weight * matching.weight
             self.weights[f"discriminator/{name}"] = 1.0
+        self.steady = (*self.losses, *(f"feature_matching/{name}" for name in self.discriminators))
 
     @property
     def needs_discriminators(self) -> bool:
@@ -202,11 +205,12 @@ class VocoderTask:
         device: torch.device,
         labels: Sequence[int] = (),
     ) -> tuple[dict[str, float], list[Example]]:
-        """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1 and wide-band PESQ, and the sounds.
+        """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1, wide-band PESQ and level, and the sounds.
 
         Utterances shorter than a hop are left out.
         """
         distances: list[float] = []
+        levels: list[dict[str, float]] = []
         scores: list[float] = []
         examples: list[Example] = []
         for name, audio in sounds:
@@ -219,12 +223,14 @@ class VocoderTask:
             distances.append((self.front_end(fake)[..., : mel.shape[-1]] - mel).abs().mean().item())
             example = Example(name, self.sample_rate, real[0].cpu().numpy(), fake[0].cpu().numpy())
             examples.append(example)
+            levels.append(level_figures(example.real, example.fake))
             # An early generator may be silent, and a clip may hold no speech: PESQ has no figure for them.
             with contextlib.suppress(UndefinedMeasure):
                 scores.append(pesq_wb(example.real, example.fake, self.sample_rate))
         figures = {}
         if distances:
             figures["mel_distance"] = float(np.mean(distances))
+            figures |= {name: float(np.mean([level[name] for level in levels])) for name in levels[0]}
         if scores:
             figures["pesq_wb"] = float(np.mean(scores))
         return figures, examples
@@ -234,8 +240,12 @@ class VocoderTask:
         return figures.get("mel_distance")
 
     def trouble(self, figures: Mapping[str, float]) -> str | None:
-        """Nothing that a validation shows yet."""
-        return None
+        """Silence, or a signal at its limits."""
+        return is_out_of_range(figures) if figures else None
+
+    def learner(self, shipped: nn.Module) -> nn.Module:
+        """The generator itself."""
+        return shipped
 
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The generator itself."""

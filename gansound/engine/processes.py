@@ -1,0 +1,110 @@
+"""The processes of a run: how they are set up, and how one that fails stops the others with its message.
+
+`torchrun` or `accelerate launch` start the same command in each; the folder of the run is one that all of them see.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from gansound.engine.guards import StoppedError, TrainingError
+from gansound.engine.settings import RunSettings
+from gansound.engine.task import Task
+from gansound.recipe import RecipeError
+
+log = logging.getLogger(__name__)
+
+_TOLD_WITHIN_SECONDS = 10.0
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "NCCL",
+    "Gloo",
+    "gloo",
+    "Socket",
+)
+
+
+def set_up(settings: RunSettings, task: Task) -> Accelerator:
+    """This process's place among the others, and its precision and threads.
+
+    Raises:
+        RecipeError: a batch can't be dealt to so many processes, or the device has no such precision.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    # torch's own default lets convolutions round to TF32 and products not: here fp32 means fp32, and tf32 both.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
+    # broadcasting them would change in place what a backward pass has yet to read.
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    ranks, parts = accelerator.num_processes, settings.micro_batches
+    if settings.batch_size % (ranks * parts):
+        raise RecipeError(
+            f"batch_size {settings.batch_size} must be a multiple of {ranks} processes times "
+            f"micro_batches {parts}"
+        )
+    if task.over_batch and ranks > 1:
+        raise RecipeError(
+            f"adversarial: its loss or a discriminator compares all items of a batch, which {ranks} processes "
+            "don't see together; train on one"
+        )
+    return accelerator
+
+
+@contextlib.contextmanager
+def failing_together(accelerator: Accelerator, run: Path) -> Iterator[None]:
+    """An error of one process ends all of them with its message, which it leaves in `RUN/failures/` for them.
+
+    What the others get by themselves is that a connection was closed. Of a process that was killed there is no
+    message; they say so.
+
+    Raises:
+        TrainingError: another process failed.
+    """
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    folder = run / "failures"
+    mine = folder / f"process_{rank}.txt"
+    if ranks > 1:
+        mine.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()  # or one that fails at once could be told off by an old message
+    try:
+        yield
+    except Exception as error:
+        if ranks == 1 or isinstance(error, StoppedError):
+            raise
+        if not isinstance(error, RuntimeError) or isinstance(error, TrainingError) or not _is_lost(error):
+            with contextlib.suppress(OSError):  # a full disk may be the very failure
+                folder.mkdir(parents=True, exist_ok=True)
+                mine.write_text(f"{error}\n")
+            raise
+        raise TrainingError(
+            f"process {rank} of {ranks} stops: {_other_failure(folder, mine)}. The last checkpoint is good; start the "
+            "command again to go on from it"
+        ) from error
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    distributed = getattr(torch.distributed, "DistError", ())
+    return isinstance(error, distributed) or any(word in str(error) for word in _LOST)
+
+
+def _other_failure(folder: Path, mine: Path) -> str:
+    until = time.monotonic() + _TOLD_WITHIN_SECONDS
+    while True:
+        for file in sorted(folder.glob("process_*.txt")) if folder.is_dir() else []:
+            if file != mine and (text := file.read_text().strip()):
+                return f"{file.stem.replace('_', ' ')} failed: {text}"
+        if time.monotonic() > until:
+            return "another process is gone without a message; it was killed, or its machine was lost"
+        time.sleep(0.2)

@@ -1,0 +1,40 @@
+"""How often a run went back to a checkpoint, and which data it has left out since.
+
+A run that went back and drew the same batches again would come to the same end. So it draws those behind the ones
+that it failed on; `rollbacks.json` says how many steps' worth it has left out, and a resumed run goes on behind them.
+"""
+
+import json
+from pathlib import Path
+
+from gansound.engine.folder import write_beside
+
+
+class Rollbacks:
+    """The rollbacks of a run's folder.
+
+    Args:
+        run: the folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / "rollbacks.json"
+        self._all: list[dict[str, int]] = json.loads(self._path.read_text()) if self._path.exists() else []
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps' worth of data are left out, in all."""
+        return sum(one["from_step"] - one["to_step"] for one in self._all)
+
+    def went_back_to(self, step: int) -> bool:
+        """Whether the last one ended there: what lies at that step has failed once more."""
+        return bool(self._all) and self._all[-1]["to_step"] == step
+
+    def add(self, from_step: int, to_step: int, *, write: bool) -> None:
+        """Remember one, on the disk where this process writes."""
+        self._all.append({"from_step": from_step, "to_step": to_step})
+        if write:
+            write_beside(self._path, json.dumps(self._all, indent=1) + "\n")

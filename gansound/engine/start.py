@@ -1,0 +1,94 @@
+"""What a run starts from instead of random weights, and what of it doesn't learn."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from torch import nn
+
+from gansound.engine.task import Task
+from gansound.model_folder import load_discriminators, load_model_folder, misfit, take_weights
+
+log = logging.getLogger(__name__)
+
+_NAMED = 12
+
+
+def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
+    """Give a task's networks the weights of a trained model, with its discriminators where it has them.
+
+    Optimizers, schedules and the step start anew: it is another training.
+
+    Args:
+        name: a model folder, a run's folder, a shipped name or a Hugging Face repository id.
+        task: its generator must be the model's; a discriminator that isn't starts from random weights, with a warning.
+        allow: packages of the caller's whose classes the model may name.
+
+    Raises:
+        ValueError: no such model, another generator, or another mel convention.
+    """
+    name = (
+        str(Path(name) / "model") if (Path(name).expanduser() / "model" / "config.json").is_file() else name
+    )
+    loaded = load_model_folder(name, allow=allow)
+    if task.mel is not None and (different := task.mel.differences(loaded.mel)):
+        raise ValueError(
+            f"init_from {name}: takes other mels than the recipe's: {'; '.join(different)}. Set the recipe's mel to "
+            "the model's, or start from another model"
+        )
+    try:
+        take_weights(task.generator, task.learner(loaded.generator))
+    except ValueError as error:
+        raise ValueError(
+            f"init_from {name}: {error}. Give the recipe the model's generator (its config.json has it), or start from "
+            "another model"
+        ) from error
+    if not task.discriminator:
+        log.info("starting from %s", loaded.path)
+        return
+    theirs = load_discriminators(name) or {}
+    found = []
+    for key, network in task.discriminator.items():
+        state = {k.removeprefix(f"{key}."): v for k, v in theirs.items() if k.startswith(f"{key}.")}
+        unfit = misfit(state, network.state_dict()) if state else None
+        if unfit:
+            log.warning("init_from %s: its discriminator %r isn't the recipe's (%s)", name, key, unfit)
+        elif state:
+            network.load_state_dict(state)
+            found.append(key)
+    anew = [key for key in task.discriminator if key not in found]
+    log.info("starting from %s%s", loaded.path, f", with discriminators {', '.join(found)}" if found else "")
+    if anew:
+        log.warning(
+            "init_from %s: discriminators %s start from random weights. Until they have learnt, they teach nothing: "
+            "let the spectral losses run alone first (adversarial_from), or lower the generator's learning rate",
+            name,
+            ", ".join(anew),
+        )
+
+
+def freeze(parts: Iterable[tuple[str, nn.Module]], patterns: Sequence[str]) -> None:
+    """Take the parameters that a pattern names out of learning.
+
+    Args:
+        parts: networks with the names that patterns give them.
+        patterns: a dotted name, which stands for all below it, or with `*`.
+
+    Raises:
+        ValueError: a pattern that names nothing.
+    """
+    parameters = {f"{part}.{name}": p for part, net in parts for name, p in net.named_parameters()}
+    for pattern in patterns:
+        named = [
+            name for name in parameters if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+        ]
+        if not named:
+            layers = list(dict.fromkeys(name.rpartition(".")[0] for name in parameters))
+            more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+            raise ValueError(
+                f"freeze: nothing is called {pattern!r}; there are {', '.join(layers[:_NAMED])}{more}, and what they "
+                "are part of"
+            )
+        for name in named:
+            parameters[name].requires_grad_(False)
