@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   gansound train specgan_drums --data.path drums/ --run runs/drums
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
   gansound train freev_cpu --data.path my_voice/ --init-from default --steps 3000 --run runs/my_voice
-  torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
+  torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 -o runs/melgan
   gansound runs
   tensorboard --logdir runs
 
@@ -38,7 +38,14 @@ EXTRA = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
-    parser.add_argument("--run", type=Path, help="the run's folder (default: runs/RECIPE)")
+    parser.add_argument(
+        "-o",
+        "--run",
+        dest="run",
+        type=Path,
+        metavar="DIR",
+        help="the run's folder (default: runs/RECIPE). torchrun takes --run for one of its own options: -o there",
+    )
     parser.add_argument(
         "--allow",
         action="append",
