@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from gansound.engine.checkpoint import checkpoints
+from gansound.engine.history import read_run
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.recipe import load_recipe, to_yaml
@@ -186,6 +187,8 @@ def test_a_resume_may_change_the_number_of_processes(corpus: Path, tmp_path: Pat
     train(vocoder(corpus, 10), more)
     train_by_two(vocoder(corpus, 20), more)
     assert_close(more, one, 1e-5, parts)
+    begun = [(start["step"], start["processes"], start["end"]["how"]) for start in read_run(more).sessions]
+    assert begun == [(0, 1, "finished"), (10, 2, "finished")], "one of the processes writes it down"
     fewer = tmp_path / "fewer"
     train_by_two(vocoder(corpus, 10), fewer)
     train(vocoder(corpus, 20), fewer)

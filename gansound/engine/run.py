@@ -1,13 +1,14 @@
 """The loop of a run: draw a batch, two phases, average, write down, and stop at the last step.
 
-A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and `model/`,
-which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a CPU it
-ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
+A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `sessions.jsonl`, `tensorboard/`, `checkpoints/`,
+and `model/`, which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a
+CPU it ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from gansound.engine.processes import failing_together, set_up
 from gansound.engine.rollbacks import Rollbacks
 from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
+from gansound.engine.trackers import check_trackers
 from gansound.recipe import to_yaml
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ class Run:
         self.settings = plan.settings
         self.task = plan.task
         check_same_recipe(folder / "recipe.yaml", plan.recipe)
+        check_trackers(self.settings.trackers)
         self.accelerator = set_up(self.settings, self.task)
         self.feed = Feed(self.settings, self.task)
         if self.settings.init_from is not None and not checkpoints(folder / "checkpoints"):
@@ -141,8 +144,7 @@ class Run:
             self.kept.finish(start)
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
             return
-        run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
-        try:
+        with self._log(start) if self.accelerator.is_main_process else nullcontext() as run_log:
             if start == 0 and run_log is not None and (figures := self._validate(0, run_log)[0]):
                 run_log.scalars(0, figures)
             while start < steps:
@@ -153,9 +155,12 @@ class Run:
                     start = self._roll_back(explosion)
                     if run_log is not None:
                         run_log.rewind(start)
-        finally:
-            if run_log is not None:
-                run_log.close()
+
+    def _log(self, start: int) -> RunLog:
+        about = {"processes": self.accelerator.num_processes, "precision": self.settings.precision}
+        return RunLog(
+            self.folder, start, trackers=self.settings.trackers, recipe=self.plan.recipe, about=about
+        )
 
     def _loop(self, start: int, run_log: RunLog | None, observe: Observer | None) -> None:
         settings = self.settings
@@ -176,6 +181,8 @@ class Run:
             figures = self._step(step, rounds)
             self.latest.figures |= figures
             done = step + 1
+            if run_log is not None:
+                run_log.step = done
             record: dict[str, float] = {}
             if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
                 now = time.perf_counter()
