@@ -30,6 +30,7 @@ class Entry:
     speaker: str | None = None
     text: str | None = None
     label: str | None = None
+    split: str | None = None  # train, valid or test, where the corpus itself says it
 
 
 @dataclass
@@ -178,7 +179,7 @@ def scan(
         if isinstance(outcome, str):
             result.unusable.append((entry.path, outcome))
             continue
-        known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label}
+        known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label, "split": entry.split}
         result.records.append(Record(entry.path, outcome.sample_rate, outcome.frames, **known))
     return result
 
