@@ -34,6 +34,7 @@ WAVEGAN = {
     "discriminators.wave.network.init_args": {"clip_samples": 2048, "dim": 2},
     "data": {"segment_samples": 2048, "workers": 0, "one_shots": {"align": True}},
     "batch_size": 2,
+    "critic_steps": 2,
     "threads": 1,
     "validate_every": None,
 }
@@ -324,6 +325,23 @@ def test_tables_and_picture_show_every_section() -> None:
     assert (abs(generator).max(1) < 0.01).sum() > 1000
 
 
+COMMAND_WATCHED = """
+import sys
+from gansound.cli import main
+from gansound.engine import profile
+
+class Watched(profile.Run):
+    def step(self, step, rounds):
+        figures = super().step(step, rounds)
+        weights = [p.detach().double().sum().item() for p in self.task.generator.parameters()]
+        print("weights", step, sum(weights), file=sys.stderr)
+        return figures
+
+profile.Run = Watched
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow  # two processes that import torch
 def test_two_processes_profile_what_their_sums_cost(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -336,7 +354,7 @@ def test_two_processes_profile_what_their_sums_cost(corpus: Path, tmp_path: Path
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "gansound", *command, "--profile", "3"],
+            [sys.executable, "-c", COMMAND_WATCHED, *command, "--profile", "3"],
             env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=Path(__file__).parents[1],
             stdout=subprocess.PIPE,
@@ -351,7 +369,13 @@ def test_two_processes_profile_what_their_sums_cost(corpus: Path, tmp_path: Path
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
-    assert "gradients over processes" in said[0][0]
+    first, second = (
+        [line.split()[2] for line in errors.splitlines() if line.startswith("weights")] for _, errors in said
+    )
+    assert len(first) == WARM_UP_STEPS + 2 * 3 + TRACED_STEPS
+    assert first[: WARM_UP_STEPS + 1] == second[: WARM_UP_STEPS + 1]
+    assert first[WARM_UP_STEPS + 1] != second[WARM_UP_STEPS + 1], "a step to compare with sums no gradients"
+    assert "waiting for other processes" in said[0][0]
     assert said[1][0] == "", "one of them speaks"
     assert {path.name for path in run.iterdir()} == {"profile.json", "profile.png", "profile.trace.json.gz"}
     record = json.loads((run / "profile.json").read_text())
