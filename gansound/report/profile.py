@@ -24,7 +24,7 @@ _LEAST_NAMED = 0.07
 
 
 def section_table(record: Record) -> Table:
-    """A row each section that took time, in the order of a step; the means add up to the step."""
+    """A row each section that took time, by group; the means add up to the step."""
     table = Table(
         title=Text(f"A training step, mean of {record['steps']}: {_ms(record['step']['ms_mean'])} ms"),
         title_style="bold",
@@ -144,13 +144,14 @@ def _about(record: Record) -> str:
         record["recipe"],
         f"batch {record['batch_size']}"
         + f" in {record['micro_batches']} parts" * (record["micro_batches"] > 1),
+        f"{record['critic_steps']} critic steps" * (record["critic_steps"] > 1),
         record["precision"] + ", compiled" * record["compile"],
         record["device"] + f", {record['processes']} processes" * (record["processes"] > 1),
         f"{record['threads']} thread" + "s" * (record["threads"] > 1),
     ]
     if record["discriminators_join_at_step"]:
         parts.append(f"as from step {record['discriminators_join_at_step']}, where the discriminators join")
-    return "; ".join(parts)
+    return "; ".join(part for part in parts if part)
 
 
 def _percent(share: float) -> str:

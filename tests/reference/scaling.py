@@ -26,12 +26,8 @@ from typing import Any
 
 from tests.corpus import write_corpus
 
-LEFT_ALONE = {"validate_every": None, "threads": 1, "data.workers": 0, "adversarial_from": 0, "steps": 10**6}
-RECIPES: dict[str, tuple[str, int, dict[str, Any]]] = {  # recipe, batch of one process, what differs
-    "melgan_ljspeech": ("melgan_ljspeech", 4, {}),
-    "tiny_cpu": ("tiny_cpu", 8, {}),
-    "wavegan_tiny_cpu": ("wavegan_tiny_cpu", 16, {}),
-}
+SETTINGS = {"validate_every": None, "threads": 1, "data.workers": 0, "adversarial_from": 0, "steps": 10**6}
+BATCH = {"melgan_ljspeech": 4, "tiny_cpu": 8, "wavegan_tiny_cpu": 16}
 WAYS = {"one": (1, 1.0), "weak": (2, 1.0), "strong": (2, 0.5), "apart": (1, 1.0)}  # ranks, share of the batch
 
 
@@ -41,7 +37,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "recipes", nargs="*", default=list(RECIPES), metavar="RECIPE", help=", ".join(RECIPES)
+        "recipes", nargs="*", default=list(BATCH), metavar="RECIPE", help=f"default: {', '.join(BATCH)}"
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a way has its turn")
@@ -59,15 +55,13 @@ def main() -> None:
 
 def compare(name: str, corpus: Path, folder: Path, rounds: int, seconds: float, ddp: dict[str, Any]) -> None:
     """Time one recipe in all ways, and print."""
-    recipe, batch, changes = RECIPES[name]
+    batch = BATCH.get(name, 8)
     groups: dict[str, list[Process]] = {}
     try:
         for way, (ranks, share) in WAYS.items():
             what = {
-                "recipe": recipe,
-                "changes": LEFT_ALONE
-                | changes
-                | {"data.path": str(corpus), "batch_size": round(batch * share) * ranks},
+                "recipe": name,
+                "changes": SETTINGS | {"data.path": str(corpus), "batch_size": round(batch * share) * ranks},
                 "run": str(folder / f"{name}-{way}"),
                 "ddp": ddp,
             }
@@ -118,7 +112,15 @@ class Process:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         environment |= {key: str(value) for key, value in own.items()} if ranks > 1 else {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.reference.scaling", "--worker", json.dumps(what)],
+            [
+                sys.executable,
+                "-W",
+                "ignore::FutureWarning",
+                "-m",
+                "tests.reference.scaling",
+                "--worker",
+                json.dumps(what),
+            ],
             env=environment,
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
