@@ -193,7 +193,7 @@ def test_an_explosion_goes_back_to_the_last_good_checkpoint_and_on_with_other_da
     save = killed.kept.save
 
     def dies(step: int) -> None:
-        if len(killed.rollbacks):
+        if len(killed.recovery.rollbacks):
             raise KeyboardInterrupt
         save(step)
 

@@ -95,7 +95,7 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_folder(run: Path, corpus: Path) -> None:
     assert {path.name for path in run.iterdir()} == {
-        "recipe.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "model", "best",
+        "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "tensorboard", "checkpoints", "model", "best",
     }  # fmt: skip
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000002", "step_00000003"]
     resolved = load_recipe(run / "recipe.yaml")

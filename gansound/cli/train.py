@@ -24,20 +24,29 @@ EXAMPLES = """examples:
   gansound train specgan_drums --data.path drums/ --run runs/drums
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
   gansound train freev_cpu --data.path my_voice/ --init-from default --steps 3000 --run runs/my_voice
-  torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
+  torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 -o runs/melgan
   gansound train melgan_ljspeech --data.path LJSpeech-1.1 --profile
+  gansound runs
   tensorboard --logdir runs
 
-A run folder holds recipe.yaml (as resolved), metrics.jsonl, tensorboard/, checkpoints/, model/ (the newest) and best/
-(by the held-out figure), which `gansound vocode --model runs/try/model` or `generate` load. A checkpoint is
-written every checkpoint_every steps, at the end, and when the process is told to end (SIGTERM, as batch systems do)."""
+A run folder holds recipe.yaml (as resolved), metrics.jsonl, sessions.jsonl (how it was started and how it ended),
+tensorboard/, checkpoints/, model/ (the newest) and best/ (by the held-out figure), which `gansound vocode --model
+runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps, at the end, and when the
+process is told to end (SIGTERM, as batch systems do)."""
 
 EXTRA = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
-    parser.add_argument("--run", type=Path, help="the run's folder (default: runs/RECIPE)")
+    parser.add_argument(
+        "-o",
+        "--run",
+        dest="run",
+        type=Path,
+        metavar="DIR",
+        help="the run's folder (default: runs/RECIPE). torchrun takes --run for one of its own options: -o there",
+    )
     parser.add_argument(
         "--allow",
         action="append",

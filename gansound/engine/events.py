@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gansound.engine.folder import write_beside
+from gansound.engine.history import EVENTS
 
 log = logging.getLogger(__name__)
-
-EVENTS = "events.jsonl"
 
 
 class Events:

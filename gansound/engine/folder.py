@@ -21,6 +21,7 @@ _MAY_CHANGE = frozenset(
         "guards",
         "compile",
         "threads",
+        "trackers",
         "data.workers",
         "data.cache_gb",
     }

@@ -7,6 +7,7 @@ melgan-neurips. With several critic steps (WGAN) all but the last see batches of
 """
 
 import contextlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from gansound.draw import Draws
 from gansound.engine.guards import NonFiniteLoss
 from gansound.engine.task import Precision, Task, Verdict
 from gansound.sections import section
+
+log = logging.getLogger(__name__)
 
 Batch = Mapping[str, Tensor]
 
@@ -66,7 +69,11 @@ class Phases:
             # The generator's own module stays as it is, for validation at other lengths; a discriminator has none.
             generator = torch.compile(generator, dynamic=False)  # type: ignore[assignment]
             for name, network in task.discriminator.items():
-                if name not in task.twice_differentiated:
+                if name in task.twice_differentiated:
+                    log.info(
+                        "discriminator %r isn't compiled: a penalty differentiates its gradients again", name
+                    )
+                else:
                     network.compile(dynamic=False)
         self.generator: nn.Module = accelerator.prepare_model(generator)
         judges: nn.Module = _Judges(task, self._precision)

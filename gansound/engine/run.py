@@ -1,13 +1,14 @@
 """The loop of a run: draw a batch, two phases, average, write down, and stop at the last step.
 
-A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, and `model/`,
-which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a CPU it
-ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
+A run lives in a folder: `recipe.yaml` as resolved, `metrics.jsonl`, `sessions.jsonl`, `tensorboard/`, `checkpoints/`,
+and `model/`, which inference loads. Started again with the same folder it goes on from its newest checkpoint, and on a
+CPU it ends with the weights of a run that was never interrupted: every draw is a function of the position alone.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +28,16 @@ from gansound.engine.guards import (
     NonFiniteLoss,
     SkippedSteps,
     StoppedError,
-    TrainingError,
 )
 from gansound.engine.kept import Best, Kept
 from gansound.engine.log import RunLog
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
 from gansound.engine.processes import failing_together, set_up
-from gansound.engine.rollbacks import Rollbacks
+from gansound.engine.recovery import Exploded, Recovery
 from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
+from gansound.engine.trackers import check_trackers
 from gansound.recipe import to_yaml
 from gansound.sections import section
 
@@ -77,6 +78,7 @@ class Run:
         self.settings = plan.settings
         self.task = plan.task
         check_same_recipe(folder / "recipe.yaml", plan.recipe)
+        check_trackers(self.settings.trackers)
         self.accelerator = set_up(self.settings, self.task)
         self.feed = Feed(self.settings, self.task)
         if self.settings.init_from is not None and not checkpoints(folder / "checkpoints"):
@@ -98,12 +100,14 @@ class Run:
         self.explosions = ExplosionGuard(self.settings.guards.explosion_factor)
         self.skipped = SkippedSteps(self.settings.guards.max_skipped)
         self.events = Events(folder, self.accelerator.is_main_process)
-        self.rollbacks = Rollbacks(folder)
         self.best = Best()
         self._asked_to_stop = False
         self.latest = Latest()
         self.average = self._average()
         self.kept = Kept(plan, folder, self.accelerator, self.generator, self._register(), self.best)
+        self.recovery = Recovery(
+            self.settings.guards, self.accelerator, self.kept, self.events, self.skipped, self.feed.file
+        )
 
     @property
     def generator(self) -> nn.Module:
@@ -142,8 +146,7 @@ class Run:
             self.kept.finish(start)
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
             return
-        run_log = RunLog(self.folder, start) if self.accelerator.is_main_process else None
-        try:
+        with self._log(start) if self.accelerator.is_main_process else nullcontext() as run_log:
             if start == 0 and run_log is not None and (figures := self._validate(0, run_log)[0]):
                 run_log.scalars(0, figures)
             while start < steps:
@@ -151,12 +154,15 @@ class Run:
                     self._loop(start, run_log, observe)
                     start = steps
                 except Exploded as explosion:
-                    start = self._roll_back(explosion)
+                    start = self.recovery.go_back(explosion)
                     if run_log is not None:
                         run_log.rewind(start)
-        finally:
-            if run_log is not None:
-                run_log.close()
+
+    def _log(self, start: int) -> RunLog:
+        about = {"processes": self.accelerator.num_processes, "precision": self.settings.precision}
+        return RunLog(
+            self.folder, start, trackers=self.settings.trackers, recipe=self.plan.recipe, about=about
+        )
 
     def _loop(self, start: int, run_log: RunLog | None, observe: Observer | None) -> None:
         settings = self.settings
@@ -165,7 +171,7 @@ class Run:
             rank=self.accelerator.process_index,
             ranks=self.accelerator.num_processes,
             pin_memory=self.accelerator.device.type == "cuda",
-            left_out_steps=self.rollbacks.skipped_steps,
+            left_out_steps=self.recovery.rollbacks.skipped_steps,
         )
         begun = last = time.perf_counter()
         waited = 0.0
@@ -177,6 +183,8 @@ class Run:
             figures = self.step(step, rounds)
             self.latest.figures |= figures
             done = step + 1
+            if run_log is not None:
+                run_log.step = done
             record: dict[str, float] = {}
             if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
                 now = time.perf_counter()
@@ -204,9 +212,9 @@ class Run:
                 last, begun = last + paused, begun + paused
             if run_log is not None and record:
                 run_log.scalars(done, record)
+            stops = done < settings.steps and self._stops(done)
             due = done % settings.checkpoint_every == 0 or improved
             # What may be the beginning of an explosion is nothing to go back to.
-            stops = done < settings.steps and self._stops(done)
             if stops or done == settings.steps or (due and self.explosions.calm):
                 self.kept.save(done)
             if stops:
@@ -227,59 +235,13 @@ class Run:
                 [self._micro_batches(batch) for batch in rounds], adversarial=adversarial, step=step
             )
         except NonFiniteLoss as error:
-            return self._skip(step + 1, rounds, error)
+            return self.recovery.skip(step + 1, rounds, error)
         self.task.observe(figures, len(rounds) * self.settings.batch_size)
         if self.average is not None:
             with section("average"):
                 self.average.update_parameters(self.task.generator)
         figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
         return figures
-
-    def _skip(
-        self, step: int, rounds: Sequence[dict[str, torch.Tensor]], error: NonFiniteLoss
-    ) -> dict[str, float]:
-        """Leave a step out whose gradients weren't finite, and remember its files; too often, and it's the end."""
-        records = torch.cat([batch["record"] for batch in rounds]).to(self.accelerator.device)
-        if self.accelerator.num_processes > 1:  # all of them are here: their gradients were one
-            records = self.accelerator.gather(records)
-        files = sorted({self.feed.file(i) for i in records.tolist()})
-        too_many = self.skipped.add(step)
-        self.events.add(
-            step, "skipped", f"nothing learnt, for {error}. See {ADVICE}#not-a-number", files=files
-        )
-        if too_many:
-            raise TrainingError(
-                f"step {step}: {error}; over {self.skipped.most} of the last 100 steps were like it. This batch came "
-                f"from {', '.join(files)}; {self.folder / 'events.jsonl'} has those of all. Start the command again to "
-                "go on from the last checkpoint: with a lower learning rate or a clip_norm, with precision fp32 if it "
-                f"is bf16 or fp16, and without those files if it is always they. See {ADVICE}#not-a-number"
-            ) from error
-        return {"skipped_steps": float(self.skipped.total)}
-
-    def _roll_back(self, explosion: "Exploded") -> int:
-        """Go back to the newest checkpoint, one before it where that failed before; the step it was written at."""
-        target = self.kept.newest()
-        if target is not None and self.rollbacks.went_back_to(target):
-            self.kept.set_aside(target)
-            target = self.kept.newest()
-        end = f"{explosion}. Lower the learning rates or give clip_norm, and look at {ADVICE}#an-explosion"
-        if target is None:
-            raise TrainingError(f"step {explosion.step}: {end}. There is no checkpoint from before it")
-        if len(self.rollbacks) >= self.settings.guards.max_rollbacks:
-            raise TrainingError(
-                f"step {explosion.step}: {end}. It has gone back {len(self.rollbacks)} times; the last good checkpoint "
-                f"is that of step {target}"
-            )
-        self.rollbacks.add(explosion.step, target, write=self.accelerator.is_main_process)
-        self.kept.load(target)
-        self.events.add(
-            target,
-            "rollback",
-            f"went back here from step {explosion.step}, since {explosion}, and on with other data. See "
-            f"{ADVICE}#an-explosion",
-            from_step=explosion.step,
-        )
-        return target
 
     def _micro_batches(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         with section("transfer"):
@@ -291,7 +253,7 @@ class Run:
         ]
 
     def _validate(self, step: int, run_log: RunLog | None) -> tuple[dict[str, float], bool]:
-        """What the held-out sounds say, and whether it is the best so far, in all processes alike."""
+        """What the held-out sounds say, and whether it is the best so far; nothing in all processes but the main."""
         figures: dict[str, float] = {}
         improved = False
         if run_log is not None and self.feed.valid_records and self.settings.validate_every is not None:
@@ -353,14 +315,6 @@ class Run:
         if decay is None:
             return None
         return AveragedModel(self.task.generator, multi_avg_fn=moving_average(decay))
-
-
-class Exploded(ArithmeticError):
-    """A loss has left where it was, for good; `step` is how many were done."""
-
-    def __init__(self, step: int, message: str) -> None:
-        super().__init__(message)
-        self.step = step
 
 
 class Latest:

@@ -119,6 +119,8 @@ class RunSettings:
         keep_every: checkpoints at multiples of so many steps are kept for good; null keeps none.
         guards: when a run is stopped or sent back.
         threads: CPU threads; null leaves torch's choice.
+        trackers: where figures go beside metrics.jsonl: tensorboard, and what is installed of wandb, mlflow, comet_ml,
+            aim, trackio and others that accelerate knows; an empty list sends them nowhere.
     """
 
     data: DataSettings
@@ -143,6 +145,7 @@ class RunSettings:
     keep_every: int | None = None
     guards: GuardSettings = field(default_factory=GuardSettings)
     threads: int | None = None
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
     def __post_init__(self) -> None:
         for name in (

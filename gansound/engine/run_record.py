@@ -1,0 +1,103 @@
+"""A run as one JSON object with named, unit-suffixed figures, to be compared by a program."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gansound.engine.history import BETTER, RunHistory
+
+_LAST_EVENTS = 5
+
+
+def run_record(name: str, run: RunHistory, figures: Sequence[str]) -> dict[str, Any]:
+    """What `gansound runs --json` has for a run.
+
+    Args:
+        name: that tells it from the others listed.
+        run: as read.
+        figures: those to give the last and the best value of; what the run hasn't got is left out.
+    """
+    state, why = run.state
+    first, last = (run.sessions[0], run.sessions[-1]) if run.sessions else ({}, {})
+    return {
+        "name": name,
+        "folder": str(run.folder),
+        "recipe": _recipe_name(last.get("command")),
+        "task": _class_name(run.recipe.get("task")),
+        "generator": _class_name(_get(run.recipe, "generator", "class_path")),
+        "state": state,
+        "why": why,
+        "step": run.step,
+        "steps": run.steps,
+        "figures": {key: _figure(run, key) for key in figures if run.curve(key)},
+        "step_seconds_median": run.step_seconds,
+        "training_hours": run.hours[-1] if run.hours else 0.0,
+        "started": first.get("started"),
+        "resumes": max(0, len(run.sessions) - 1),
+        "gansound": last.get("gansound"),
+        "commit": _get(last, "gansound_git", "commit"),
+        "dirty": _get(last, "gansound_git", "dirty"),
+        "checkpoints": _checkpoints(run.folder / "checkpoints"),
+        "best_model": _best_model(run.folder / "best"),
+        "events": {
+            "counts": dict(Counter(str(event.get("event", "?")) for event in run.events)),
+            "last": list(run.events[-_LAST_EVENTS:]),
+        },
+        "sessions": list(run.sessions),
+        "problems": list(run.problems),
+    }
+
+
+def _figure(run: RunHistory, key: str) -> dict[str, Any]:
+    curve = run.curve(key)
+    step, value = curve[-1]
+    better = BETTER.get(key)
+    best_step, best = None, None
+    if better is not None:
+        # The first of equals.
+        best_step, best = min(curve, key=lambda point: point[1] if better == "lower" else -point[1])
+    return {"last": value, "last_step": step, "best": best, "best_step": best_step, "better": better}
+
+
+def _recipe_name(command: Any) -> str | None:
+    """What was given to `gansound train`, where that is how the run was started."""
+    if not isinstance(command, list) or "train" not in command[:-1]:
+        return None
+    given = str(command[command.index("train") + 1])
+    return None if given.startswith("-") else Path(given).stem
+
+
+def _class_name(path: Any) -> str | None:
+    return path.rpartition(".")[2] if isinstance(path, str) else None
+
+
+def _get(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _checkpoints(folder: Path) -> list[dict[str, Any]]:
+    try:
+        found = sorted(
+            path for path in folder.iterdir() if (path / "state.json").exists() and path.name[0] != "."
+        )
+        return [
+            {"name": path.name, "mib": sum(file.stat().st_size for file in path.iterdir()) / 2**20}
+            for path in found
+        ]
+    except OSError:  # none yet, or one that the running training deletes meanwhile
+        return []
+
+
+def _best_model(folder: Path) -> dict[str, Any] | None:
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["info"]
+        figures = about.get("validation", {}).items()
+        known = {name: value for name, value in figures if math.isfinite(value)}
+        return {"folder": str(folder), "step": about["steps"], "validation": known}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
