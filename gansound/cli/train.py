@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
   gansound train freev_cpu --data.path my_voice/ --init-from default --steps 3000 --run runs/my_voice
   torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 -o runs/melgan
+  gansound train melgan_ljspeech --data.path LJSpeech-1.1 --profile
   gansound runs
   tensorboard --logdir runs
 
@@ -59,6 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start from a trained model instead of random weights: a model folder, a run folder, a shipped name or a "
         "Hugging Face repository; with its discriminators where it has them",
     )
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        const=20,
+        type=_steps,
+        metavar="STEPS",
+        help="train nothing: time some steps (default 20) on this recipe and data, and say where their time goes. "
+        "Writes profile.json, profile.png and profile.trace.json.gz (for ui.perfetto.dev) into the run's folder, and "
+        "changes nothing else in it",
+    )
     parser.add_argument("--keys", action="store_true", help="list the recipe's keys, and stop")
 
 
@@ -90,6 +101,11 @@ def run(args: argparse.Namespace) -> int:
     planned = plan(recipe, args.allow)
     if planned.settings.data.path is None:
         raise UsageError("say what to train on: --data.path DIR (a folder of audio, or a manifest)")
+    if args.profile is not None:
+        from gansound.cli.training_profile import show_profile
+
+        show_profile(planned, args.profile, folder, name=args.recipe)
+        return 0
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
     quiet = args.quiet or os.environ.get("RANK", "0") != "0"
@@ -113,6 +129,14 @@ def run(args: argparse.Namespace) -> int:
     if not quiet:
         print(folder / "model")
     return 0
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a number of steps, 1 or more, or nothing; RECIPE comes before it"
+        )
+    return int(text)
 
 
 def overrides(extra: list[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from gansound.draw import Draws
 from gansound.engine.guards import NonFiniteLoss
 from gansound.engine.task import Precision, Task, Verdict
+from gansound.sections import section
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +109,12 @@ class Phases:
                 verdicts = self._discriminator_phase(last, kept, figures, step, len(rounds))
                 stack.enter_context(frozen(self.task.discriminator))
             self._generator_phase(last, kept, verdicts, figures, step)
-        values = torch.stack([value.float() for value in figures.values()])
-        if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, "mean")
-        return dict(zip(figures, values.tolist(), strict=True))
+        with section("bookkeeping"):
+            values = torch.stack([value.float() for value in figures.values()])
+            if self.accelerator.num_processes > 1:
+                with section("figures over processes"):
+                    values = self.accelerator.reduce(values, "mean")
+            return dict(zip(figures, values.tolist(), strict=True))
 
     def _discriminator_phase(
         self,
@@ -131,13 +134,15 @@ class Phases:
             else:
                 fake = kept[i].detach()
             with self._sync(self.judges, last=i == parts - 1):
-                verdict: Verdict = self.judges(batch, fake, self._draws(batch), step)
+                with section("discriminator losses"):
+                    verdict: Verdict = self.judges(batch, fake, self._draws(batch), step)
                 self._backward("discriminator", verdict.losses, figures, parts, rounds)
             for name, figure in verdict.figures.items():
                 accumulate(figures, name, figure / (parts * rounds))
             verdicts.append(verdict.kept)
-        self._update("discriminator", self.judges, figures)
-        self.task.constrain()
+        with section("discriminator optimizer"):
+            self._update("discriminator", self.judges, figures)
+            self.task.constrain()
         return verdicts
 
     def _generator_phase(
@@ -152,18 +157,21 @@ class Phases:
         for i, batch in enumerate(micro_batches):
             with self._sync(self.generator, last=i == len(micro_batches) - 1):
                 fake = self._generate(batch) if kept is None else kept[i]
-                losses = self.task.generator_phase(
-                    batch, fake, verdicts[i], self._draws(batch), step, self._precision
-                )
+                with section("adversarial losses"):
+                    losses = self.task.generator_phase(
+                        batch, fake, verdicts[i], self._draws(batch), step, self._precision
+                    )
                 self._backward("generator", losses, figures, len(micro_batches))
-        self._update("generator", self.generator, figures)
+        with section("generator optimizer"):
+            self._update("generator", self.generator, figures)
 
     def _generate(self, batch: Batch) -> Tensor:
-        inputs = self.task.generator_inputs(batch, self._draws(batch))
-        with self._precision():
+        with section("conditioning"):
+            inputs = self.task.generator_inputs(batch, self._draws(batch))
+        with section("generator forward"), self._precision():
             fake: Tensor = self.generator(*inputs)
-        # What autocast made in half precision, in fp32; a run in double stays in double.
-        return fake if fake.dtype == torch.float64 else fake.float()
+            # What autocast made in half precision, in fp32; a run in double stays in double.
+            return fake if fake.dtype == torch.float64 else fake.float()
 
     def _draws(self, batch: Batch) -> Draws:
         return Draws(self.seed, batch["position"].tolist(), self.accelerator.device)
@@ -174,7 +182,8 @@ class Phases:
         total = torch.stack([self.task.weights[name] * loss for name, loss in losses.items()]).sum() / parts
         for name, loss in losses.items():
             accumulate(figures, name, loss.detach() / (parts * rounds))
-        self.accelerator.backward(self.scalers[side].scale(total))
+        with section(f"{side} backward"):
+            self.accelerator.backward(self.scalers[side].scale(total))
 
     def _update(self, side: str, module: nn.Module, figures: dict[str, Tensor]) -> None:
         optimizer, scaler = self.optimizers[side], self.scalers[side]

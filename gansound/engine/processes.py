@@ -42,7 +42,8 @@ def set_up(settings: RunSettings, task: Task) -> Accelerator:
     # torch's own default lets convolutions round to TF32 and products not: here fp32 means fp32, and tf32 both.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
-    # broadcasting them would change in place what a backward pass has yet to read.
+    # broadcasting them would change in place what a backward pass has yet to read. No static_graph: DDP would look for
+    # tensors in what the discriminators' phase returns, find none in a Verdict, and silently sum no gradients of it.
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",

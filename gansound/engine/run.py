@@ -39,6 +39,7 @@ from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
 from gansound.engine.trackers import check_trackers
 from gansound.recipe import to_yaml
+from gansound.sections import section
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class Run:
             before = time.perf_counter()
             rounds = [next(batches) for _ in range(self.task.critic_steps)]
             waited += time.perf_counter() - before
-            figures = self._step(step, rounds)
+            figures = self.step(step, rounds)
             self.latest.figures |= figures
             done = step + 1
             if run_log is not None:
@@ -219,7 +220,8 @@ class Run:
             if stops:
                 raise StoppedError(f"stopped as asked at step {done}; the same command goes on from there")
 
-    def _step(self, step: int, rounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
+    def step(self, step: int, rounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
+        """Learn from a batch a critic round, as step `step`; what it found, by name."""
         for side, how in (
             ("generator", self.settings.generator_optimization),
             ("discriminator", self.settings.discriminator_optimization),
@@ -236,12 +238,14 @@ class Run:
             return self.recovery.skip(step + 1, rounds, error)
         self.task.observe(figures, len(rounds) * self.settings.batch_size)
         if self.average is not None:
-            self.average.update_parameters(self.task.generator)
+            with section("average"):
+                self.average.update_parameters(self.task.generator)
         figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
         return figures
 
     def _micro_batches(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+        with section("transfer"):
+            placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
         parts = self.settings.micro_batches
         size = len(placed["audio"]) // parts
         return [

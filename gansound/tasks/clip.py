@@ -25,6 +25,7 @@ from gansound.losses.penalties import Penalty, WeightClipping
 from gansound.mel import MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
+from gansound.sections import section
 from gansound.tasks.features import (
     Example,
     Features,
@@ -232,7 +233,7 @@ class ClipTask:
                 self._shifts(network, draws, f"{name} real"),
                 self._shifts(network, draws, f"{name} fake"),
             )
-            with precision():
+            with section("discriminator forward"), precision():
                 if getattr(network, "over_batch", False):  # judged apart: the real half would hide a collapse
                     apart = network(real, labels, shifts[0]), network(made, labels, shifts[1])
                     real_maps, made_maps = all_widened(apart[0]), all_widened(apart[1])
@@ -249,7 +250,8 @@ class ClipTask:
                 told = class_logits(real_maps), class_logits(made_maps)
                 verdict.losses[f"class/{name}"] = self.auxiliary.discriminator(*told, labels, labels)
             verdict.figures.update(self._how_well(name, *judged))
-            verdict.losses.update(self._penalties(name, real, made, labels, draws, step))
+            with section("penalties"):
+                verdict.losses.update(self._penalties(name, real, made, labels, draws, step))
         return verdict
 
     def _penalties(
@@ -296,11 +298,11 @@ class ClipTask:
         for name, network in self.discriminator.items():
             shifts = self._shifts(network, draws, f"{name} generator")
             classes = getattr(network, "class_logits", 0)
-            with precision():
+            with section("discriminator forward, for the generator"), precision():
                 maps = network(self._view(name, shown), labels, shifts)
             real_logits = None
             if shown_real is not None:
-                with torch.no_grad(), precision():
+                with section("discriminator forward, for the generator"), torch.no_grad(), precision():
                     real_maps = network(self._view(name, shown_real), labels, shifts)
                 real_logits = self._adversarial_logits(real_maps, classes)
             judged = self._adversarial_logits(maps, classes)
@@ -384,11 +386,15 @@ class ClipTask:
         return batch["label"] if self.labels else None
 
     def _augmented(self, x: Tensor, draws: Draws, purpose: str, step: int) -> Tensor:
-        return x if self.augmentations is None else self.augmentations(x, draws, f"augment {purpose}", step)
+        with section("augmentations and views"):
+            return (
+                x if self.augmentations is None else self.augmentations(x, draws, f"augment {purpose}", step)
+            )
 
     def _view(self, name: str, x: Tensor) -> Tensor:
         view = self.discriminators[name].view
-        return x if view is None else view(x)
+        with section("augmentations and views"):
+            return x if view is None else view(x)
 
     def _shifts(self, network: nn.Module, draws: Draws, purpose: str) -> Tensor | None:
         layers, most = getattr(network, "shuffle_layers", 0), getattr(network, "phase_shuffle", 0)

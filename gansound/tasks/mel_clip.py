@@ -13,6 +13,7 @@ from gansound.losses.adversarial import AdversarialLoss
 from gansound.losses.penalties import Penalty
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.model_folder import load_model_folder
+from gansound.sections import section
 from gansound.tasks.clip import ClipAdversary, ClipTask
 
 
@@ -85,7 +86,7 @@ class MelClipTask(ClipTask):
 
     def real(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The log-mel `(B, n_mels, F)` of the real sounds."""
-        with torch.no_grad():
+        with section("conditioning"), torch.no_grad():
             audio = super().real(batch)[:, 0]
             mel: Tensor = self.front_end(audio)
             return mel[..., : audio.shape[-1] // self.front_end.spec.hop_length]

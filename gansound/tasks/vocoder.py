@@ -20,6 +20,7 @@ from gansound.mel import MelFrontEnd, MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
+from gansound.sections import section
 from gansound.tasks.features import (
     Example,
     Features,
@@ -159,7 +160,7 @@ class VocoderTask:
         """Losses `discriminator/NAME`, how often each won, and the features of the real batch."""
         verdict = Verdict({}, {}, {})
         for name, network in self.discriminator.items():
-            with precision():
+            with section("discriminator forward"), precision():
                 both = network(torch.cat([batch["audio"], fake]))
             real, made = halves(both)
             verdict.losses[f"discriminator/{name}"] = self.adversarial.discriminator(
@@ -182,13 +183,15 @@ class VocoderTask:
         """The spectral terms by their names, and of each discriminator `adversarial/NAME`, `feature_matching/NAME`."""
         made = {}
         for name in verdict or {}:
-            with precision():
+            with section("discriminator forward, for the generator"), precision():
                 made[name] = self.discriminator[name](fake)
-        terms = {name: term(fake, batch["audio"]) for name, term in self.criteria.items()}
+        with section("spectral losses"):
+            terms = {name: term(fake, batch["audio"]) for name, term in self.criteria.items()}
         for name, real in (verdict or {}).items():
             maps = all_widened(made[name])
             terms[f"adversarial/{name}"] = self.adversarial.generator(logits(maps))
-            terms[f"feature_matching/{name}"] = self.feature_matching(real, maps)
+            with section("feature matching"):
+                terms[f"feature_matching/{name}"] = self.feature_matching(real, maps)
         return terms
 
     def constrain(self) -> None:
