@@ -56,7 +56,7 @@ FAULTY = """
 import os, sys
 from gansound.cli import main
 from gansound.engine.run import Run
-real, calls = Run._step, 0
+real, calls = Run.step, 0
 def step(self, at, rounds):
     if os.environ["RANK"] == os.environ["FAULTY_RANK"] and at == int(os.environ["FAULTY_STEP"]):
         open(os.environ["WITNESS"], "w").write(str(os.getpid()))
@@ -64,7 +64,7 @@ def step(self, at, rounds):
             os.kill(os.getpid(), 9)
         raise ValueError("a rare fault of one process")
     return real(self, at, rounds)
-Run._step = step
+Run.step = step
 sys.exit(main())
 """
 
@@ -231,8 +231,8 @@ def test_a_process_that_dies_stops_all(corpus: Path, tmp_path: Path, rank: int, 
 @pytest.mark.slow
 def test_all_processes_skip_what_is_not_a_number_in_one(corpus: Path, tmp_path: Path) -> None:
     poison = FAULTY.replace(
-        "real, calls = Run._step, 0",
-        "from gansound.engine.phases import Phases\nreal, draws = Run._step, Phases._generate",
+        "real, calls = Run.step, 0",
+        "from gansound.engine.phases import Phases\nreal, draws = Run.step, Phases._generate",
     ).replace(
         "        if os.environ",
         "        rounds[0]['audio'][:] = float('nan')\n        return real(self, at, rounds)\n        if os.environ",

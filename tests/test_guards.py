@@ -68,7 +68,7 @@ def test_a_step_that_is_not_a_number_changes_nothing_and_is_named(
     poison(run, {2}, side)
     before: dict[str, torch.Tensor] = {}
     after: dict[str, torch.Tensor] = {}
-    real = run._step
+    real = run.step
     network = run.task.generator if side == "generator" else run.task.discriminator
 
     def watched(step: int, rounds: Any) -> dict[str, float]:
@@ -79,7 +79,7 @@ def test_a_step_that_is_not_a_number_changes_nothing_and_is_named(
             after.update({k: v.clone() for k, v in network.state_dict().items()})
         return figures
 
-    run._step = watched  # type: ignore[method-assign]
+    run.step = watched  # type: ignore[method-assign]
     run.fit()
     assert before
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -151,7 +151,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wreck(run: Run, positions: Callable[[int], bool]) -> list[int]:
     """Ruin the generator by an update a thousand times too large at batches that begin at such positions."""
-    real, seen = run._step, []
+    real, seen = run.step, []
 
     def ruined(step: int, rounds: Any) -> dict[str, float]:
         first = int(rounds[0]["position"][0])
@@ -164,7 +164,7 @@ def wreck(run: Run, positions: Callable[[int], bool]) -> list[int]:
                     )
         return real(step, rounds)
 
-    run._step = ruined  # type: ignore[method-assign]
+    run.step = ruined  # type: ignore[method-assign]
     return seen
 
 

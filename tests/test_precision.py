@@ -96,18 +96,18 @@ def graphs() -> Iterator[list[int]]:
     torch._dynamo.reset()
     counters.clear()
     seen: list[int] = []
-    real = Run._step
+    real = Run.step
 
     def step(self: Run, *args: Any) -> dict[str, float]:
         figures = real(self, *args)
         seen.append(counters["stats"]["unique_graphs"])
         return figures
 
-    Run._step = step  # type: ignore[method-assign]
+    Run.step = step  # type: ignore[method-assign]
     try:
         yield seen
     finally:
-        Run._step = real  # type: ignore[method-assign]
+        Run.step = real  # type: ignore[method-assign]
 
 
 @pytest.mark.slow  # compiles for minutes
