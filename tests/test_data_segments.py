@@ -13,8 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from gansound import audio
+from gansound.data.items import collate
 from gansound.data.manifest import Record
-from gansound.data.segments import PositionSampler, SegmentDataset, collate
+from gansound.data.segments import PositionSampler, SegmentDataset
 
 RATE = 8000
 SEGMENT = 512

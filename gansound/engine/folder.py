@@ -20,6 +20,7 @@ _MAY_CHANGE = frozenset(
         "threads",
         "data.workers",
         "data.cache_gb",
+        "data.max_bad_files",
     }
 )
 
