@@ -199,8 +199,8 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
     """The columns of a copied manifest, parsed on all cores."""
     parts: list[_Part] = []
     lines, said = 0, time.monotonic()
-    with _mapping() as mapping:
-        bounds = list(_bounds(file.fileno(), size))
+    bounds = list(_bounds(file.fileno(), size))
+    with _mapping(len(bounds)) as mapping:
         for (start, stop), part in zip(
             bounds, mapping(_parsed, [(file.fileno(), *bound) for bound in bounds]), strict=True
         ):
@@ -225,10 +225,10 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _mapping() -> Iterator[Any]:
-    """An ordered map over all cores where processes can be forked, which costs nothing."""
+def _mapping(count: int) -> Iterator[Any]:
+    """An ordered map over all cores where processes can be forked, which takes no time to speak of."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores > 1 and "fork" in multiprocessing.get_all_start_methods():
+    if min(cores, count) > 1 and "fork" in multiprocessing.get_all_start_methods():
         with multiprocessing.get_context("fork").Pool(cores) as pool:
             yield pool.imap
     else:
