@@ -154,6 +154,21 @@ def test_what_is_in_memory_stays_and_what_went_before_is_drawn_past(tmp_path):
     assert all(equal(a, b) for a, b in zip(before, items, strict=True) if int(a["record"]) != 1)
 
 
+def test_a_file_that_became_finer_than_its_place_in_memory_is_drawn_past(tmp_path):
+    records = corpus(tmp_path, count=3)
+    data = segments(records, cache_bytes=2**30)
+    pristine = [audio.read(r.path)[0] for r in records]
+    loud = samples(1)
+    loud[100] = 1.5  # would wrap around in 16 bits
+    for record, sound in ((records[1], loud), (records[2], samples(2))):
+        soundfile.write(record.path, sound, RATE, subtype="FLOAT", format="WAV")
+    items = data.__getitems__(range(60))
+    for item in items:
+        assert item["record"] == 0
+        np.testing.assert_array_equal(item["audio"], pristine[0][item["start"] : item["start"] + SEGMENT])
+    assert any("is finer now" in reason for item in items for _, reason in item.get("bad", ()))
+
+
 def test_no_draw_goes_on_for_ever(tmp_path):
     records = corpus(tmp_path)
     data = segments(records)

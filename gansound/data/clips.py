@@ -117,7 +117,7 @@ class ClipDataset(PositionDataset):
                 skipped.append((r.path, f"{r.frames} samples are none at {sample_rate} Hz"))
             else:
                 self._used.append(index)
-        used = list(self.records.take(self._used))
+        used = self.records.take(self._used)
         self._labels = [numbers.get(r.label or "", -1) for r in used]
         if not used:
             self._say([], [], skipped)

@@ -95,8 +95,12 @@ class Source:
         """``length`` samples from ``start`` on, (channels, length) float32, at the source's rate."""
         if self._cache is None:
             return self._decode(index, start, length)
-        if not self._cache.filled[index]:
-            self._cache.fill(index, self._decode(index, 0, int(self.frames[index])))
+        if not self._cache.filled[index] and not self._cache.fill(
+            index, self._decode(index, 0, int(self.frames[index]))
+        ):
+            raise audio.AudioError(
+                f"{self.records[index].path}: was a 16-bit file when the run began, and is finer now. Start it again"
+            )
         return self._cache.read(index, start, length)
 
     def windows(self, index: int, starts: Sequence[int], length: int) -> list[np.ndarray]:
@@ -185,10 +189,16 @@ class _Cache:
         samples = np.frombuffer(self._memory, kind, int(self.samples[index]), int(self.offsets[index]))
         return samples.reshape(self.channels, -1)
 
-    def fill(self, index: int, samples: np.ndarray) -> None:
+    def fill(self, index: int, samples: np.ndarray) -> bool:
+        """Whether they could be kept without loss, and are."""
         view = self._view(index)
-        view[:] = samples if view.dtype == np.float32 else np.rint(samples * 32768.0)
+        if view.dtype == np.int16:
+            samples = samples * np.float32(32768)
+            if (samples != np.rint(samples)).any() or samples.min() < -32768 or samples.max() > 32767:
+                return False
+        view[:] = samples
         self.filled[index] = 1  # after the samples: another worker may look at any moment
+        return True
 
     def read(self, index: int, start: int, length: int) -> np.ndarray:
         view = self._view(index)[:, start : start + length]

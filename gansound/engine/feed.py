@@ -140,8 +140,8 @@ class Feed:
             more = f"; and {len(self.bad) - _NAMED} more, named above" if len(self.bad) > _NAMED else ""
             raise ValueError(
                 f"{len(self.bad)} of {len(self.train_records)} files can't be used any more, more than {most}: "
-                f"{named}{more}. Put them back, prepare the corpus again without them ('gansound data prepare'), or "
-                "raise data.max_bad_files"
+                f"{named}{more}. Put them back, or prepare the corpus again without them ('gansound data prepare'); "
+                "data.max_bad_files says how many there may be, and half of all is the most"
             )
 
     def _open_corpus(self) -> tuple[Records, Sequence[Record]]:

@@ -96,7 +96,10 @@ def _patience(number: int, files: Callable[[int], Sequence[str]]) -> Iterator[No
             log.warning(
                 "waiting for batch %d for %.0f s: %s", number, time.monotonic() - begun, _cause_of_waiting()
             )
-            names = list(dict.fromkeys(files(number)))
+            try:
+                names = list(dict.fromkeys(files(number)))
+            except (OSError, ValueError) as error:
+                names = [f"files that can't be named now ({error})"]
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             log.warning("batch %d is drawn from %s%s", number, ", ".join(names[:_NAMED]), more)
 
