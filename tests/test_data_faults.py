@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -342,6 +344,37 @@ def test_a_run_whose_worker_is_killed_ends_as_one_left_alone(sounds, tmp_path, c
     assert hit == [2]
     assert "killed by SIGKILL" in caplog.text
     assert_same_run(tmp_path / "alone", tmp_path / "killed")
+
+
+_FULL = """
+import numpy, soundfile, sys
+from pathlib import Path
+from torch.utils.data import DataLoader
+from gansound.data.items import collate
+from gansound.data.manifest import Record
+from gansound.data.segments import SegmentDataset
+from gansound.engine.loading import unbroken
+
+path = Path(sys.argv[1])
+soundfile.write(path, numpy.zeros(10**6), 8000)
+data = SegmentDataset([Record(path, 8000, 10**6)], sample_rate=8000, segment_samples=2**17, seed=0)
+make = lambda n: DataLoader(data, batch_size=4, sampler=range(n * 4, 20), num_workers=1, collate_fn=collate)
+held = list(unbroken(make, 0, 5, lambda n: []))  # 10 MB
+"""
+
+
+@pytest.mark.slow
+def test_shared_memory_without_room_ends_a_run(tmp_path):
+    def run(size):
+        shell = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$0" "$@"'
+        command = ["unshare", "-m", "sh", "-c", shell, sys.executable, "-c", _FULL, str(tmp_path / "a.wav")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    if shutil.which("unshare") is None or run("64m").returncode:
+        pytest.skip("needs the right to mount a /dev/shm of its own")
+    error = run("8m").stderr.strip().splitlines()[-1]
+    assert error.startswith("ValueError: unable to allocate shared memory")
+    assert "--shm-size" in error
 
 
 def test_a_hung_worker_is_waited_for_by_name(planned, sounds, caplog, monkeypatch):

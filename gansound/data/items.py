@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from gansound import audio
 from gansound.data.records import Records
@@ -108,6 +108,11 @@ def _received(small: Mapping[str, np.ndarray], rest: Mapping[str, Any]) -> Batch
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items: ``audio`` (B, …), the rest (B,); and what is :data:`BAD`, where something is."""
     batch = Batch({name: stacked([item[name] for item in items]) for name in items[0] if name != BAD})
+    if get_worker_info() is not None:
+        # Else that is done in a thread of the worker which drops the batch for good where /dev/shm has no room.
+        for tensor in batch.values():
+            if tensor.ndim > 1:
+                tensor.share_memory_()
     if bad := [one for item in items for one in item.get(BAD, ())]:
         batch[BAD] = bad
     return batch

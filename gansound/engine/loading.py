@@ -6,7 +6,6 @@ A batch is a function of its number, so new processes go on at the first that wa
 import contextlib
 import logging
 import multiprocessing
-import shutil
 import signal
 import threading
 import time
@@ -21,7 +20,10 @@ log = logging.getLogger(__name__)
 
 SLOW_SECONDS = 60.0
 _RESTARTS, _AMONG_BATCHES = 3, 1000
-_SHARED_MEMORY, _LITTLE_BYTES = "/dev/shm", 64 << 20
+_NO_ROOM = (
+    "/dev/shm, through which batches are sent, has no room, as a rule; give it more (docker run --shm-size=8g), "
+    "or set data.workers: 0"
+)
 _NAMED = 5
 
 Batch = dict[str, Any]
@@ -94,7 +96,9 @@ def _patience(number: int, files: Callable[[int], Sequence[str]]) -> Iterator[No
         while not over.wait(SLOW_SECONDS):
             # In two messages, for the second may wait for the disk that hangs.
             log.warning(
-                "waiting for batch %d for %.0f s: %s", number, time.monotonic() - begun, _cause_of_waiting()
+                "waiting for batch %d for %.0f s: the disk is slow or hangs. Training goes on when it answers",
+                number,
+                time.monotonic() - begun,
             )
             try:
                 names = list(dict.fromkeys(files(number)))
@@ -109,15 +113,6 @@ def _patience(number: int, files: Callable[[int], Sequence[str]]) -> Iterator[No
         yield
     finally:
         over.set()
-
-
-def _cause_of_waiting() -> str:
-    try:
-        if shutil.disk_usage(_SHARED_MEMORY).free < _LITTLE_BYTES:
-            return f"{_SHARED_MEMORY}, through which worker processes send batches, is full; make room in it"
-    except OSError:
-        pass
-    return "the disk is slow or hangs. Training goes on when it answers"
 
 
 def _dead(workers: Sequence[BaseProcess]) -> list[BaseProcess]:
@@ -138,7 +133,7 @@ def _named(dead: Sequence[BaseProcess]) -> str:
 def _advice(dead: Sequence[BaseProcess]) -> str:
     codes = {process.exitcode for process in dead}
     if -signal.SIGBUS in codes:
-        return f"{_SHARED_MEMORY} is full, as a rule; give it more (docker run --shm-size=8g), or set data.workers: 0"
+        return _NO_ROOM
     if -signal.SIGKILL in codes:
         return "out of memory, as a rule; fewer data.workers or a smaller data.cache_gb need less"
     return "see what it wrote above"
@@ -149,4 +144,5 @@ def _said_by_worker(error: Exception) -> str | None:
     lines = str(error).strip().splitlines()
     if len(lines) < 2 or "DataLoader worker" not in lines[0]:
         return None
-    return lines[-1].partition(": ")[2]
+    said = lines[-1].partition(": ")[2]
+    return f"{said}. {_NO_ROOM}" if "shared memory" in said else said
