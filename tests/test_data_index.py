@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,20 @@ def test_a_bad_line_is_named_by_its_number(tmp_path, small_chunks, line, reason)
     (tmp_path / "empty.jsonl").write_text("\n \n")
     with pytest.raises(ValueError, match="empty"):
         open_index(tmp_path / "empty.jsonl")
+
+
+def test_a_process_that_is_killed_while_it_indexes_ends_it(tmp_path, small_chunks, monkeypatch):
+    path, _ = written(tmp_path)
+    parent = os.getpid()
+
+    def killed(values, where):
+        assert os.getpid() != parent
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(index, "check_values", killed)  # in the processes, which are forked
+    with pytest.raises(ValueError, match="was killed, for lack of memory"):
+        open_index(path)
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.jsonl"}
 
 
 def test_a_manifest_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):

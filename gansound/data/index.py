@@ -16,6 +16,8 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -200,7 +202,7 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
     parts: list[_Part] = []
     lines, said = 0, time.monotonic()
     bounds = list(_bounds(file.fileno(), size))
-    with _mapping(len(bounds)) as mapping:
+    with _mapping(len(bounds), manifest) as mapping:
         for (start, stop), part in zip(
             bounds, mapping(_parsed, [(file.fileno(), *bound) for bound in bounds]), strict=True
         ):
@@ -225,12 +227,20 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _mapping(count: int) -> Iterator[Any]:
+def _mapping(count: int, manifest: Path) -> Iterator[Any]:
     """An ordered map over all cores where processes can be forked, which takes no time to speak of."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if min(cores, count) > 1 and "fork" in multiprocessing.get_all_start_methods():
-        with multiprocessing.get_context("fork").Pool(cores) as pool:
-            yield pool.imap
+        pool = ProcessPoolExecutor(min(cores, count), multiprocessing.get_context("fork"))
+        try:
+            yield pool.map
+        except BrokenProcessPool:
+            raise ValueError(
+                f"{manifest}: a process that indexed it was killed, for lack of memory as a rule. Start again when "
+                "there is more"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
     else:
         yield map
 

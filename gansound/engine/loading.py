@@ -140,9 +140,11 @@ def _advice(dead: Sequence[BaseProcess]) -> str:
 
 
 def _said_by_worker(error: Exception) -> str | None:
-    """An error's message without the traceback that torch puts into it; None when it isn't a worker's."""
+    """The message of an error that a user can mend, without the traceback that torch puts into it."""
     lines = str(error).strip().splitlines()
     if len(lines) < 2 or "DataLoader worker" not in lines[0]:
         return None
     said = lines[-1].partition(": ")[2]
-    return f"{said}. {_NO_ROOM}" if "shared memory" in said else said
+    if isinstance(error, RuntimeError):
+        return f"{said}. {_NO_ROOM}" if "shared memory" in said else None
+    return said
