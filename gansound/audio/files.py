@@ -4,7 +4,8 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,15 +78,25 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read(
-    path: str | os.PathLike[str], *, start: int = 0, frames: int | None = None, mono: bool = True
+    path: str | os.PathLike[str],
+    *,
+    start: int = 0,
+    frames: int | None = None,
+    mono: bool = True,
+    check: Callable[[AudioInfo], None] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Decode ``frames`` samples from ``start`` on (to the end when None), by seeking; also the sample rate.
+
+    ``check`` is shown the header of the file that is then decoded, and may raise: a file can be replaced between
+    a probe and a read.
 
     Shape: float32 (T,) when ``mono`` (the mean of the channels), else (C, T), with T = frames.
     Raises AudioError: missing, unreadable, empty, truncated, non-finite, or shorter than asked.
     """
     path = Path(path)
     with _open(path) as file:
+        if check is not None:
+            check(_info(path, file))
         available = file.frames
         length = available - start if frames is None else frames
         if start < 0 or length < 1 or start + length > available:
@@ -109,17 +120,28 @@ def blocks(
             yield _take(path, file, start, min(block_samples, file.frames - start), mono)
 
 
+class _Sound(soundfile.SoundFile):
+    """A file that is read on from where it was put.
+
+    soundfile asks where a seekable file stands, and seeks there, before and after every read: three seeks, each of
+    which costs a FLAC file as much as decoding some thousand samples.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _open(path: Path) -> soundfile.SoundFile:
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise AudioError(f"{path}: {error.strerror}. Check the path") from None
-    if not path.is_file():
+    if not stat.S_ISREG(status.st_mode):
         raise AudioError(f"{path}: not a regular file. Name an audio file")
-    if size == 0:
+    if status.st_size == 0:
         raise AudioError(f"{path}: the file is empty (0 bytes). Delete it or copy it again")
     try:
-        file = soundfile.SoundFile(path)
+        file = _Sound(path)
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         # TypeError: soundfile takes a .raw file for headerless samples and asks for their rate.
         raise AudioError(

@@ -1,7 +1,7 @@
 """`gansound classifier`: a small network that names a user's own sounds, for `gansound evaluate --backbone`."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +109,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _clips(
-    args: argparse.Namespace, records: "list[Record]", labels: tuple[str, ...]
+    args: argparse.Namespace, records: "Sequence[Record]", labels: tuple[str, ...]
 ) -> tuple[np.ndarray, list[int]]:
     from gansound.data.clips import ClipDataset
 

@@ -15,14 +15,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from gansound import audio
 from gansound.data.check import SILENT_PEAK_DB
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
+from gansound.data.items import Item, PositionDataset
 from gansound.data.manifest import Record
 from gansound.data.onsets import Envelope, Read, attacks, decays, ending, held
+from gansound.data.records import Records
 from gansound.data.settings import OneShotSettings
 from gansound.draw import draw
 
@@ -59,21 +60,24 @@ class _Found:
     skipped: str | None = None
 
 
-class ClipDataset(Dataset[dict[str, torch.Tensor]]):
+class ClipDataset(PositionDataset):
     """Clips of ``clip_samples`` at ``sample_rate``, one for each position 0 … 2**64 - 1.
 
     An item: ``audio`` (channels, clip_samples) float32, its first and last sample 0; ``label``, its number in
-    ``labels`` (-1 without labels); ``position``; ``record`` (index into ``records``).
+    ``labels`` (-1 without labels); ``position``; ``record`` (index into ``records``); ``retries``.
 
     ``clip(index)`` for index 0 … ``len`` - 1 gives each clip once, in the order of the records, crops of a long
     recording side by side: to validate on.
 
-    records: usually one split. Silent ones, those that can't be decoded, and with ``labels`` those of none of
-        them, are skipped and named in a warning.
+    records: usually one split. Silent ones, those that can't be decoded or aren't what their record says, and with
+        ``labels`` those of none of them, are skipped and named in a warning. A file that goes bad later, and isn't
+        in memory, is drawn past, see :mod:`gansound.data.items`.
     labels: names of the classes by number, as of :func:`labels_of`; () draws every file equally.
     cache_bytes: decoded audio is kept in memory, shared by forked workers, when all of it fits in this.
-    Raises ValueError when no clip is left, AudioError when a file isn't what its record says.
+    Raises ValueError when no clip is left.
     """
+
+    purpose = "clip"
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
                 "sample_rate, clip_samples and channels must be 1 or more, got "
                 f"{sample_rate}, {clip_samples} and {channels}"
             )
-        self.records = list(records)
+        self.records = Records.of(records)
         self.sample_rate = sample_rate
         self.clip_samples = clip_samples
         self.channels = channels
@@ -113,7 +117,7 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
                 skipped.append((r.path, f"{r.frames} samples are none at {sample_rate} Hz"))
             else:
                 self._used.append(index)
-        used = [self.records[index] for index in self._used]
+        used = self.records.take(self._used)
         self._labels = [numbers.get(r.label or "", -1) for r in used]
         if not used:
             self._say([], [], skipped)
@@ -144,24 +148,20 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
         clip = self._clips[index]
         return torch.from_numpy(self._cut(clip, clip.start)), self._label(clip)
 
-    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        position = int(position)
-        rng = draw(self.seed, position, "clip")
+    def _choose(self, position: int, purpose: str) -> tuple[int, np.random.Generator]:
+        rng = draw(self.seed, position, purpose)
         choices = self._choices[int(rng.integers(len(self._choices)))]
-        clip = self._clips[choices[int(rng.integers(len(choices)))]]
+        return int(choices[int(rng.integers(len(choices)))]), rng
+
+    def _record(self, chosen: int) -> int:
+        return self._used[self._clips[chosen].record]
+
+    def _make(self, position: int, chosen: int, rng: np.random.Generator) -> Item:
+        clip = self._clips[chosen]
         start = clip.start
         if clip.region is not None:
             start = int(rng.integers(clip.region[0], clip.region[1] - self.clip_samples + 1))
-        return {
-            "audio": torch.from_numpy(self._cut(clip, start)),
-            "label": torch.tensor(self._label(clip)),
-            "position": torch.tensor(np.uint64(position).astype(np.int64)),
-            "record": torch.tensor(self._used[clip.record]),
-        }
-
-    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, torch.Tensor]]:
-        """Items of a batch; what DataLoader calls."""
-        return [self[position] for position in positions]
+        return {"audio": self._cut(clip, start), "label": self._label(clip), "record": self._record(chosen)}
 
     def _cut(self, clip: _Clip, start: int) -> np.ndarray:
         read = functools.partial(self._rested, clip.record)
@@ -187,11 +187,10 @@ class ClipDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _examine(self, index: int) -> _Found:
         """The clips of a record, each with its gain."""
-        if not (channels := int(self.source.file_channels[index])):
-            channels = self.source.check(index).channels
         frames = int(self.source.frames[index])
         read: Read = functools.partial(self.source.read, index)
         try:
+            channels = self.source.check(index).channels
             if frames <= _WHOLE_SAMPLES:
                 read = functools.partial(_part, read(0, frames))
             envelope = Envelope.of(read, frames, self.sample_rate)

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from gansound import audio
 from gansound.data.manifest import SPLITS, Record
+from gansound.data.records import Records
 
 logger = logging.getLogger(__name__)
 
@@ -205,8 +206,10 @@ def in_threads(
                 yield result
 
 
-def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
+def by_split(records: Iterable[Record]) -> Mapping[str, Sequence[Record]]:
     """Records under ``train``, ``valid`` and ``test``; one without a split is for training."""
+    if isinstance(records, Records):
+        return records.by_split()
     parts: dict[str, list[Record]] = {name: [] for name in SPLITS}
     for record in records:
         parts[record.split or "train"].append(record)

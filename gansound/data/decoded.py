@@ -1,5 +1,6 @@
 """Decoded audio of a corpus at one rate and number of channels, from disk or from memory, the same either way."""
 
+import functools
 import logging
 import mmap
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
+from gansound.data.corpus import in_threads
 from gansound.data.manifest import Record
+from gansound.data.records import Records, narrowed
 
 logger = logging.getLogger(__name__)
 
 _LOSSLESS_IN_INT16 = ("PCM_16", "PCM_S8", "PCM_U8")
+_WHOLE_SAMPLES = 1 << 18  # decoding so many takes less than opening and seeking 16 times
 
 
 class Source:
@@ -21,25 +25,34 @@ class Source:
 
     A file of as many channels keeps them; any other is mixed to mono, and that is copied to each channel.
     ``cache_bytes``: audio stays in memory, shared by forked workers, when all of it fits in this; as 16-bit
-    integers where that loses nothing, else as float32.
+    integers where that loses nothing, else as float32. ``frames``: (n,) at the source's rate, in 32 bits where
+    they fit.
+
+    Each time a file is opened its header must say what its record says, or AudioError is raised: files change
+    while a run lasts. What is in memory stays what it was.
     """
 
     def __init__(
         self, records: Sequence[Record], sample_rate: int, cache_bytes: int, channels: int = 1
     ) -> None:
-        self.records = records
+        self.records = Records.of(records)
         self.sample_rate = sample_rate
         self.channels = channels
-        self.frames = np.array(
-            [audio.resampled_frames(r.frames, r.sample_rate, sample_rate) for r in records], dtype=np.int64
-        )
+        rates = self.records.sample_rates
+        others = [int(rate) for rate in np.unique(rates) if rate != sample_rate]
+        self.frames = self.records.frames
+        if others:
+            self.frames = self.frames.astype(np.int64)
+            for rate in others:
+                chosen = rates == rate
+                self.frames[chosen] = audio.resampled_frames(self.frames[chosen], rate, sample_rate)
+            self.frames = narrowed(self.frames)
         if len(silent := np.flatnonzero(self.frames == 0)):
-            record = records[silent[0]]
+            record = self.records[silent[0]]
             raise ValueError(
                 f"{record.path}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
                 "Leave it out"
             )
-        others = sorted({r.sample_rate for r in records} - {sample_rate})
         if others:
             logger.info(
                 "resampling %s Hz to %d Hz on reading; 'gansound data prepare --sample-rate %d' does it once",
@@ -47,22 +60,24 @@ class Source:
                 sample_rate,
                 sample_rate,
             )
-        self.file_channels = np.zeros(len(records), dtype=np.int64)  # 0: not opened yet
         self._cache: _Cache | None = None
         self._open_cache(cache_bytes)
 
     def _open_cache(self, cache_bytes: int) -> None:
         self.cache_bytes = cache_bytes
-        samples = self.frames * self.channels
-        if 2 * int(samples.sum()) > cache_bytes:
+        if 2 * int(self.frames.sum()) * self.channels > cache_bytes:
             return  # not even as 16 bits: spare a million files their probing
-        narrow = [self._is_narrow(index) for index in range(len(self.records))]
-        widths = np.where(narrow, 2, 4)
+        narrow = list(in_threads(self._is_narrow, range(len(self.records))))
+        widths = np.where(narrow, 2, 4).astype(np.uint8)
+        samples = self.frames.astype(np.int64) * self.channels
         if int((samples * widths).sum()) <= cache_bytes:
-            self._cache = _Cache(self.frames, widths, self.channels)
+            self._cache = _Cache(samples, widths, self.channels)
 
     def _is_narrow(self, index: int) -> bool:
-        info = self.check(index)
+        try:
+            info = self.check(index)
+        except audio.AudioError:
+            return False  # whoever draws from it says what is wrong with it
         return (
             info.channels in (1, self.channels)
             and info.sample_rate == self.sample_rate
@@ -73,34 +88,42 @@ class Source:
         """What the file's header says. Raises AudioError when that isn't what its record says."""
         record = self.records[index]
         info = audio.probe(record.path)
-        if (info.sample_rate, info.frames) != (record.sample_rate, record.frames):
-            raise audio.AudioError(
-                f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
-                f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
-            )
-        self.file_channels[index] = info.channels
+        _check(record, info)
         return info
 
     def read(self, index: int, start: int, length: int) -> np.ndarray:
         """``length`` samples from ``start`` on, (channels, length) float32, at the source's rate."""
         if self._cache is None:
             return self._decode(index, start, length)
-        if not self._cache.filled[index]:
-            self._cache.fill(index, self._decode(index, 0, int(self.frames[index])))
+        if not self._cache.filled[index] and not self._cache.fill(
+            index, self._decode(index, 0, int(self.frames[index]))
+        ):
+            raise audio.AudioError(
+                f"{self.records[index].path}: was a 16-bit file when the run began, and is finer now. Start it again"
+            )
         return self._cache.read(index, start, length)
 
+    def windows(self, index: int, starts: Sequence[int], length: int) -> list[np.ndarray]:
+        """``length`` samples from each of some starts on, as :meth:`read`; a file that isn't long is opened once."""
+        frames = int(self.frames[index])
+        if self._cache is not None or frames > _WHOLE_SAMPLES:
+            return [self.read(index, start, length) for start in starts]
+        whole = self._decode(index, 0, frames)
+        return [whole[:, start : start + length] for start in starts]
+
     def _decode(self, index: int, start: int, length: int) -> np.ndarray:
-        if not self.file_channels[index]:
-            self.check(index)
         record = self.records[index]
         if record.sample_rate == self.sample_rate:
             return self._read(record, start, length)
         return self._decode_resampled(record, start, length)
 
     def _read(self, record: Record, start: int, length: int) -> np.ndarray:
+        read = functools.partial(
+            audio.read, record.path, start=start, frames=length, check=functools.partial(_check, record)
+        )
         if self.channels == 1:
-            return audio.read(record.path, start=start, frames=length)[0][None]
-        samples = audio.read(record.path, start=start, frames=length, mono=False)[0]
+            return read()[0][None]
+        samples = read(mono=False)[0]
         if len(samples) == self.channels:
             return samples
         return np.repeat(samples.mean(axis=0, dtype=np.float32, keepdims=True), self.channels, axis=0)
@@ -135,29 +158,47 @@ class Source:
         self._open_cache(self.cache_bytes)  # a spawned worker keeps its own
 
 
+def _check(record: Record, info: audio.AudioInfo) -> None:
+    if (info.sample_rate, info.frames) != (record.sample_rate, record.frames):
+        raise audio.AudioError(
+            f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
+            f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
+        )
+
+
+def shared_array(length: int, dtype: type) -> np.ndarray:
+    """Zeros that forked workers see each other write; pages that nobody writes cost nothing."""
+    return np.frombuffer(mmap.mmap(-1, length * np.dtype(dtype).itemsize), dtype=dtype)
+
+
 class _Cache:
     """All files behind one another in anonymous shared memory, which forked workers fill for each other."""
 
-    def __init__(self, frames: np.ndarray, widths: np.ndarray, channels: int) -> None:
+    def __init__(self, samples: np.ndarray, widths: np.ndarray, channels: int) -> None:
         self.channels = channels
-        self.samples = frames * channels
+        self.samples = samples
         self.widths = widths
-        ends = np.cumsum(
-            self.samples * widths + 2 * (self.samples % 2)
-        )  # float32 stays aligned after odd 16-bit files
+        # float32 stays aligned after odd 16-bit files
+        ends = np.cumsum(self.samples * widths + 2 * (self.samples % 2))
         self.offsets = np.concatenate([[0], ends[:-1]])
         self._memory = mmap.mmap(-1, int(ends[-1]))
-        self.filled = np.frombuffer(mmap.mmap(-1, len(frames)), dtype=np.uint8)
+        self.filled = shared_array(len(samples), np.uint8)
 
     def _view(self, index: int) -> np.ndarray:
         kind = np.int16 if self.widths[index] == 2 else np.float32
         samples = np.frombuffer(self._memory, kind, int(self.samples[index]), int(self.offsets[index]))
         return samples.reshape(self.channels, -1)
 
-    def fill(self, index: int, samples: np.ndarray) -> None:
+    def fill(self, index: int, samples: np.ndarray) -> bool:
+        """Whether they could be kept without loss, and are."""
         view = self._view(index)
-        view[:] = samples if view.dtype == np.float32 else np.rint(samples * 32768.0)
+        if view.dtype == np.int16:
+            samples = samples * np.float32(32768)
+            if (samples != np.rint(samples)).any() or samples.min() < -32768 or samples.max() > 32767:
+                return False
+        view[:] = samples
         self.filled[index] = 1  # after the samples: another worker may look at any moment
+        return True
 
     def read(self, index: int, start: int, length: int) -> np.ndarray:
         view = self._view(index)[:, start : start + length]

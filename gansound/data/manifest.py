@@ -20,6 +20,7 @@ _FIELDS = {
     "split": str,
 }
 _REQUIRED = ("path", "sample_rate", "frames")
+_LIMITS = {"sample_rate": 2**31 - 1, "frames": 2**62}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +47,28 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Record]:
     Raises ValueError naming file and line for what isn't a record, OSError when the file can't be read.
     """
     path = Path(path)
-    records = []
-    with path.open(encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    records.append(_record(line, path.parent, f"{path}:{number}"))
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path}: not text ({error.reason}). A manifest is JSON Lines in UTF-8"
-            ) from None
-    return records
+    with path.open("rb") as lines:
+        return [
+            parse_line(line, path.parent, f"{path}:{number}")
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
 
 
-def _record(line: str, folder: Path, where: str) -> Record:
+def parse_line(line: bytes, folder: Path, where: str) -> Record:
+    """A line as a record, its path taken from ``folder``. Raises ValueError, which begins with ``where``."""
     try:
-        values: Any = json.loads(line)
+        values: Any = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not text ({error.reason}). A manifest is JSON Lines in UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg}). A manifest has one object a line") from None
+    check_values(values, where)
+    return Record(**{**values, "path": folder / values["path"]})
+
+
+def check_values(values: Any, where: str) -> None:
+    """Raises ValueError, which begins with ``where``, for an object that is no record."""
     if not isinstance(values, dict):
         raise ValueError(
             f"{where}: got a {type(values).__name__}, expected an object with {', '.join(_FIELDS)}"
@@ -72,17 +77,17 @@ def _record(line: str, folder: Path, where: str) -> Record:
         raise ValueError(
             f"{where}: {', '.join(missing)} is missing. Run 'gansound data prepare' to make it anew"
         )
-    if unknown := sorted(values.keys() - _FIELDS.keys()):
+    if not values.keys() <= _FIELDS.keys():
+        unknown = sorted(values.keys() - _FIELDS.keys())
         raise ValueError(f"{where}: unknown {', '.join(unknown)}, expected some of {', '.join(_FIELDS)}")
     for name, value in values.items():
-        if value is not None and (not isinstance(value, _FIELDS[name]) or isinstance(value, bool)):
+        if value is not None and type(value) is not _FIELDS[name]:
             raise ValueError(f"{where}: {name} is {value!r}, expected {_FIELDS[name].__name__}")
-    for name in ("sample_rate", "frames"):
-        if values[name] < 1:
-            raise ValueError(f"{where}: {name} is {values[name]}, expected 1 or more")
+    for name, most in _LIMITS.items():
+        if not 1 <= values[name] <= most:
+            raise ValueError(f"{where}: {name} is {values[name]}, expected 1 to {most:,}")
     if values.get("split") not in (None, *SPLITS):
         raise ValueError(f"{where}: split is {values['split']!r}, expected one of {', '.join(SPLITS)}")
-    return Record(**{**values, "path": folder / values["path"]})
 
 
 def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> int:
@@ -97,7 +102,7 @@ def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> i
     try:
         with temporary.open("x", encoding="utf-8") as file:
             for record in records:
-                file.write(_line(record, folder))
+                file.write(json.dumps(as_values(record, folder), ensure_ascii=False) + "\n")
                 count += 1
             file.flush()
             os.fsync(file.fileno())
@@ -109,10 +114,12 @@ def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> i
     return count
 
 
-def _line(record: Record, folder: Path) -> str:
-    location = record.path.absolute()
-    if location.is_relative_to(folder):
-        location = location.relative_to(folder)
+def as_values(record: Record, folder: Path | None = None) -> dict[str, Any]:
+    """What a line says of a record; paths under ``folder`` relative to it and others absolute, or all as they are."""
+    location = record.path
+    if folder is not None:
+        location = location.absolute()
+        if location.is_relative_to(folder):
+            location = location.relative_to(folder)
     values = {name: getattr(record, name) for name in _FIELDS} | {"path": location.as_posix()}
-    kept = {name: value for name, value in values.items() if value is not None}
-    return json.dumps(kept, ensure_ascii=False) + "\n"
+    return {name: value for name, value in values.items() if value is not None}

@@ -5,15 +5,16 @@ order of access, on workers, on the cache or on the process, so resuming is know
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, Sampler, default_collate
+from torch.utils.data import Sampler
 
 from gansound import audio
-from gansound.data.decoded import Source
+from gansound.data.decoded import Source, shared_array
+from gansound.data.items import Item, PositionDataset
 from gansound.data.manifest import Record
+from gansound.data.records import narrowed
 from gansound.draw import draw
 
 PEAK_LIMIT = 0.99
@@ -21,13 +22,14 @@ _CROP_TRIES = 4
 _LEVEL_WINDOWS = 16
 
 
-class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
+class SegmentDataset(PositionDataset):
     """Segments of ``segment_samples`` at ``sample_rate``, mono, one for each position 0 … 2**64 - 1.
 
     An item: ``audio`` (segment_samples,) float32, ``position``, ``record`` (index into ``records``), ``start``
-    (sample of the file where it begins, at the model's rate; negative: zeros before), ``gain_db``.
+    (sample of the file where it begins, at the model's rate; negative: zeros before), ``gain_db``, ``retries``.
 
-    records: usually one split. Their rate and length must be true of the files: otherwise AudioError.
+    records: usually one split. A file that isn't of the rate and length they say is drawn past, see
+        :mod:`gansound.data.items`.
     speed: largest change of speed and pitch, in octaves either way: half of the segments, drawn, are resampled by
         a factor uniform on a logarithmic scale, so that one speaker sounds like several. None changes none.
     gain_db: range of a uniform gain, lowered where a peak would pass 0.99; None leaves levels as they are.
@@ -38,6 +40,8 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
     cache_bytes: decoded audio is kept in memory (shared by forked workers) when all of it fits in this; as
         16-bit integers where the files are 16-bit, mono and of the model's rate, else as float32.
     """
+
+    purpose = "segment"
 
     def __init__(
         self,
@@ -65,7 +69,6 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
             raise ValueError(f"gain_db must be (lowest, highest) in dB, got {gain_db}")
         if crop not in ("random", "start") or pad not in ("end", "random"):
             raise ValueError(f"crop is 'random' or 'start', pad 'end' or 'random'; got {crop!r} and {pad!r}")
-        self.records = list(records)
         self.sample_rate = sample_rate
         self.segment_samples = segment_samples
         if speed is not None and not 0 < speed <= 1:
@@ -76,25 +79,42 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         self.silence_db = silence_db
         self.crop = crop
         self.pad = pad
-        self.source = Source(self.records, sample_rate, cache_bytes)
+        self.source = Source(records, sample_rate, cache_bytes)
+        self.records = self.source.records
         lengths = self.source.frames
-        weights = np.ones_like(lengths) if crop == "start" else -(-lengths // segment_samples)
-        self._cumulative = np.cumsum(weights)
-        self._levels: dict[int, float] = {}
+        weights = np.ones_like(lengths) if crop == "start" else (lengths - 1) // segment_samples + 1
+        self._cumulative = narrowed(np.cumsum(weights, dtype=np.int64))
+        self._share_levels()
+
+    def _share_levels(self) -> None:
+        self._levels = shared_array(len(self.records), np.float64)  # dB by record; 0: not measured yet
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_levels": None}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._share_levels()  # a spawned worker keeps its own
 
     @property
     def seconds(self) -> float:
         """Duration of all the records."""
         return float(self.source.frames.sum()) / self.sample_rate
 
-    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        position = int(position)
-        rng = draw(self.seed, position, "segment")
-        index = int(np.searchsorted(self._cumulative, rng.integers(self._cumulative[-1]), side="right"))
+    def _choose(self, position: int, purpose: str) -> tuple[int, np.random.Generator]:
+        rng = draw(self.seed, position, purpose)
+        # As the array's own type: else numpy would copy all of it into the number's.
+        number = self._cumulative.dtype.type(rng.integers(int(self._cumulative[-1])))
+        return int(self._cumulative.searchsorted(number, side="right")), rng
+
+    def _record(self, chosen: int) -> int:
+        return chosen
+
+    def _make(self, position: int, chosen: int, rng: np.random.Generator) -> Item:
         rate = self._rate(position)
         # Rounded up, so that what is left after resampling still fills the segment.
         length = -(-self.segment_samples * rate // self.sample_rate)
-        start, samples = self._crop(index, length, rng)
+        start, samples = self._crop(chosen, length, rng)
         if rate != self.sample_rate:
             samples = np.ascontiguousarray(
                 audio.resample(samples, rate, self.sample_rate)[: self.segment_samples]
@@ -102,17 +122,7 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
         gain = self._gain(position, samples)
         if gain:
             samples = samples * np.float32(10 ** (gain / 20))
-        return {
-            "audio": torch.from_numpy(samples),
-            "position": torch.tensor(np.uint64(position).astype(np.int64)),
-            "record": torch.tensor(index),
-            "start": torch.tensor(start),
-            "gain_db": torch.tensor(gain, dtype=torch.float32),
-        }
-
-    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, torch.Tensor]]:
-        """Items of a batch; what DataLoader calls."""
-        return [self[position] for position in positions]
+        return {"audio": samples, "record": chosen, "start": start, "gain_db": float(gain)}
 
     def _crop(self, index: int, length: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         spare = int(self.source.frames[index]) - length
@@ -133,15 +143,16 @@ class SegmentDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _level(self, index: int) -> float:
         """RMS in dB over up to 16 segments spread evenly over the file, decoded once."""
-        if index not in self._levels:
+        if not self._levels[index]:
             # A slowed crop may come from a file that is shorter than a segment.
             length = min(self.segment_samples, int(self.source.frames[index]))
             spare = int(self.source.frames[index]) - length
             count = min(_LEVEL_WINDOWS, 1 + spare // length)
-            starts = np.linspace(0, spare, count).astype(int) if count > 1 else [spare // 2]
-            powers = [np.mean(np.square(self.source.read(index, int(s), length))) for s in starts]
+            starts = np.linspace(0, spare, count).astype(int) if count > 1 else np.array([spare // 2])
+            windows = self.source.windows(index, starts.tolist(), length)
+            powers = [np.mean(np.square(window)) for window in windows]
             self._levels[index] = audio.rms_db(np.sqrt(powers))
-        return self._levels[index]
+        return float(self._levels[index])
 
     def _rate(self, position: int) -> int:
         """The rate this segment is taken to have been recorded at."""
@@ -186,8 +197,3 @@ class PositionSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return (self.stop - self.start) // self.ranks
-
-
-def collate(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack items: ``audio`` (B, T), the rest (B,)."""
-    return default_collate(list(items))

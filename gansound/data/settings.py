@@ -80,6 +80,8 @@ class DataSettings:
         test: share held out for `gansound evaluate`, likewise.
         workers: processes that load; 0 loads in the training process.
         cache_gb: decoded audio is kept in memory when it fits in this.
+        max_bad_files: training goes on without files that vanish or change after it has begun, but stops when they are
+            more than this, or more than half of all.
         one_shots: for a generator of sounds: each recording becomes a whole clip of `segment_samples`, or several,
             instead of segments cut anywhere; `speed`, `gain_db`, `silence_db`, `crop` and `pad` don't apply to them.
     """
@@ -95,13 +97,14 @@ class DataSettings:
     test: float = 0.05
     workers: int = 1
     cache_gb: float = 2.0
+    max_bad_files: int = 100
     one_shots: OneShotSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.segment_samples < 1 or self.workers < 0 or self.cache_gb < 0:
+        if self.segment_samples < 1 or min(self.workers, self.cache_gb, self.max_bad_files) < 0:
             raise ValueError(
-                "expected segment_samples >= 1, workers >= 0 and cache_gb >= 0, got "
-                f"{self.segment_samples}, {self.workers} and {self.cache_gb}"
+                "expected segment_samples >= 1, and workers, cache_gb and max_bad_files >= 0, got "
+                f"{self.segment_samples}, {self.workers}, {self.cache_gb} and {self.max_bad_files}"
             )
         if self.speed is not None and not 0 < self.speed <= 1:
             raise ValueError(f"speed must be above 0 and at most 1 octave, got {self.speed}")

@@ -3,15 +3,19 @@
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from gansound.data.corpus import Scan, by_split, in_threads, scan
+from gansound.data.index import open_index
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
 from gansound.data.split import have_classes, split
 
 logger = logging.getLogger(__name__)
 
 _NAMED = 5
+INDEXED_BYTES = 16 << 20  # some hundred thousand records, which a list holds well and reads in a second
+_MOST_SPLIT_HERE = 1_000_000
 
 
 def open_corpus(
@@ -21,13 +25,15 @@ def open_corpus(
     valid: float = 0.05,
     test: float = 0.05,
     speaker_pattern: str | None = None,
-) -> list[Record]:
+) -> Sequence[Record]:
     """Records, each with its split, of a manifest (``.jsonl``), a folder that holds one, or a folder of audio.
 
     Splits given by a manifest are kept; where none is given they are made by ``seed``, ``valid`` and ``test``.
-    Files that can't be read are skipped with a warning. Raises ValueError when nothing remains or there is none.
+    Files that can't be read are skipped with a warning. A list, or for a manifest of 16 MiB and more Records, from
+    its index. Raises ValueError when nothing remains or there is none, and for millions of files without splits.
     """
     path = Path(path)
+    records: Sequence[Record]
     if path.is_dir() and not (path / MANIFEST_NAME).is_file():
         found = scan(path, speaker_pattern=speaker_pattern)
         records = usable(found)
@@ -39,7 +45,19 @@ def open_corpus(
             raise ValueError(
                 f"{path}: expected a folder of audio or a manifest (.jsonl), got a {path.suffix} file"
             )
-        records = read_manifest(manifest)
+        if manifest.stat().st_size >= INDEXED_BYTES:
+            indexed = open_index(manifest)
+            if indexed.have_splits:
+                return indexed
+            if len(indexed) > _MOST_SPLIT_HERE:
+                raise ValueError(
+                    f"{manifest}: none of {len(indexed):,} records has a split, and no more than "
+                    f"{_MOST_SPLIT_HERE:,} are split on opening. Give each line a split, train, valid or test, which "
+                    "'gansound data prepare' does"
+                )
+            records = list(indexed)
+        else:
+            records = read_manifest(manifest)
         if not records:
             raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
     if any(record.split for record in records):

@@ -4,7 +4,7 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,9 +13,12 @@ from torch.utils.data import DataLoader
 from gansound import audio
 from gansound.data.clips import ClipDataset
 from gansound.data.corpus import by_split
+from gansound.data.items import BAD, collate
 from gansound.data.manifest import Record
-from gansound.data.segments import PositionSampler, SegmentDataset, collate
+from gansound.data.records import Records
+from gansound.data.segments import PositionSampler, SegmentDataset
 from gansound.data.source import open_corpus
+from gansound.engine.loading import unbroken
 from gansound.engine.settings import RunSettings
 from gansound.engine.task import Task
 from gansound.recipe import RecipeError
@@ -27,6 +30,7 @@ T = TypeVar("T")
 # Of each held-out utterance so much is vocoded: a corpus may hold recordings of hours.
 _VALIDATED_SECONDS = 30
 _FEW_CLIPS = 20
+_NAMED = 5
 
 
 class Feed:
@@ -39,6 +43,9 @@ class Feed:
     Raises:
         RecipeError: no corpus is named.
         ValueError: it can't be opened or holds nothing to train on.
+
+    Attributes:
+        bad: what is wrong with each file, by its record, that couldn't be used when it was drawn.
     """
 
     def __init__(self, settings: RunSettings, task: Task) -> None:
@@ -48,6 +55,12 @@ class Feed:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
         self.train_records, self.valid_records = self._open_corpus()
         self.dataset = self._dataset()
+        self.bad: dict[int, str] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what is trained on: names, order, lengths and rates of its files."""
+        return self.train_records.fingerprint
 
     def file(self, record: int) -> str:
         """The path of a record that a batch names."""
@@ -64,11 +77,19 @@ class Feed:
             names = [Path(clips.record(i).path).stem for i in chosen]
             sounds = [(name, audio.numpy()) for name, (audio, _) in zip(names, pairs, strict=True)]
             return sounds, [label for _, label in pairs]
-        sounds = []
+        sounds, bad = [], []
         for record in spread(self.valid_records, most):
             frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
-            samples, rate = audio.read(record.path, frames=frames)
+            try:
+                samples, rate = audio.read(record.path, frames=frames)
+            except audio.AudioError as error:
+                bad.append(str(error))
+                continue
             sounds.append((Path(record.path).stem, audio.resample(samples, rate, self.task.sample_rate)))
+        if bad and not sounds:
+            raise ValueError(f"none of {len(bad)} files to validate on can be used: {'; '.join(bad)}")
+        if bad:
+            log.warning("validated without %d files: %s", len(bad), "; ".join(bad))
         return sounds, []
 
     def batches(
@@ -76,34 +97,59 @@ class Feed:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """From step `start` to the last, this process's part of each batch, `critic_steps` of them a step.
 
-        They are drawn `left_out_steps` steps further on.
-        """
-        whole = self.settings.batch_size
-        a_step = whole * self.task.critic_steps
-        sampler = PositionSampler(
-            (start + left_out_steps) * a_step,
-            (self.settings.steps + left_out_steps) * a_step,
-            rank=rank,
-            ranks=ranks,
-            batch_size=whole // ranks,
-        )
-        loader: DataLoader[dict[str, torch.Tensor]] = DataLoader(
-            self.dataset,
-            batch_size=whole // ranks,
-            sampler=sampler,
-            num_workers=self.settings.data.workers,
-            collate_fn=collate,
-            pin_memory=pin_memory,
-            persistent_workers=False,
-        )
-        return told_plainly(iter(loader))
+        They are drawn `left_out_steps` steps further on. A batch holds the tensors of the data set's items: `audio`, `position`, `record`, and `retries`, how many
+        draws of each item met a file that can't be used. Those files are named in the log, each once.
 
-    def _open_corpus(self) -> tuple[list[Record], list[Record]]:
+        Raises:
+            ValueError: too many files went bad; it names them.
+        """
+        whole, a_step = self.settings.batch_size, self.task.critic_steps
+        last = (self.settings.steps + left_out_steps) * a_step
+        size = whole // ranks
+
+        def sampler(number: int, stop: int) -> PositionSampler:
+            return PositionSampler(number * whole, stop * whole, rank=rank, ranks=ranks, batch_size=size)
+
+        def loader(number: int) -> DataLoader[dict[str, torch.Tensor]]:
+            return DataLoader(
+                self.dataset,
+                batch_size=size,
+                sampler=sampler(number, last),
+                num_workers=self.settings.data.workers,
+                collate_fn=collate,
+                pin_memory=pin_memory,
+                persistent_workers=False,
+            )
+
+        def files(number: int) -> list[str]:
+            return [str(self.dataset.file(position)) for position in sampler(number, number + 1)]
+
+        for batch in unbroken(loader, (start + left_out_steps) * a_step, last, files):
+            self._note(batch.pop(BAD, ()))
+            yield batch
+
+    def _note(self, bad: Sequence[tuple[int, str]]) -> None:
+        """Name files that can't be used, each once. Raises ValueError when they are too many."""
+        for record, reason in bad:
+            if record not in self.bad:
+                self.bad[record] = reason
+                log.warning("drawn past a file that can't be used: %s", reason)
+        most = min(self.settings.data.max_bad_files, len(self.train_records) // 2)
+        if len(self.bad) > most:
+            named = "; ".join(list(self.bad.values())[-_NAMED:])
+            more = f"; and {len(self.bad) - _NAMED} more, named above" if len(self.bad) > _NAMED else ""
+            raise ValueError(
+                f"{len(self.bad)} of {len(self.train_records)} files can't be used any more, more than {most}: "
+                f"{named}{more}. Put them back, or prepare the corpus again without them ('gansound data prepare'); "
+                "data.max_bad_files says how many there may be, and half of all is the most"
+            )
+
+    def _open_corpus(self) -> tuple[Records, Sequence[Record]]:
         data = self.settings.data
         assert data.path is not None
         splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
-        train = splits.get("train", [])
-        there = sorted({record.label for record in train if record.label})
+        train = Records.of(splits.get("train", []))
+        there = sorted({record.label for record in train if record.label}) if self.settings.labels else []
         if lacking := [label for label in self.settings.labels or () if label not in there]:
             raise ValueError(
                 f"labels: no sound to train on has the label {', '.join(map(repr, lacking))}; {data.path} has "
@@ -166,21 +212,6 @@ class Feed:
             settings=data.one_shots,
             cache_bytes=int(data.cache_gb * 2**30),
         )
-
-
-def told_plainly(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches; an error of a worker process without the traceback that torch puts into its message."""
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (ValueError, OSError) as error:
-            lines = str(error).strip().splitlines()
-            if len(lines) < 2 or "DataLoader worker" not in lines[0]:
-                raise
-            raise ValueError(lines[-1].partition(": ")[2]) from error
-        yield batch
 
 
 def spread(records: Sequence[T], count: int) -> list[T]:

@@ -24,6 +24,7 @@ _MAY_CHANGE = frozenset(
         "trackers",
         "data.workers",
         "data.cache_gb",
+        "data.max_bad_files",
     }
 )
 
