@@ -42,16 +42,18 @@ def convolve(
     """
     x, weight, bias = _autocast(x, weight, bias)
     if reflect:
-        x = F.pad(_image(x), (left, right, 0, 0), mode="reflect").squeeze(2)
+        x = F.pad(x.unsqueeze(2), (left, right, 0, 0), mode="reflect").squeeze(2)
         left = right = 0
     if stride > 1 and dilation == 1:
         x, weight, left, right = _columns(x, weight, left, right, stride, groups)
         stride = 1
     if left != right:
-        x, left = F.pad(_image(x), (left, right)).squeeze(2), 0
+        x, left = F.pad(x, (left, right)), 0
     if groups > MOST_GROUPS:
         return F.conv1d(x.contiguous(), weight, bias, stride, left, dilation, groups)
-    y = F.conv2d(_rows(x), _image(weight), bias, (1, stride), (0, left), (1, dilation), groups)
+    layout, together = _layout(x, weight)
+    image = _image(weight, layout)
+    y = F.conv2d(_rows(x, layout, together), image, bias, (1, stride), (0, left), (1, dilation), groups)
     return _items(y, len(x))
 
 
@@ -60,8 +62,21 @@ def convolve_transposed(
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose1d`. Shape: `(B, in, T)` → `(B, out, T')`, channels last in memory."""
     x, weight, bias = _autocast(x, weight, bias)
-    y = F.conv_transpose2d(_rows(x), _image(weight), bias, (1, stride), (0, padding), (0, output_padding))
+    layout, together = _layout(x, weight)
+    image = _image(weight, layout)
+    y = F.conv_transpose2d(
+        _rows(x, layout, together), image, bias, (1, stride), (0, padding), (0, output_padding)
+    )
     return _items(y, len(x))
+
+
+def _layout(x: Tensor, weight: Tensor) -> tuple[torch.memory_format, int]:
+    """How images lie in memory, and how many items stand as rows of one."""
+    together = math.gcd(len(x), max(1, IMAGE_COLUMNS // x.shape[2]))
+    # A weight larger than what it is for isn't worth moving; and in double there is no oneDNN, and torch's own
+    # convolution takes channels last in places only.
+    plain = weight.numel() > x.numel() or x.dtype == torch.float64
+    return torch.contiguous_format if plain else torch.channels_last, together
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -73,26 +88,21 @@ def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, T
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def _image(x: Tensor) -> Tensor:
-    """`(B, C, T)` → `(B, C, 1, T)`, channels last in memory."""
-    return _laid_out(x.unsqueeze(2))
+def _image(x: Tensor, layout: torch.memory_format = torch.channels_last) -> Tensor:
+    """`(B, C, T)` → `(B, C, 1, T)`."""
+    return x.unsqueeze(2).contiguous(memory_format=layout)
 
 
-def _laid_out(image: Tensor) -> Tensor:
-    # In double there is no oneDNN, and torch's own convolution takes channels last in places only.
-    double = image.dtype == torch.float64
-    return image.contiguous(memory_format=torch.contiguous_format if double else torch.channels_last)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """`(B, C, T)` → `(B / n, C, n, T)`, channels last in memory."""
-    together = math.gcd(len(x), max(1, IMAGE_COLUMNS // x.shape[2]))
-    rows = x.transpose(1, 2).contiguous().unflatten(0, (-1, together))
-    return _laid_out(rows.permute(0, 3, 1, 2))
+def _rows(x: Tensor, layout: torch.memory_format, together: int) -> Tensor:
+    """`(B, C, T)` → `(B / together, C, together, T)`."""
+    if layout is torch.contiguous_format:
+        return x.unflatten(0, (-1, together)).transpose(1, 2).contiguous()
+    # By way of `(B, T, C)`: torch moves, and differentiates, that faster than an image.
+    return x.transpose(1, 2).contiguous().unflatten(0, (-1, together)).permute(0, 3, 1, 2)
 
 
 def _items(y: Tensor, items: int) -> Tensor:
-    """`(B / n, C, n, T)` → `(B, C, T)`."""
+    """`(B / n, C, n, T)` → `(B, C, T)`, channels last in memory."""
     return y.permute(0, 2, 3, 1).contiguous().view(items, y.shape[3], y.shape[1]).transpose(1, 2)
 
 
