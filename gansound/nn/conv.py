@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_norm
 
+from gansound.nn import images
 from gansound.nn.streaming import Cursor, Padding
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -89,9 +90,22 @@ class Conv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: `(B, in_channels, T)` → `(B, out_channels, ceil(T / stride))`."""
         left, right = self.left_samples, self.right_samples
+        reflect = self.padding_mode == "reflect" and right > 0
+        if images.quick_on(x.device) and not (reflect and x.shape[-1] <= right):
+            return images.convolve(
+                x,
+                self.weight,
+                self.bias,
+                left=left,
+                right=right,
+                reflect=reflect,
+                stride=self.stride[0],
+                dilation=self.dilation[0],
+                groups=self.groups,
+            )
         if left != right:
             x, right = F.pad(x, (left, right)), 0
-        elif self.padding_mode == "reflect" and right:
+        elif reflect:
             x, right = reflect_pad(x, left, right), 0
         return F.conv1d(x, self.weight, self.bias, self.stride, right, self.dilation, self.groups)
 
@@ -153,7 +167,17 @@ class TransposedConv1d(nn.ConvTranspose1d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Shape: `(B, in_channels, T)` → `(B, out_channels, T * rate)`."""
-        y = super().forward(x)
+        if images.quick_on(x.device):
+            y = images.convolve_transposed(
+                x,
+                self.weight,
+                self.bias,
+                stride=self.rate,
+                padding=int(self.padding[0]),
+                output_padding=self.output_padding[0],
+            )
+        else:
+            y = super().forward(x)
         return y[..., : x.shape[-1] * self.rate] if self.causal else y
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
