@@ -97,8 +97,9 @@ class Feed:
     ) -> Iterator[dict[str, torch.Tensor]]:
         """From step `start` to the last, this process's part of each batch, `critic_steps` of them a step.
 
-        They are drawn `left_out_steps` steps further on. A batch holds the tensors of the data set's items: `audio`, `position`, `record`, and `retries`, how many
-        draws of each item met a file that can't be used. Those files are named in the log, each once.
+        They are drawn `left_out_steps` steps further on. A batch holds the tensors of the data set's items: `audio`,
+        `position`, `record`, and `retries`, how many draws of each item met a file that can't be used. Those files are
+        named in the log, each once.
 
         Raises:
             ValueError: too many files went bad; it names them.
