@@ -200,12 +200,19 @@ def _shards(root: Path) -> list[tuple[str, Path]]:
     """Name of the split ("" for none) and path of each file, in the order of their rows."""
     if splits := _json(root / "dataset_dict.json").get("splits"):
         shards = [(split, shard) for split in splits for shard in _arrow(root / split)]
+        if lacking := [split for split in splits if not _arrow(root / split)]:
+            raise ValueError(
+                f"{root}: dataset_dict.json names {', '.join(lacking)}, but there is no state.json of it that names "
+                "its files. Copy the whole folder again"
+            )
     elif arrow := _arrow(root):
         shards = [("", shard) for shard in arrow]
     else:
         shards = [(match[1] if (match := _SHARD.fullmatch(p.stem)) else p.stem, p) for p in _parquet(root)]
     if not shards:
         raise ValueError(f"{root}: no Hugging Face data set. Expected {EXPECTED}")
+    # A split's name becomes a folder's: it must not lead out of it.
+    shards = [(re.sub(r"[^\w.-]+", "_", split).lstrip("."), shard) for split, shard in shards]
     other = sorted({split for split, _ in shards if _split(split) is None})
     if other and "train" in {_split(split) for split, _ in shards}:
         # Such as "invalidated": what is beside the data for training must not become it unasked.
