@@ -100,7 +100,7 @@ def test_prepare_keeps_what_is_whole_and_resamples_the_rest(tmp_path):
     audio.write(folder / "sub" / "slow.wav", noise(1.0, 8000), 8000)
     done = prepare(folder, tmp_path / "out", sample_rate=RATE, seed=3)
     assert len(done.unusable) == 4
-    assert (done.resampled, done.mixed) == (1, 1)
+    assert (done.changed, done.mixed, len(done.copies)) == (1, 1, 0)
     records = read_manifest(done.manifest)
     assert records == open_corpus(tmp_path / "out")
     assert {r.sample_rate for r in records} == {RATE}
@@ -114,7 +114,8 @@ def test_prepare_keeps_what_is_whole_and_resamples_the_rest(tmp_path):
     for i in range(30):
         audio.write(folder / f"n{i}.wav", noise(0.05, seed=100 + i), RATE)
         audio.write(folder / f"m{i}.flac", noise(0.05, seed=100 + i), RATE)
-    again = {r.path.stem: r.split for r in prepare(folder, tmp_path / "two", valid=0.3, test=0.3).records}
+    kept = {"valid": 0.3, "test": 0.3, "keep_copies": True}
+    again = {r.path.stem: r.split for r in prepare(folder, tmp_path / "two", **kept).records}
     assert all(again[f"n{i}"] == again[f"m{i}"] for i in range(30))
     assert len(set(again.values())) == 3
     for record in records:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansound.cli import add_global_options
 from gansound.cli.errors import UsageError
+from gansound.data.corpus import LAYOUTS
 
 if TYPE_CHECKING:
     from gansound.data.check import CorpusReport
@@ -19,10 +21,11 @@ EXAMPLES = """examples:
   gansound data check recordings/
   gansound data check LJSpeech-1.1/ --json report.json
   gansound data prepare recordings/ -o prepared/ --sample-rate 22050
-  gansound data prepare VCTK/ -o prepared/ --speaker '(p\\d+)_'
+  gansound data prepare LibriTTS_R/ -o prepared/ --sample-rate 22050 --trim 40 --loudness -23
+  gansound data prepare interviews/ -o prepared/ --speaker '(p\\d+)_'
 
-A corpus is any folder of WAV, FLAC, Ogg, Opus, MP3, AIFF, AU or CAF, searched through its subfolders, or an
-LJSpeech layout: metadata.csv with lines of id|text|text, and the audio in wavs/."""
+A corpus is LJSpeech, LibriTTS (-R), VCTK, Common Voice, Speech Commands or a Hugging Face data set in its own layout,
+which is recognised, or any folder of WAV, FLAC, Ogg, Opus, MP3, AIFF, AU or CAF, searched through its subfolders."""
 _LISTED = 10
 
 
@@ -35,10 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare = actions.add_parser(
         "prepare",
-        help="make a manifest, and copies at another sample rate",
+        help="make a manifest, and copies at another sample rate, trimmed, of one loudness",
         description="Decode every file once, and write OUT/manifest.jsonl with a train, valid and test split. Files "
-        "that can't be used are named and left out. What belongs together (a speaker, the takes of one prompt) "
-        "stays in one split.",
+        "that can't be used and exact copies are named and left out (OUT/dropped.jsonl lists them). The corpus's own "
+        "splits are kept; else what belongs together (a speaker, the takes of one prompt) stays in one. Run again, "
+        "also after a kill, it does only what is new or changed.",
     )
     for action in (check, prepare):
         action.add_argument("folder", type=Path, metavar="DIR", help="the corpus")
@@ -46,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--speaker",
             metavar="REGEX",
             help="pattern whose (group), found in a file's relative path, is its speaker; splits are then by speaker",
+        )
+        action.add_argument(
+            "--layout",
+            metavar="NAME",
+            help=f"one of {', '.join(LAYOUTS)} (default: the one it is recognised to have)",
         )
         add_global_options(action)
     check.add_argument("--json", type=Path, metavar="FILE", help="also write every figure of every file here")
@@ -56,6 +65,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HZ",
         help="files of another rate get a FLAC copy at this one in OUT/audio",
     )
+    prepare.add_argument(
+        "--trim",
+        type=float,
+        metavar="DB",
+        help="cut silence at both ends further than this under the loudest moment, but for 50 ms; 40 suits speech",
+    )
+    prepare.add_argument(
+        "--loudness",
+        type=float,
+        metavar="LUFS",
+        help="bring every file to this loudness (BS.1770), less where its peak would pass -1 dB; -23 suits speech",
+    )
+    prepare.add_argument(
+        "--min-seconds", type=float, default=0.01, metavar="S", help="drop what is shorter (default 0.01)"
+    )
+    prepare.add_argument(
+        "--keep-copies",
+        action="store_true",
+        help="keep exact copies, in one split, instead of the first of them",
+    )
+    prepare.add_argument("--jobs", type=int, metavar="N", help="threads (default: as many as cores)")
     prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     prepare.add_argument(
         "--valid", type=float, default=0.05, metavar="SHARE", help="for validation (default 0.05)"
@@ -66,6 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.layout is not None and args.layout not in LAYOUTS:
+        raise UsageError(f"--layout {args.layout}: expected one of {', '.join(LAYOUTS)}")
     if not args.folder.is_dir():
         raise UsageError(f"{args.folder}: {'not a folder' if args.folder.exists() else 'no such folder'}")
     return _check(args) if args.action == "check" else _prepare(args)
@@ -91,7 +123,9 @@ def _check(args: argparse.Namespace) -> int:
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise UsageError(f"--json {args.json}: there is no folder {args.json.parent}")
     with _progress("checking", args.quiet) as progress:
-        report = check_corpus(args.folder, speaker_pattern=args.speaker, progress=progress)
+        report = check_corpus(
+            args.folder, speaker_pattern=args.speaker, layout=args.layout, progress=progress
+        )
     if args.json is not None:
         from gansound.report.pictures import write_bytes
 
@@ -144,6 +178,7 @@ def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]
         "files",
         str(s["files"]) + (f", and {s['unusable_files']} that can't be used" if s["unusable_files"] else ""),
     )
+    yield "layout", report.layout
     if not s["files"]:
         return
     yield "hours", f"{s['hours']:.2f}"
@@ -190,15 +225,22 @@ def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
 def _prepare(args: argparse.Namespace) -> int:
     from gansound.data.corpus import by_split
     from gansound.data.prepare import prepare
+    from gansound.data.process import Processing
 
-    if args.sample_rate is not None and not 1000 <= args.sample_rate <= 384000:
-        raise UsageError(f"--sample-rate: expected 1,000 to 384,000 Hz, got {args.sample_rate}")
+    try:
+        processing = Processing(args.sample_rate, args.trim, args.loudness, args.min_seconds)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if not (0 <= args.valid < 1 and 0 <= args.test < 1 and args.valid + args.test < 1):
         raise UsageError(f"--valid and --test are shares, together below 1; got {args.valid} and {args.test}")
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(f"--jobs: expected 1 or more, got {args.jobs}")
     if args.out.exists() and not args.out.is_dir():
         raise UsageError(f"-o {args.out}: is there already and not a folder")
-    if args.sample_rate is not None and args.out.resolve().is_relative_to(args.folder.resolve()):
+    changes = processing != Processing(min_seconds=args.min_seconds)
+    if changes and args.out.resolve().is_relative_to(args.folder.resolve()):
         raise UsageError(f"-o {args.out}: copies inside the corpus {args.folder} would become part of it")
+    begun = time.perf_counter()
     with _progress("preparing", args.quiet) as progress:
         done = prepare(
             args.folder,
@@ -208,21 +250,40 @@ def _prepare(args: argparse.Namespace) -> int:
             valid=args.valid,
             test=args.test,
             speaker_pattern=args.speaker,
+            layout=args.layout,
+            trim_db=args.trim,
+            loudness_lufs=args.loudness,
+            min_seconds=args.min_seconds,
+            keep_copies=args.keep_copies,
+            jobs=args.jobs,
             progress=progress,
         )
-    lines = [
-        f"{done.manifest}: {len(done.records)} files, {sum(r.seconds for r in done.records) / 3600:.2f} h"
-    ]
+    took = time.perf_counter() - begun
+    lines = [f"{done.manifest}: {len(done.records)} files, {done.seconds_out / 3600:.2f} h ({done.layout})"]
     for name, part in by_split(done.records).items():
         lines.append(f"  {name}: {len(part)} files, {sum(r.seconds for r in part) / 60:.1f} min")
-    lines.append(f"split by {done.grouping}, seed {args.seed}")
-    if done.resampled:
-        lines.append(f"{done.resampled} files resampled to {args.sample_rate} Hz in {args.out / 'audio'}")
+    own = done.grouping.startswith("the corpus")
+    lines.append(f"split by {done.grouping}" + ("" if own else f", seed {args.seed}"))
+    if done.changed:
+        lines.append(f"{done.changed} files written anew in {args.out / 'audio'}")
+    if args.trim is not None:
+        lines.append(f"{done.trimmed_seconds / 60:.1f} min of silence cut")
     if done.mixed:
         lines.append(f"{done.mixed} files of several channels are mixed to mono")
+    if done.copies:
+        lines.append(f"{len(done.copies)} exact copies left out:")
+        lines += _first([f"{path} = {original}" for path, original in done.copies], args.out)
     if done.unusable:
         lines.append(f"{len(done.unusable)} files can't be used and are left out:")
-        lines += [f"  {path}: {reason}" for path, reason in done.unusable]
+        lines += _first([f"{path}: {reason}" for path, reason in done.unusable], args.out)
+    pace = f"{done.seconds_in / took:.0f} times real time"
+    again = f", {done.reused} of the files done before" if done.reused else ""
+    lines.append(f"{done.seconds_in / 3600:.2f} h in {took:.1f} s: {pace}{again}")
     if not args.quiet:
         sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _first(named: list[str], out: Path) -> list[str]:
+    more = [f"and {len(named) - _LISTED} more: {out / 'dropped.jsonl'}"] if len(named) > _LISTED else []
+    return [f"  {line}" for line in (*named[:_LISTED], *more)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
-from gansound.data.corpus import Entry, by_split, entries, in_threads
+from gansound.data.corpus import Entry, by_split, entries, in_threads, recognised
 from gansound.data.manifest import Record
 from gansound.data.split import groups, have_classes, split
 from gansound.data.verdict import verdicts
@@ -56,6 +56,7 @@ class CorpusReport:
     """Measures of a corpus: files, what can't be used, exact duplicates, groups, verdicts in plain words."""
 
     root: Path
+    layout: str
     files: list[FileReport]
     unusable: list[tuple[Path, str]]
     duplicates: list[list[Path]]
@@ -72,6 +73,7 @@ class CorpusReport:
         return _finite(
             {
                 "root": str(self.root),
+                "layout": self.layout,
                 "summary": self.summary,
                 "verdicts": self.verdicts,
                 "unusable": [{"path": str(path), "reason": reason} for path, reason in self.unusable],
@@ -97,10 +99,12 @@ def check_corpus(
     root: str | os.PathLike[str],
     *,
     speaker_pattern: str | None = None,
+    layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CorpusReport:
     """Decode and measure every file of a corpus, on all cores. Raises ValueError when no file is found."""
-    found, unusable = entries(root, speaker_pattern=speaker_pattern)
+    layout = layout or recognised(root)
+    found, unusable = entries(root, speaker_pattern=speaker_pattern, layout=layout)
     files: list[FileReport] = []
     used: list[Entry] = []
     for entry, outcome in zip(found, in_threads(_attempt, found, progress), strict=True):
@@ -121,6 +125,7 @@ def check_corpus(
     summary = summarise(files, len(unusable), duplicates) | _sounds(records, files, duplicates)
     return CorpusReport(
         Path(root),
+        layout,
         files,
         unusable,
         duplicates,

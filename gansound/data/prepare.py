@@ -1,33 +1,47 @@
-"""Make a corpus ready to train on: every file decoded once, a manifest, copies at another rate if asked for."""
+"""Make a corpus ready to train on: every file decoded once, the broken and the copies left out, a manifest written.
 
-import hashlib
-import logging
+What happens to a file is `gansound.data.process.process`, which needs nothing but the file; here it runs on all cores
+and its outcomes are remembered, so that a second run does only what is new.
+"""
+
+import functools
+import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from gansound import audio
-from gansound.data.corpus import scan
+from gansound.data.corpus import Entry, entries, in_threads, recognised
+from gansound.data.journal import Journal
 from gansound.data.manifest import MANIFEST_NAME, Record, write_manifest
-from gansound.data.source import usable
+from gansound.data.process import Outcome, Processing, process
+from gansound.data.readers import hugging_face
 from gansound.data.split import split
 
-logger = logging.getLogger(__name__)
-
-_MIN_SECONDS = 0.01
+DROPPED = "dropped.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prepared:
-    """What was written: the manifest, its records, what was left out and why, how the splits were made."""
+    """What was written: the manifest, its records, what was left out and why, how the splits were made, totals."""
 
     manifest: Path
-    records: list[Record]
-    unusable: list[tuple[Path, str]]
-    grouping: str
-    resampled: int
-    mixed: int  # files of several channels
+    layout: str
+    records: list[Record] = field(default_factory=list)
+    unusable: list[tuple[Path, str]] = field(default_factory=list)
+    copies: list[tuple[Path, Path]] = field(default_factory=list)  # each with the one that is kept
+    grouping: str = ""
+    changed: int = 0  # files that were written anew under OUT/audio
+    mixed: int = 0  # files of several channels
+    reused: int = 0  # files that an earlier run had done
+    seconds_in: float = 0.0
+    trimmed_seconds: float = 0.0
+
+    @property
+    def seconds_out(self) -> float:
+        """Duration of what is trained on."""
+        return sum(record.seconds for record in self.records)
 
 
 def prepare(
@@ -39,70 +53,101 @@ def prepare(
     valid: float = 0.05,
     test: float = 0.05,
     speaker_pattern: str | None = None,
+    layout: str | None = None,
+    trim_db: float | None = None,
+    loudness_lufs: float | None = None,
+    min_seconds: float = 0.01,
+    keep_copies: bool = False,
+    jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Decode every file of ``root`` and write ``out/manifest.jsonl`` of those that are whole.
 
-    Files of another rate than ``sample_rate`` are resampled to mono FLAC under ``out/audio`` (one that is there
-    already, of the right length and newer than its source, is kept, so an interrupted run goes on); others stay
-    where they are. Files of equal content stay in one split. The manifest is written last, so there is none
-    of a half-done run.
+    Files whose samples change by ``sample_rate``, ``trim_db`` or ``loudness_lufs`` (see Processing) become mono FLAC
+    under ``out/audio``; others stay where they are. Of exact copies (equal samples) the first by name is taken;
+    with ``keep_copies`` all, in one split. The corpus's own splits are kept where it has them. ``layout``: one of
+    LAYOUTS; None recognises it. ``jobs``: threads, all cores by default.
+
+    Run again, with more files or after a kill, only what is new or changed is decoded (``out/journal.jsonl``), and the
+    result is that of one run. What is left out is listed in ``out/dropped.jsonl``. The manifest is written last.
+
     Raises ValueError when nothing can be used, OSError when ``out`` can't be written.
     """
     root, out = Path(root), Path(out)
-    if sample_rate is not None and not 1000 <= sample_rate <= 384000:
-        raise ValueError(f"sample rate must be between 1,000 and 384,000 Hz, got {sample_rate}")
-    if sample_rate is not None and out.resolve().is_relative_to(root.resolve()):
+    processing = Processing(sample_rate, trim_db, loudness_lufs, min_seconds)
+    if out.resolve().is_relative_to(root.resolve()) and processing != Processing(min_seconds=min_seconds):
         raise ValueError(
             f"{out}: copies inside the corpus {root} would become part of it. Choose a place outside"
         )
     split([], seed=seed, valid=valid, test=test)  # wrong shares are known before any work
-    places: dict[Path, tuple[audio.AudioInfo, str, bool]] = {}
+    layout = layout or recognised(root)
+    if layout == "hugging_face":
+        found, missing = hugging_face.extract(root, out / "source", progress)
+    else:
+        found, missing = entries(root, speaker_pattern=speaker_pattern, layout=layout)
+    done = Prepared(out / MANIFEST_NAME, layout, unusable=missing)
+    first: dict[str, Path] = {}
+    contents: list[str] = []
+    with Journal(out, processing.key) as journal:
+        make = functools.partial(_outcome, journal, processing, out)
+        for entry, (outcome, is_new) in zip(found, in_threads(make, found, progress, jobs), strict=True):
+            if is_new:
+                journal.add(entry.name, entry.path, outcome)
+            done.reused += not is_new
+            if outcome.dropped is not None:
+                done.unusable.append((entry.path, outcome.dropped))
+                continue
+            done.seconds_in += outcome.seconds_in
+            if (original := first.setdefault(outcome.content, entry.path)) != entry.path and not keep_copies:
+                done.copies.append((entry.path, original))
+                continue
+            done.changed += outcome.bytes > 0
+            done.mixed += outcome.channels > 1
+            done.trimmed_seconds += outcome.trimmed_seconds
+            contents.append(outcome.content)
+            done.records.append(_record(entry, outcome))
+    if not done.records:
+        named = "; ".join(f"{path}: {reason}" for path, reason in done.unusable[:5])
+        more = f"; and {len(done.unusable) - 5} more" if len(done.unusable) > 5 else ""
+        raise ValueError(f"{root}: none of {len(done.unusable)} files can be used: {named}{more}")
+    if all(record.split for record in done.records):
+        done.grouping = f"the corpus itself ({layout})"
+    else:
+        done.records, done.grouping = split(
+            done.records, seed=seed, valid=valid, test=test, contents=contents
+        )
+    _write_dropped(out / DROPPED, done)
+    write_manifest(done.manifest, done.records)
+    return done
 
-    def inspect(path: Path) -> audio.AudioInfo:
-        info = audio.probe(path)
-        copy = None
-        if sample_rate is not None and info.sample_rate != sample_rate:
-            # The old suffix stays in the name: kick.wav and kick.mp3 are two sounds.
-            copy = out / "audio" / path.relative_to(root).with_name(path.name + ".flac")
-        if info.seconds < _MIN_SECONDS:
-            raise audio.AudioError(f"{path}: {info.frames} samples are too short to be a sound. Delete it")
-        done = _convert(info, copy, sample_rate) if copy and sample_rate else info
-        places[path] = (done, _content(done.path), info.channels > 1)
-        return done
 
-    found = scan(root, speaker_pattern=speaker_pattern, inspect=inspect, progress=progress)
-    records = usable(found)
-    contents = [places[record.path][1] for record in records]
-    records, grouping = split(records, seed=seed, valid=valid, test=test, contents=contents)
-    records = [replace(record, path=places[record.path][0].path) for record in records]
-    out.mkdir(parents=True, exist_ok=True)
-    manifest = out / MANIFEST_NAME
-    write_manifest(manifest, records)
-    mixed = sum(mixed for _, _, mixed in places.values())
-    resampled = sum(done.path != path for path, (done, _, _) in places.items())
-    return Prepared(manifest, records, found.unusable, grouping, resampled, mixed)
+def _outcome(journal: Journal, processing: Processing, out: Path, entry: Entry) -> tuple[Outcome, bool]:
+    """What came of a file, and whether it was found out just now."""
+    known = journal.outcome(entry.name, entry.path)
+    return (process(entry, processing, out), True) if known is None else (known, False)
 
 
-def _content(path: Path) -> str:
-    """Hash of all samples, which proves that they can be decoded."""
-    digest = hashlib.blake2b(digest_size=16)
-    for block in audio.blocks(path):
-        digest.update(block.tobytes())
-    return digest.hexdigest()
+def _record(entry: Entry, outcome: Outcome) -> Record:
+    known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label, "split": entry.split}
+    return Record(Path(outcome.path), outcome.sample_rate, outcome.frames, **known)
 
 
-def _convert(info: audio.AudioInfo, target: Path, sample_rate: int) -> audio.AudioInfo:
-    frames = audio.resampled_frames(info.frames, info.sample_rate, sample_rate)
-    if target.is_file() and target.stat().st_mtime > info.path.stat().st_mtime:
-        try:
-            done = audio.probe(target)
-        except audio.AudioError:
-            done = None  # left by another program: made anew
-        if done is not None and (done.sample_rate, done.frames, done.channels) == (sample_rate, frames, 1):
-            return done
-    samples, rate = audio.read(info.path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    subtype = "PCM_24" if info.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE") else "PCM_16"
-    audio.write(target, audio.resample(samples, rate, sample_rate), sample_rate, subtype=subtype)
-    return audio.probe(target)
+def _write_dropped(path: Path, done: Prepared) -> None:
+    """Every file that is left out, with the reason."""
+    lines: list[Iterable[tuple[str, str]]] = [
+        [(str(file), reason) for file, reason in done.unusable],
+        [(str(file), f"a copy of {original}") for file, original in done.copies],
+    ]
+    text = "".join(
+        json.dumps({"path": file, "reason": reason}, ensure_ascii=False) + "\n"
+        for part in lines
+        for file, reason in part
+    )
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:  # that of a write names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -148,9 +148,7 @@ def _defects(s: dict[str, Any]) -> list[str]:
             f"{_files(s['offset_files'], s)} have a constant offset above 1 %: remove it with a high-pass filter"
         )
     if s["duplicate_files"]:
-        said.append(
-            f"{_files(s['duplicate_files'], s)} are exact copies of another: prepare keeps them in one split"
-        )
+        said.append(f"{_files(s['duplicate_files'], s)} are exact copies of another: prepare leaves them out")
     if s["unusable_files"]:
         said.append(f"{s['unusable_files']} files can't be used and are skipped: see the reasons")
     return said

@@ -1,0 +1,74 @@
+"""What `prepare` has done so far, a line a file, so that it never does it twice."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gansound.data.process import Outcome
+
+
+class Journal:
+    """`OUT/journal.jsonl`: the outcome of each file, valid while file and settings are what they were.
+
+    Lines are only ever added, the last one of a file counts, and one that a kill cut is no line.
+
+    Args:
+        out: the folder of the prepared corpus.
+        key: of the settings.
+    """
+
+    def __init__(self, out: Path, key: str) -> None:
+        self._path = out / "journal.jsonl"
+        self._key = key
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Self:
+        if self._path.exists():
+            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    known = json.loads(line)
+                    self._known[known["name"]] = known
+                except (ValueError, TypeError, KeyError):
+                    continue  # a kill cut it, or it is nothing of ours
+        else:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        cut = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        if cut and self._path.stat().st_size:
+            self._file.write("\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def outcome(self, name: str, path: Path) -> Outcome | None:
+        """What came of a file, where it and what was made of it are still the same."""
+        known = self._known.get(name)
+        if known is None or {k: known.get(k) for k in ("key", "size", "mtime_ns")} != self._stamp(path):
+            return None
+        try:
+            outcome = Outcome(**known["outcome"])
+            there = not outcome.bytes or Path(outcome.path).stat().st_size == outcome.bytes
+        except (OSError, KeyError, TypeError):
+            return None
+        return outcome if there else None
+
+    def add(self, name: str, path: Path, outcome: Outcome) -> None:
+        """Remember what came of a file. Raises OSError with the journal's name."""
+        line = {"name": name, **self._stamp(path), "outcome": asdict(outcome)}
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def _stamp(self, path: Path) -> Mapping[str, Any]:
+        try:
+            stat = path.stat()
+        except OSError:
+            return {"key": self._key, "size": -1, "mtime_ns": -1}
+        return {"key": self._key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

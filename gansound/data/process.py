@@ -1,0 +1,144 @@
+"""What `prepare` does to one file: a pure function of the file and the settings, for any number of workers."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gansound import audio
+from gansound.data.check import SILENT_PEAK_DB
+from gansound.data.corpus import Entry
+
+_MARGIN_SECONDS = 0.05
+_PEAK_DB = -1.0
+_WIDE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+
+
+@dataclass(frozen=True, slots=True)
+class Processing:
+    """What is made of every file.
+
+    Args:
+        sample_rate: of the result, in Hz; None leaves it.
+        trim_db: silence at both ends that lies further than this under the loudest moment is cut, but for 50 ms; None
+            cuts nothing.
+        loudness_lufs: of the result (ITU-R BS.1770), less where the peak would pass -1 dB; None leaves it.
+        min_seconds: what is shorter is dropped.
+    """
+
+    sample_rate: int | None = None
+    trim_db: float | None = None
+    loudness_lufs: float | None = None
+    min_seconds: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.sample_rate is not None and not 1000 <= self.sample_rate <= 384000:
+            raise ValueError(f"sample rate must be between 1,000 and 384,000 Hz, got {self.sample_rate}")
+        if self.trim_db is not None and not 10 <= self.trim_db <= 120:
+            raise ValueError(f"trim must be between 10 and 120 dB, got {self.trim_db:g}")
+        if self.loudness_lufs is not None and not -60 <= self.loudness_lufs <= 0:
+            raise ValueError(f"loudness must be between -60 and 0 LUFS, got {self.loudness_lufs:g}")
+        if not self.min_seconds > 0:
+            raise ValueError(f"min_seconds must be above 0, got {self.min_seconds:g}")
+
+    @property
+    def key(self) -> str:
+        """Text that differs when the result may."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def changes(self, info: audio.AudioInfo) -> bool:
+        """Whether a file of this header becomes another one."""
+        rated = self.sample_rate is not None and info.sample_rate != self.sample_rate
+        return rated or self.trim_db is not None or self.loudness_lufs is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a file: what training reads, or the reason why it is dropped."""
+
+    path: str = ""
+    sample_rate: int = 0
+    frames: int = 0
+    channels: int = 0  # of the source
+    seconds_in: float = 0.0
+    trimmed_seconds: float = 0.0
+    content: str = ""  # hash of all samples
+    bytes: int = 0  # of the copy, 0 where the source itself is read
+    dropped: str | None = None
+
+
+def process(entry: Entry, processing: Processing, out: Path) -> Outcome:
+    """Decode a file once, and write `out/audio/NAME.flac` where the settings change its samples.
+
+    Raises OSError when ``out`` can't be written; what is wrong with the file itself is in the outcome.
+    """
+    try:
+        info = audio.probe(entry.path)
+        if info.seconds < processing.min_seconds:
+            return Outcome(dropped=f"{info.frames} samples are too short to be a sound. Delete it")
+        return _changed(entry, info, processing, out) if processing.changes(info) else _as_it_is(info)
+    except audio.AudioError as error:
+        return Outcome(dropped=str(error).removeprefix(f"{entry.path}: "))
+
+
+def _as_it_is(info: audio.AudioInfo) -> Outcome:
+    digest, peak = hashlib.blake2b(digest_size=16), 0.0
+    for block in audio.blocks(info.path):
+        digest.update(block.tobytes())
+        peak = max(peak, float(np.abs(block).max()))
+    if _is_silent(peak):
+        return Outcome(dropped=_SILENT)
+    return Outcome(
+        str(info.path), info.sample_rate, info.frames, info.channels, info.seconds, 0.0, digest.hexdigest()
+    )
+
+
+def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: Path) -> Outcome:
+    samples, rate = audio.read(info.path)
+    if _is_silent(float(np.abs(samples).max())):
+        return Outcome(dropped=_SILENT)
+    whole = len(samples)
+    if processing.trim_db is not None:
+        _, (start, end) = audio.trim(samples, rate, top_db=processing.trim_db)
+        margin = round(_MARGIN_SECONDS * rate)
+        samples = samples[max(0, start - margin) : end + margin]
+    trimmed = (whole - len(samples)) / rate
+    wanted = processing.sample_rate or rate
+    if audio.resampled_frames(len(samples), rate, wanted) < processing.min_seconds * wanted:
+        return Outcome(dropped=f"{len(samples) / rate:.3f} s are left after trimming. Delete it")
+    if wanted != rate:
+        samples = audio.resample(samples, rate, wanted)
+    if processing.loudness_lufs is not None:
+        samples = _as_loud(samples, wanted, processing.loudness_lufs)
+    # The old suffix stays in the name: kick.wav and kick.mp3 are two sounds.
+    target = out / "audio" / f"{entry.name}.flac"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    audio.write(target, samples, wanted, subtype="PCM_24" if info.subtype in _WIDE else "PCM_16")
+    content = hashlib.blake2b(np.ascontiguousarray(samples).tobytes(), digest_size=16).hexdigest()
+    return Outcome(
+        str(target),
+        wanted,
+        len(samples),
+        info.channels,
+        info.seconds,
+        trimmed,
+        content,
+        target.stat().st_size,
+    )
+
+
+def _as_loud(samples: np.ndarray, rate: int, target_lufs: float) -> np.ndarray:
+    loudness = audio.loudness_lufs(samples, rate)
+    if not np.isfinite(loudness):
+        return samples  # too faint to have a loudness
+    gain = min(target_lufs - loudness, _PEAK_DB - audio.peak_db(samples))
+    return samples * np.float32(10 ** (gain / 20))
+
+
+def _is_silent(peak: float) -> bool:
+    return peak <= 10 ** (SILENT_PEAK_DB / 20)
+
+
+_SILENT = f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB. Delete it"

@@ -1,0 +1,60 @@
+"""Any folder of audio: every file below it, labelled by the folders they lie in."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from gansound import audio
+from gansound.data.readers.entry import Entry, Found, in_order, walk
+
+logger = logging.getLogger(__name__)
+
+EXPECTED = "audio files, in it or below"
+_UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".wma", ".ape", ".wv", ".mp4", ".webm", ".amr", ".mpc"})
+
+
+def recognises(root: Path) -> bool:
+    """Any folder."""
+    return root.is_dir()
+
+
+def read(root: Path) -> Found:
+    """Every file with a suffix of audio.
+
+    The label is the folder at the first level where files lie in several (``drums/kick/kit1/x.wav``: kick, where
+    all lie in ``drums``); names that differ in case are one.
+    """
+    found, foreign = [], 0
+    for path in walk(root):
+        suffix = path.suffix.lower()
+        foreign += suffix in _UNREADABLE_SUFFIXES
+        if suffix in audio.AUDIO_SUFFIXES:
+            found.append(Entry(path, path.relative_to(root).as_posix()))
+    if foreign:
+        logger.warning(
+            "%s: %d files of formats that can't be read (%s): convert them first, for example with ffmpeg",
+            root,
+            foreign,
+            ", ".join(sorted(_UNREADABLE_SUFFIXES)),
+        )
+    return _labelled(in_order(found)), []
+
+
+def _labelled(found: Sequence[Entry]) -> list[Entry]:
+    places = [entry.name.split("/")[:-1] for entry in found]
+    shared = 0
+    while (
+        places
+        and all(place[: shared + 1] == places[0][: shared + 1] for place in places)
+        and shared < len(places[0])
+    ):
+        shared += 1
+    level = shared if any(len(place) > shared for place in places) else max(0, shared - 1)
+    spelt: dict[str, str] = {}
+    labelled = []
+    for entry, place in zip(found, places, strict=True):
+        name = place[level] if len(place) > level else None
+        label = None if name is None else spelt.setdefault(name.casefold(), name)
+        labelled.append(dataclasses.replace(entry, label=label))
+    return labelled

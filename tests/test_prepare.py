@@ -1,0 +1,287 @@
+"""What prepare makes of files, that it never makes it twice, and that killing it changes nothing."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansound import audio
+from gansound.cli import main
+from gansound.data.corpus import entries
+from gansound.data.manifest import read_manifest
+from gansound.data.prepare import prepare
+from gansound.data.process import Processing, process
+from gansound.data.source import open_corpus
+
+ROOT = Path(__file__).parents[1]
+RATE = 16000
+
+
+def noise(seconds: float, seed: int = 0, level: float = 0.1) -> np.ndarray:
+    return (level * np.random.default_rng(seed).standard_normal(int(seconds * RATE))).astype(np.float32)
+
+
+def put(path: Path, samples: np.ndarray, rate: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio.write(path, samples, rate)
+
+
+def corpus(folder: Path, files: int = 6) -> Path:
+    """Noise between silences, each file at its own level."""
+    for i in range(files):
+        silence = np.zeros(RATE // 2, np.float32)
+        sound = np.concatenate([silence, noise(0.5, i, 0.02 * (i + 1)), silence])
+        put(folder / f"s{i}" / f"take_{i:02d}.wav", sound, RATE)
+    return folder
+
+
+def written(out: Path) -> dict[str, bytes]:
+    """Everything a prepared corpus is, by name; the journal's order of lines is no part of it."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name != "journal.jsonl"
+    }
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that are decoded from now on."""
+    seen: list[str] = []
+    import gansound.data.prepare as module
+
+    real = module.process
+
+    def watched(entry: Any, *args: Any) -> Any:
+        seen.append(Path(entry.name).name)
+        return real(entry, *args)
+
+    monkeypatch.setattr(module, "process", watched)
+    return seen
+
+
+def test_trimmed_resampled_and_as_loud(tmp_path: Path) -> None:
+    root = corpus(tmp_path / "c")
+    done = prepare(root, tmp_path / "out", sample_rate=8000, trim_db=40, loudness_lufs=-23)
+    assert (len(done.records), done.changed) == (6, 6)
+    assert done.seconds_in == pytest.approx(6 * 1.5)
+    assert done.trimmed_seconds == pytest.approx(6 * 0.85, abs=6 * 0.1), (
+        "half a second each side, but for 50 ms"
+    )
+    assert done.seconds_out == pytest.approx(done.seconds_in - done.trimmed_seconds, abs=1e-3)
+    for record in done.records:
+        samples, rate = audio.read(record.path)
+        assert (rate, len(samples)) == (8000, record.frames)
+        loudness = audio.loudness_lufs(samples, rate)
+        assert loudness == pytest.approx(-23, abs=0.1) or audio.peak_db(samples) == pytest.approx(-1, abs=0.1)
+    # A whole file resampled in one go is the oracle.
+    plain = prepare(root, tmp_path / "plain", sample_rate=8000)
+    source, _ = audio.read(root / "s3" / "take_03.wav")
+    made, _ = audio.read(next(r.path for r in plain.records if r.path.name.startswith("take_03")))
+    np.testing.assert_allclose(made, audio.resample(source, RATE, 8000), atol=0.51 / 32768)
+
+
+def test_a_peak_bounds_loudness(tmp_path: Path) -> None:
+    click = np.zeros(RATE, np.float32)
+    click[4000:4010] = 0.5
+    put(tmp_path / "c" / "a.wav", click + 1e-3 * noise(1.0), RATE)
+    done = prepare(tmp_path / "c", tmp_path / "out", loudness_lufs=-10)
+    made, _ = audio.read(done.records[0].path)
+    assert audio.peak_db(made) == pytest.approx(-1, abs=0.02)
+
+
+def test_process_is_a_function_of_file_and_settings(tmp_path: Path) -> None:
+    found, _ = entries(corpus(tmp_path / "c"))
+    processing = Processing(8000, 40, -23)
+    here = process(found[2], processing, tmp_path / "here")
+    elsewhere = pickle.loads(pickle.dumps(process))(
+        *pickle.loads(pickle.dumps((found[2], processing))), tmp_path / "there"
+    )
+    assert Path(here.path).read_bytes() == Path(elsewhere.path).read_bytes()
+    assert here.content == elsewhere.content
+    assert Processing(8000).key != Processing(8000, trim_db=40).key
+
+
+def test_the_broken_the_short_and_the_silent_are_dropped_and_listed(tmp_path: Path) -> None:
+    root = corpus(tmp_path / "c")
+    put(root / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    put(root / "short.wav", noise(0.05), RATE)
+    (root / "text.wav").write_text("no sound")
+    done = prepare(root, tmp_path / "out", min_seconds=0.1)
+    reasons = {path.name: reason for path, reason in done.unusable}
+    assert set(reasons) == {"silent.wav", "short.wav", "text.wav"}
+    for name, word in {"silent.wav": "silent", "short.wav": "too short", "text.wav": "not audio"}.items():
+        assert word in reasons[name]
+    assert len(done.records) == 6
+    listed = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    assert {Path(line["path"]).name: line["reason"] for line in listed} == reasons
+
+
+def test_of_copies_the_first_is_taken(tmp_path: Path) -> None:
+    root = corpus(tmp_path / "c")
+    samples, _ = audio.read(root / "s2" / "take_02.wav")
+    put(root / "s4" / "again.flac", samples, RATE)
+    done = prepare(root, tmp_path / "out")
+    assert done.copies == [(root / "s4" / "again.flac", root / "s2" / "take_02.wav")]
+    assert len(read_manifest(done.manifest)) == 6
+    kept = prepare(root, tmp_path / "kept", keep_copies=True, valid=0.3, test=0.3)
+    splits = {record.path.name: record.split for record in kept.records}
+    assert len(splits) == 7
+    assert splits["again.flac"] == splits["take_02.wav"]
+
+
+def test_a_corpus_keeps_its_own_splits(tmp_path: Path) -> None:
+    for subset, speaker in (("train-clean-100", "19"), ("dev-clean", "84"), ("test-clean", "61")):
+        folder = tmp_path / "LibriTTS" / subset / speaker / "1"
+        put(folder / f"{speaker}_1_000001_000000.wav", noise(0.5, int(speaker)), RATE)
+        (folder / f"{speaker}_1_000001_000000.normalized.txt").write_text("A word.")
+    done = prepare(tmp_path / "LibriTTS", tmp_path / "out", valid=0.0, test=0.0)
+    assert {r.speaker: r.split for r in done.records} == {"19": "train", "84": "valid", "61": "test"}
+    assert done.layout == "libritts"
+    assert "the corpus itself" in done.grouping
+    assert {r.speaker: r.split for r in open_corpus(tmp_path / "out")} == {
+        "19": "train",
+        "84": "valid",
+        "61": "test",
+    }
+
+
+def test_a_second_run_decodes_what_is_new_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = corpus(tmp_path / "c"), tmp_path / "out"
+    prepare(root, out, sample_rate=8000)
+    before, seen = written(out), decoded(monkeypatch)
+    done = prepare(root, out, sample_rate=8000)
+    assert seen == []
+    assert done.reused == 6
+    assert written(out) == before
+    # One more, one changed, one whose copy was lost: those alone.
+    put(root / "s1" / "new.wav", noise(0.4, 50), RATE)
+    put(root / "s2" / "take_02.wav", noise(0.4, 51), RATE)
+    (out / "audio" / "s3" / "take_03.wav.flac").unlink()
+    prepare(root, out, sample_rate=8000)
+    assert sorted(seen) == ["new.wav", "take_02.wav", "take_03.wav"]
+    fresh = tmp_path / "fresh"
+    prepare(root, fresh, sample_rate=8000)
+    assert written(out) == written(fresh)
+    # Other settings are another result.
+    seen.clear()
+    prepare(root, out, sample_rate=8000, trim_db=40)
+    assert len(seen) == 7
+
+
+def test_a_journal_cut_by_a_kill_loses_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = corpus(tmp_path / "c"), tmp_path / "out"
+    prepare(root, out, sample_rate=8000)
+    before, journal = written(out), out / "journal.jsonl"
+    os.truncate(journal, journal.stat().st_size - 20)
+    seen = decoded(monkeypatch)
+    prepare(root, out, sample_rate=8000)
+    assert len(seen) == 1
+    seen.clear()
+    prepare(root, out, sample_rate=8000)
+    assert seen == [], "the line after the cut one is read"
+    assert written(out) == before
+    journal.write_text("[1, 2]\nnull\n" + journal.read_text())
+    prepare(root, out, sample_rate=8000)
+    assert seen == []
+
+
+def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    root, out, whole = tmp_path / "c", tmp_path / "out", tmp_path / "whole"
+    for i in range(150):
+        put(root / f"take_{i:03d}.wav", np.tile(noise(1.0, i), 20), RATE)
+    prepare(root, whole, sample_rate=22050)
+    command = [sys.executable, "-m", "gansound", "data", "prepare", str(root), "-o", str(out)]
+    with subprocess.Popen(
+        [*command, "--sample-rate", "22050"], cwd=ROOT, stdout=subprocess.DEVNULL
+    ) as process:
+        until = time.monotonic() + 60
+        journal = out / "journal.jsonl"
+        while not (journal.exists() and journal.read_bytes().count(b"\n") >= 10):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    done_before = journal.read_bytes().count(b"\n")
+    assert 10 <= done_before < 150
+    assert not (out / "manifest.jsonl").exists()
+    for path in (out / "audio").glob("*.flac"):
+        assert audio.read(path)[1] == 22050, "what has its final name is whole"
+    again = prepare(root, out, sample_rate=22050)
+    assert again.reused >= done_before - 1
+    made, expected = written(out), written(whole)
+    assert {k for k in made if not Path(k).name.startswith(".")} == set(expected)
+    assert all(made[name] == expected[name] for name in expected)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--trim", "5"], "trim"),
+        (["--loudness", "3"], "loudness"),
+        (["--sample-rate", "10"], "1,000"),
+        (["--jobs", "0"], "--jobs"),
+        (["--layout", "vctc"], "--layout vctc: expected one of ljspeech"),
+        (["--min-seconds", "0"], "min_seconds"),
+    ],
+)
+def test_what_the_command_line_tells_is_2(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = corpus(tmp_path / "c", 1)
+    assert main(["data", "prepare", str(root), "-o", str(tmp_path / "out"), *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = corpus(tmp_path / "c")
+    shutil.copy(root / "s0" / "take_00.wav", root / "s1" / "zz.wav")
+    put(root / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    words = ["data", "prepare", str(root), "-o", str(tmp_path / "out"), "--trim", "40", "--loudness", "-23"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "6 files",
+        "(folder)",
+        "1 exact copies",
+        "zz.wav = ",
+        "silent.wav: silent",
+        "silence cut",
+        "real time",
+    ):
+        assert part in said, said
+    assert main(words) == 0
+    assert "8 of the files done before" in capsys.readouterr().out
+
+
+def test_a_hugging_face_data_set_is_written_out_and_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'gansound[datasets]'")
+    import pyarrow.parquet
+
+    source = corpus(tmp_path / "c")
+    cells = [{"bytes": p.read_bytes(), "path": p.name} for p in sorted(source.rglob("*.wav"))]
+    table = pa.table({"audio": cells, "text": [f"text {i}" for i in range(6)]})
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    pyarrow.parquet.write_table(table, tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+    words = ["data", "prepare", str(tmp_path / "set"), "-o", str(tmp_path / "out"), "--sample-rate", "8000"]
+    assert main(words) == 0
+    assert "(hugging_face)" in capsys.readouterr().out
+    records = read_manifest(tmp_path / "out" / "manifest.jsonl")
+    assert sorted(r.text or "" for r in records) == [f"text {i}" for i in range(6)]
+    assert {audio.probe(r.path).sample_rate for r in records} == {8000}
+    assert main(["data", "check", str(tmp_path / "set")]) == 1
+    assert "gansound data prepare" in capsys.readouterr().err
