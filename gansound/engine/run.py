@@ -182,6 +182,9 @@ class Run:
             waited += time.perf_counter() - before
             figures = self.step(step, rounds)
             self.latest.figures |= figures
+            if bad := sum(int(batch["retries"].sum()) for batch in rounds):
+                bad_draws = self.latest.figures.get("bad_draws", 0.0) + bad  # of this process
+                self.latest.figures["bad_draws"] = bad_draws
             done = step + 1
             if run_log is not None:
                 run_log.step = done
@@ -304,6 +307,7 @@ class Run:
                 state.register(f"{side}_scaler", scaler)
         if self.task.memory is not None:
             state.register("task", self.task.memory)
+        state.register("corpus", Corpus(self.feed.fingerprint))
         state.register("explosions", self.explosions)
         state.register("skipped", self.skipped)
         state.register("best", self.best)
@@ -315,6 +319,23 @@ class Run:
         if decay is None:
             return None
         return AveragedModel(self.task.generator, multi_avg_fn=moving_average(decay))
+
+
+class Corpus:
+    """What a run is fed, by its fingerprint: positions name other sounds in another one."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def state_dict(self) -> dict[str, str]:
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        if state["fingerprint"] != self.fingerprint:
+            log.warning(
+                "the corpus isn't the one that this checkpoint was trained on (files added, changed or gone): the run "
+                "goes on with it, and doesn't end as it would have without the change"
+            )
 
 
 class Latest:
