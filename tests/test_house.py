@@ -62,7 +62,12 @@ def run_examples(page: str, folder: Path, name: str = "page") -> int:
     """
     programs = folder / ".programs"
     programs.mkdir()
-    for program, what in (("python", ""), ("python3", ""), ("gansound", " -m gansound")):
+    for program, what in (
+        ("python", ""),
+        ("python3", ""),
+        ("gansound", " -m gansound"),
+        ("torchrun", " -m torch.distributed.run"),
+    ):
         shim = programs / program
         shim.write_text(f'#!/bin/sh\nexec "{sys.executable}"{what} "$@"\n')
         shim.chmod(0o755)
@@ -70,6 +75,7 @@ def run_examples(page: str, folder: Path, name: str = "page") -> int:
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "MPLBACKEND": "Agg",
+        "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
     marked = [example for example in examples(page) if example.tested]

@@ -41,6 +41,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a way has its turn")
+    parser.add_argument("--batch", type=int, help="of a process (default: a small one of the recipe's)")
     parser.add_argument("--ddp", type=json.loads, default={}, help="other arguments for DDP, as JSON")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -50,12 +51,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gansound-scaling-") as folder:
         corpus = write_corpus(Path(folder) / "corpus", files=24, seconds=1.5)
         for name in args.recipes:
-            compare(name, corpus, Path(folder), args.rounds, args.seconds, args.ddp)
+            batch = args.batch or BATCH.get(name, 8)
+            compare(name, batch, corpus, Path(folder), args.rounds, args.seconds, args.ddp)
 
 
-def compare(name: str, corpus: Path, folder: Path, rounds: int, seconds: float, ddp: dict[str, Any]) -> None:
+def compare(
+    name: str, batch: int, corpus: Path, folder: Path, rounds: int, seconds: float, ddp: dict[str, Any]
+) -> None:
     """Time one recipe in all ways, and print."""
-    batch = BATCH.get(name, 8)
     groups: dict[str, list[Process]] = {}
     try:
         for way, (ranks, share) in WAYS.items():
