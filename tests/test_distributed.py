@@ -297,3 +297,19 @@ def test_launchers_start_the_same_command(launcher: list[str], corpus: Path, tmp
     assert done.returncode == 0, done.stderr
     assert_same_run(run, by_hand)
     assert len(re.findall(re.escape(str(run / "model")), done.stdout)) == 1, "one of them speaks"
+
+
+@pytest.mark.slow
+def test_one_that_is_asked_to_stop_stops_all_at_one_step(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with two(vocoder(corpus, 100_000, checkpoint_every=100_000), run) as processes:
+        until = time.monotonic() + 120
+        while not ((run / "metrics.jsonl").exists() and losses(run)):
+            assert [process.poll() for process in processes] == [None, None]
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        processes[1].send_signal(signal.SIGTERM)
+        done = ended(processes)
+    assert [code for code, _ in done] == [130, 130], done
+    (kept,) = checkpoints(run / "checkpoints")
+    assert all(f"stopped as asked at step {int(kept.name.removeprefix('step_'))}" in said for _, said in done)

@@ -263,7 +263,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert part in said, said
     assert main(words) == 0
-    assert "8 of the files done before" in capsys.readouterr().out
+    assert "7 of the files done before" in capsys.readouterr().out
 
 
 def test_a_hugging_face_data_set_is_written_out_and_prepared(

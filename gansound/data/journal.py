@@ -1,11 +1,10 @@
-"""What `prepare` has done so far, a line a file, so that it never does it twice."""
+"""What `prepare` has made so far, a line a file, so that it never makes it twice."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from gansound.data.process import Outcome
 
@@ -24,27 +23,17 @@ class Journal:
         self._path = out / "journal.jsonl"
         self._key = key
         self._known: dict[str, dict[str, Any]] = {}
-
-    def __enter__(self) -> Self:
-        if self._path.exists():
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    known = json.loads(line)
-                    self._known[known["name"]] = known
-                except (ValueError, TypeError, KeyError):
-                    continue  # a kill cut it, or it is nothing of ours
-        else:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        cut = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        if cut and self._path.stat().st_size:
-            self._file.write("\n")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+        self._cut = False
+        if not self._path.exists():
+            return
+        lines = self._path.read_bytes()
+        self._cut = bool(lines) and not lines.endswith(b"\n")
+        for line in lines.splitlines():
+            try:
+                known = json.loads(line)
+                self._known[known["name"]] = known
+            except (ValueError, TypeError, KeyError):
+                continue  # a kill cut it, or it is nothing of ours
 
     def outcome(self, name: str, path: Path) -> Outcome | None:
         """What came of a file, where it and what was made of it are still the same."""
@@ -60,11 +49,14 @@ class Journal:
 
     def add(self, name: str, path: Path, outcome: Outcome) -> None:
         """Remember what came of a file. Raises OSError with the journal's name."""
-        line = {"name": name, **self._stamp(path), "outcome": asdict(outcome)}
+        line = json.dumps({"name": name, **self._stamp(path), "outcome": asdict(outcome)}, ensure_ascii=False)
         try:
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(f"{chr(10) * self._cut}{line}\n".encode())
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
+        self._cut = False
 
     def _stamp(self, path: Path) -> Mapping[str, Any]:
         try:

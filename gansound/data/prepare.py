@@ -88,24 +88,24 @@ def prepare(
     done = Prepared(out / MANIFEST_NAME, layout, unusable=missing)
     first: dict[str, Path] = {}
     contents: list[str] = []
-    with Journal(out, processing.key) as journal:
-        make = functools.partial(_outcome, journal, processing, out)
-        for entry, (outcome, is_new) in zip(found, in_threads(make, found, progress, jobs), strict=True):
-            if is_new:
-                journal.add(entry.name, entry.path, outcome)
-            done.reused += not is_new
-            if outcome.dropped is not None:
-                done.unusable.append((entry.path, outcome.dropped))
-                continue
-            done.seconds_in += outcome.seconds_in
-            if (original := first.setdefault(outcome.content, entry.path)) != entry.path and not keep_copies:
-                done.copies.append((entry.path, original))
-                continue
-            done.changed += outcome.bytes > 0
-            done.mixed += outcome.channels > 1
-            done.trimmed_seconds += outcome.trimmed_seconds
-            contents.append(outcome.content)
-            done.records.append(_record(entry, outcome))
+    journal = Journal(out, processing.key)
+    make = functools.partial(_outcome, journal, processing, out)
+    for entry, (outcome, is_new) in zip(found, in_threads(make, found, progress, jobs), strict=True):
+        if outcome.dropped is not None:
+            done.unusable.append((entry.path, outcome.dropped))
+            continue
+        if is_new:
+            journal.add(entry.name, entry.path, outcome)
+        done.reused += not is_new
+        done.seconds_in += outcome.seconds_in
+        if (original := first.setdefault(outcome.content, entry.path)) != entry.path and not keep_copies:
+            done.copies.append((entry.path, original))
+            continue
+        done.changed += outcome.bytes > 0
+        done.mixed += outcome.channels > 1
+        done.trimmed_seconds += outcome.trimmed_seconds
+        contents.append(outcome.content)
+        done.records.append(_record(entry, outcome))
     if not done.records:
         named = "; ".join(f"{path}: {reason}" for path, reason in done.unusable[:5])
         more = f"; and {len(done.unusable) - 5} more" if len(done.unusable) > 5 else ""
