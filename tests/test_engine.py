@@ -175,7 +175,7 @@ Run(plan(json.loads(os.environ["RECIPE"])), Path(os.environ["RUN"])).fit()
 """
 
 
-@pytest.mark.parametrize("where, count", [("checkpoint", 3), ("checkpoint", 15), ("step", 7)])
+@pytest.mark.parametrize("where, count", [("checkpoint", 3), ("checkpoint", 20), ("step", 7)])
 def test_killed_and_started_again(corpus: Path, whole: Path, tmp_path: Path, where: str, count: int) -> None:
     folder, witness = tmp_path / "run", tmp_path / "witness"
     environment = os.environ | {
