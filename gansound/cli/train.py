@@ -116,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             training.fit(observe)
     except StoppedError as stopped:
         log.warning("%s", stopped)
+        training.close()
         return INTERRUPTED
     except KeyboardInterrupt:
         from gansound.engine.checkpoint import checkpoints
@@ -126,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+    training.close()
     if not quiet:
         print(folder / "model")
     return 0

@@ -63,6 +63,13 @@ def set_up(settings: RunSettings, task: Task) -> Accelerator:
     return accelerator
 
 
+def leave(accelerator: Accelerator) -> None:
+    """End the connections when all processes are done with them: torch's threads don't survive an exit without it."""
+    if accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
+
+
 @contextlib.contextmanager
 def failing_together(accelerator: Accelerator, run: Path) -> Iterator[None]:
     """An error of one process ends all of them with its message, which it leaves in `RUN/failures/` for them.

@@ -33,7 +33,7 @@ from gansound.engine.kept import Best, Kept
 from gansound.engine.log import RunLog
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
-from gansound.engine.processes import failing_together, set_up
+from gansound.engine.processes import failing_together, leave, set_up
 from gansound.engine.recovery import Exploded, Recovery
 from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
@@ -129,6 +129,10 @@ class Run:
     def stop(self) -> None:
         """Ask the run, from a signal's handler or another thread, to end after a step, with a checkpoint."""
         self._asked_to_stop = True
+
+    def close(self) -> None:
+        """Part from the other processes, after `fit`; without it the last of them may crash when it ends."""
+        leave(self.accelerator)
 
     def _stops(self, step: int) -> bool:
         """Whether any process was asked to; the others hear of it within some steps."""
