@@ -86,9 +86,11 @@ def profile(
     settings = dataclasses.replace(plan.settings, steps=max(plan.settings.steps, most), adversarial_from=0)
     with TemporaryDirectory(prefix="gansound-profile-") as folder:
         run = Run(dataclasses.replace(plan, settings=settings), Path(folder))
-        return _Profiler(run, steps, clock).measure(trace) | {
+        record = _Profiler(run, steps, clock).measure(trace) | {
             "discriminators_join_at_step": plan.settings.adversarial_from
         }
+        run.close()
+        return record
 
 
 class _Profiler:
