@@ -283,5 +283,17 @@ def test_a_hugging_face_data_set_is_written_out_and_prepared(
     records = read_manifest(tmp_path / "out" / "manifest.jsonl")
     assert sorted(r.text or "" for r in records) == [f"text {i}" for i in range(6)]
     assert {audio.probe(r.path).sample_rate for r in records} == {8000}
+    # Rows of equal size that change places take their sounds along.
+    turned = pa.table({"audio": cells[::-1], "text": [f"text {5 - i}" for i in range(6)]})
+    pyarrow.parquet.write_table(turned, tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+    assert len({len(cell["bytes"]) for cell in cells}) == 1
+    assert main(words) == 0
+    again = {r.text: audio.read(r.path)[0] for r in read_manifest(tmp_path / "out" / "manifest.jsonl")}
+    assert main([*words[:4], str(tmp_path / "fresh"), *words[5:]]) == 0
+    fresh = {r.text: audio.read(r.path)[0] for r in read_manifest(tmp_path / "fresh" / "manifest.jsonl")}
+    assert again.keys() == fresh.keys()
+    assert all(np.array_equal(again[text], fresh[text]) for text in fresh)
+    assert main([*words, "--speaker", "(a)"]) == 1
+    capsys.readouterr()
     assert main(["data", "check", str(tmp_path / "set")]) == 1
     assert "gansound data prepare" in capsys.readouterr().err

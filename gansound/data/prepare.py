@@ -64,9 +64,9 @@ def prepare(
     """Decode every file of ``root`` and write ``out/manifest.jsonl`` of those that are whole.
 
     Files whose samples change by ``sample_rate``, ``trim_db`` or ``loudness_lufs`` (see Processing) become mono FLAC
-    under ``out/audio``; others stay where they are. Of exact copies (equal samples) the first by name is taken;
-    with ``keep_copies`` all, in one split. The corpus's own splits are kept where it has them. ``layout``: one of
-    LAYOUTS; None recognises it. ``jobs``: threads, all cores by default.
+    under ``out/audio``; others stay where they are. Of exact copies (equal samples) the first by name is taken; with
+    ``keep_copies`` all, in one split unless the corpus's own splits say otherwise, which are kept where it has them.
+    ``layout``: one of LAYOUTS; None recognises it. ``jobs``: threads, all cores by default.
 
     Run again, with more files or after a kill, only what is new or changed is decoded (``out/journal.jsonl``), and the
     result is that of one run. What is left out is listed in ``out/dropped.jsonl``. The manifest is written last.
@@ -82,6 +82,11 @@ def prepare(
     split([], seed=seed, valid=valid, test=test)  # wrong shares are known before any work
     layout = layout or recognised(root)
     if layout == "hugging_face":
+        if speaker_pattern is not None:
+            raise ValueError(
+                "a speaker pattern looks at names of files, of which a Hugging Face data set has none; its column of "
+                "speakers is read. Leave the pattern out"
+            )
         found, missing = hugging_face.extract(root, out / "source", progress)
     else:
         found, missing = entries(root, speaker_pattern=speaker_pattern, layout=layout)

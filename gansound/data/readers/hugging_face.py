@@ -79,7 +79,7 @@ def extract(root: Path, folder: Path, progress: Callable[[int, int], None] | Non
     """Write the audio of each row as a file under ``folder``, undecoded, and list the files.
 
     They are named by split, row and the name that the data set has for it; the suffix is that of the bytes' format.
-    A file that is there with the right size is kept, so that an interrupted run goes on. A row without bytes but
+    A file that is there with the same bytes is kept, so that an interrupted run goes on. A row without bytes but
     with a path counts if there is such a file, which stays in its place. Rows are read a few at a time.
     ``progress(done, total)`` counts rows.
 
@@ -133,7 +133,8 @@ def _file(root: Path, folder: Path, split: str, number: int, cell: dict[str, Any
             f"bytes of no format that can be read: they begin with {content[:8]!r}, their path is {given!r}"
         )
     path = folder / (name + suffix)
-    if not path.is_file() or path.stat().st_size != len(content):
+    # Rows of one size may have changed places since: the bytes are compared, not their number.
+    if not path.is_file() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
