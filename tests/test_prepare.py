@@ -105,8 +105,10 @@ def test_process_is_a_function_of_file_and_settings(tmp_path: Path) -> None:
     elsewhere = pickle.loads(pickle.dumps(process))(
         *pickle.loads(pickle.dumps((found[2], processing))), tmp_path / "there"
     )
-    assert Path(here.path).read_bytes() == Path(elsewhere.path).read_bytes()
-    assert here.content == elsewhere.content
+    one, other = (o.place(found[2], tmp_path / n) for o, n in ((here, "here"), (elsewhere, "there")))
+    assert one != other
+    assert one.read_bytes() == other.read_bytes()
+    assert here == elsewhere
     assert Processing(8000).key != Processing(8000, trim_db=40).key
 
 
@@ -220,9 +222,49 @@ def test_killed_it_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         assert audio.read(path)[1] == 22050, "what has its final name is whole"
     again = prepare(root, out, sample_rate=22050)
     assert again.reused >= done_before - 1
-    made, expected = written(out), written(whole)
-    assert {k for k in made if not Path(k).name.startswith(".")} == set(expected)
-    assert all(made[name] == expected[name] for name in expected)
+    assert written(out) == written(whole), "and what the kill left half-written is gone"
+
+
+def test_a_corpus_may_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(corpus(tmp_path / "c").parent)
+    for settings in ({}, {"sample_rate": 8000}):
+        shutil.rmtree("out", ignore_errors=True)
+        prepare("c", "out", **settings)
+        Path("c").rename("moved")
+        Path("out").rename("elsewhere")
+        Path("deeper").mkdir(exist_ok=True)
+        monkeypatch.chdir("deeper")
+        done = prepare(tmp_path / "moved", tmp_path / "elsewhere", **settings)
+        assert done.reused == 6
+        for record in read_manifest(done.manifest):
+            assert audio.probe(record.path).frames == record.frames
+        monkeypatch.chdir(tmp_path)
+        Path("moved").rename("c")
+        Path("elsewhere").rename("out")
+
+
+def test_equal_samples_at_two_rates_are_two_sounds(tmp_path: Path) -> None:
+    for rate in (8000, 16000):
+        put(tmp_path / "c" / f"{rate}.wav", noise(0.5), rate)
+    done = prepare(tmp_path / "c", tmp_path / "out")
+    assert (len(done.records), done.copies) == (2, [])
+
+
+def test_where_there_is_nothing_to_cut_nothing_is_copied(tmp_path: Path) -> None:
+    put(tmp_path / "c" / "full.wav", noise(0.5), RATE)
+    put(tmp_path / "c" / "padded.wav", np.concatenate([np.zeros(RATE, np.float32), noise(0.5, 1)]), RATE)
+    done = prepare(tmp_path / "c", tmp_path / "out", trim_db=40)
+    assert done.changed == 1
+    assert {r.path.name for r in done.records} == {"full.wav", "padded.wav.flac"}
+
+
+def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
+    root, out = corpus(tmp_path / "c"), tmp_path / "out"
+    prepare(root, out, sample_rate=8000)
+    leftover = out / "audio" / "s0" / ".take_00.wav.flac.abcd1234.tmp"
+    leftover.write_bytes(b"half")
+    prepare(root, out, sample_rate=8000)
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gansound.data.process import Outcome
+from gansound.data.corpus import Entry
+from gansound.data.process import Outcome, target
+
+Stamp = Mapping[str, Any]
 
 
 class Journal:
@@ -20,6 +23,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, key: str) -> None:
+        self._out = out
         self._path = out / "journal.jsonl"
         self._key = key
         self._known: dict[str, dict[str, Any]] = {}
@@ -35,21 +39,21 @@ class Journal:
             except (ValueError, TypeError, KeyError):
                 continue  # a kill cut it, or it is nothing of ours
 
-    def outcome(self, name: str, path: Path) -> Outcome | None:
+    def outcome(self, entry: Entry, stamp: Stamp) -> Outcome | None:
         """What came of a file, where it and what was made of it are still the same."""
-        known = self._known.get(name)
-        if known is None or {k: known.get(k) for k in ("key", "size", "mtime_ns")} != self._stamp(path):
+        known = self._known.get(entry.name)
+        if known is None or {name: known.get(name) for name in stamp} != stamp:
             return None
         try:
             outcome = Outcome(**known["outcome"])
-            there = not outcome.bytes or Path(outcome.path).stat().st_size == outcome.bytes
+            there = not outcome.bytes or target(entry, self._out).stat().st_size == outcome.bytes
         except (OSError, KeyError, TypeError):
             return None
         return outcome if there else None
 
-    def add(self, name: str, path: Path, outcome: Outcome) -> None:
-        """Remember what came of a file. Raises OSError with the journal's name."""
-        line = json.dumps({"name": name, **self._stamp(path), "outcome": asdict(outcome)}, ensure_ascii=False)
+    def add(self, entry: Entry, stamp: Stamp, outcome: Outcome) -> None:
+        """Remember what came of a file that had this stamp. Raises OSError with the journal's name."""
+        line = json.dumps({"name": entry.name, **stamp, "outcome": asdict(outcome)}, ensure_ascii=False)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
@@ -58,9 +62,10 @@ class Journal:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
         self._cut = False
 
-    def _stamp(self, path: Path) -> Mapping[str, Any]:
+    def stamp(self, entry: Entry) -> Stamp:
+        """What tells a file from a changed one; to be taken before it is read."""
         try:
-            stat = path.stat()
+            stat = entry.path.stat()
         except OSError:
             return {"key": self._key, "size": -1, "mtime_ns": -1}
         return {"key": self._key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

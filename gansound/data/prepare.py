@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gansound.data.corpus import Entry, entries, in_threads, recognised
-from gansound.data.journal import Journal
+from gansound.data.journal import Journal, Stamp
 from gansound.data.manifest import MANIFEST_NAME, Record, write_manifest
 from gansound.data.process import Outcome, Processing, process
 from gansound.data.readers import hugging_face
@@ -95,13 +95,13 @@ def prepare(
     contents: list[str] = []
     journal = Journal(out, processing.key)
     make = functools.partial(_outcome, journal, processing, out)
-    for entry, (outcome, is_new) in zip(found, in_threads(make, found, progress, jobs), strict=True):
+    for entry, (outcome, stamp) in zip(found, in_threads(make, found, progress, jobs), strict=True):
         if outcome.dropped is not None:
             done.unusable.append((entry.path, outcome.dropped))
             continue
-        if is_new:
-            journal.add(entry.name, entry.path, outcome)
-        done.reused += not is_new
+        if stamp is not None:
+            journal.add(entry, stamp, outcome)
+        done.reused += stamp is None
         done.seconds_in += outcome.seconds_in
         if (original := first.setdefault(outcome.content, entry.path)) != entry.path and not keep_copies:
             done.copies.append((entry.path, original))
@@ -110,7 +110,7 @@ def prepare(
         done.mixed += outcome.channels > 1
         done.trimmed_seconds += outcome.trimmed_seconds
         contents.append(outcome.content)
-        done.records.append(_record(entry, outcome))
+        done.records.append(_record(entry, outcome, out))
     if not done.records:
         named = "; ".join(f"{path}: {reason}" for path, reason in done.unusable[:5])
         more = f"; and {len(done.unusable) - 5} more" if len(done.unusable) > 5 else ""
@@ -121,20 +121,25 @@ def prepare(
         done.records, done.grouping = split(
             done.records, seed=seed, valid=valid, test=test, contents=contents
         )
+    for leftover in (out / "audio").rglob(".*.tmp"):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
     _write_dropped(out / DROPPED, done)
     write_manifest(done.manifest, done.records)
     return done
 
 
-def _outcome(journal: Journal, processing: Processing, out: Path, entry: Entry) -> tuple[Outcome, bool]:
-    """What came of a file, and whether it was found out just now."""
-    known = journal.outcome(entry.name, entry.path)
-    return (process(entry, processing, out), True) if known is None else (known, False)
+def _outcome(
+    journal: Journal, processing: Processing, out: Path, entry: Entry
+) -> tuple[Outcome, Stamp | None]:
+    """What came of a file, and the stamp it had where that was found out just now."""
+    stamp = journal.stamp(entry)
+    known = journal.outcome(entry, stamp)
+    return (process(entry, processing, out), stamp) if known is None else (known, None)
 
 
-def _record(entry: Entry, outcome: Outcome) -> Record:
+def _record(entry: Entry, outcome: Outcome, out: Path) -> Record:
     known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label, "split": entry.split}
-    return Record(Path(outcome.path), outcome.sample_rate, outcome.frames, **known)
+    return Record(outcome.place(entry, out), outcome.sample_rate, outcome.frames, **known)
 
 
 def _write_dropped(path: Path, done: Prepared) -> None:

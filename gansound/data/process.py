@@ -56,17 +56,28 @@ class Processing:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a file: what training reads, or the reason why it is dropped."""
+    """What came of a file: what training reads, or the reason why it is dropped.
 
-    path: str = ""
+    It names no path: a corpus may be moved, or seen from another folder, and its outcomes stay true.
+    """
+
     sample_rate: int = 0
     frames: int = 0
     channels: int = 0  # of the source
     seconds_in: float = 0.0
     trimmed_seconds: float = 0.0
-    content: str = ""  # hash of all samples
+    content: str = ""  # hash of rate and samples
     bytes: int = 0  # of the copy, 0 where the source itself is read
     dropped: str | None = None
+
+    def place(self, entry: Entry, out: Path) -> Path:
+        """The file that training reads."""
+        return target(entry, out) if self.bytes else entry.path
+
+
+def target(entry: Entry, out: Path) -> Path:
+    """Where a file's copy goes. The old suffix stays in the name: kick.wav and kick.mp3 are two sounds."""
+    return out / "audio" / f"{entry.name}.flac"
 
 
 def process(entry: Entry, processing: Processing, out: Path) -> Outcome:
@@ -84,15 +95,13 @@ def process(entry: Entry, processing: Processing, out: Path) -> Outcome:
 
 
 def _as_it_is(info: audio.AudioInfo) -> Outcome:
-    digest, peak = hashlib.blake2b(digest_size=16), 0.0
+    digest, peak = _digest(info.sample_rate), 0.0
     for block in audio.blocks(info.path):
         digest.update(block.tobytes())
         peak = max(peak, float(np.abs(block).max()))
     if _is_silent(peak):
         return Outcome(dropped=_SILENT)
-    return Outcome(
-        str(info.path), info.sample_rate, info.frames, info.channels, info.seconds, 0.0, digest.hexdigest()
-    )
+    return Outcome(info.sample_rate, info.frames, info.channels, info.seconds, 0.0, digest.hexdigest())
 
 
 def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: Path) -> Outcome:
@@ -108,25 +117,31 @@ def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: P
     wanted = processing.sample_rate or rate
     if audio.resampled_frames(len(samples), rate, wanted) < processing.min_seconds * wanted:
         return Outcome(dropped=f"{len(samples) / rate:.3f} s are left after trimming. Delete it")
+    if len(samples) == whole and wanted == rate and processing.loudness_lufs is None:
+        return _as_it_is(info)  # there was nothing to cut
     if wanted != rate:
         samples = audio.resample(samples, rate, wanted)
     if processing.loudness_lufs is not None:
         samples = _as_loud(samples, wanted, processing.loudness_lufs)
-    # The old suffix stays in the name: kick.wav and kick.mp3 are two sounds.
-    target = out / "audio" / f"{entry.name}.flac"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    audio.write(target, samples, wanted, subtype="PCM_24" if info.subtype in _WIDE else "PCM_16")
-    content = hashlib.blake2b(np.ascontiguousarray(samples).tobytes(), digest_size=16).hexdigest()
+    copy = target(entry, out)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    audio.write(copy, samples, wanted, subtype="PCM_24" if info.subtype in _WIDE else "PCM_16")
+    digest = _digest(wanted)
+    digest.update(np.ascontiguousarray(samples).tobytes())
     return Outcome(
-        str(target),
         wanted,
         len(samples),
         info.channels,
         info.seconds,
         trimmed,
-        content,
-        target.stat().st_size,
+        digest.hexdigest(),
+        copy.stat().st_size,
     )
+
+
+def _digest(rate: int) -> hashlib.blake2b:
+    """Equal samples at two rates are two sounds."""
+    return hashlib.blake2b(f"{rate}\0".encode(), digest_size=16)
 
 
 def _as_loud(samples: np.ndarray, rate: int, target_lufs: float) -> np.ndarray:
