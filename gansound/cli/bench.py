@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from gansound.inference.bench import Plan, choose, run_bench, steps, usable_cores
+    from gansound.cores import usable_cores
+    from gansound.inference.bench import Plan, choose, run_bench, steps
 
     threads = _threads(args.threads, usable_cores())
     try:

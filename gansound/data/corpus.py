@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gansound import audio
+from gansound.cores import usable_cores
 from gansound.data.manifest import SPLITS, Record
 from gansound.data.readers import READERS
 from gansound.data.readers.entry import Entry, Reader, names
@@ -137,7 +138,7 @@ def in_threads(
     threads: int | None = None,
 ) -> Iterable[Result]:
     """Results in order, computed on all cores (decoding, FFTs and hashing run outside Python's lock)."""
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
         for first in range(0, len(items), 1024):
             for done, result in enumerate(pool.map(function, items[first : first + 1024]), start=first + 1):
                 if progress is not None:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from gansound.cores import usable_cores
 from gansound.data.manifest import check_values, parse_line
 from gansound.data.records import Records, Table, narrowed, number_of_split
 
@@ -229,9 +230,9 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def _mapping(count: int, manifest: Path) -> Iterator[Any]:
     """An ordered map over all cores where processes can be forked, which takes no time to speak of."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if min(cores, count) > 1 and "fork" in multiprocessing.get_all_start_methods():
-        pool = ProcessPoolExecutor(min(cores, count), multiprocessing.get_context("fork"))
+    processes = min(usable_cores(), count)
+    if processes > 1 and "fork" in multiprocessing.get_all_start_methods():
+        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"))
         try:
             yield pool.map
         except BrokenProcessPool:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import gansound
+from gansound.cores import usable_cores
 from gansound.engine.guards import StoppedError
 from gansound.engine.history import SESSIONS, process_started
 
@@ -98,7 +99,7 @@ def _circumstances() -> dict[str, Any]:
         "pid": os.getpid(),
         "pid_started": process_started(os.getpid()),
         "cpu": _cpu(),
-        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_count": usable_cores(),
         "threads": torch.get_num_threads(),
         **_gpus(),
         "environment": {

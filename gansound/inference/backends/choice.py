@@ -1,7 +1,6 @@
 """Which backend is the fastest here: measured once, and remembered for this model and this machine."""
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gansound.cores import usable_cores
 from gansound.inference.backends.runner import Runner
 
 ROUNDS, STEPS_IN_A_ROW = 7, 8
@@ -79,7 +79,7 @@ def _run(runner: Runner, *, streaming: bool) -> Iterator[None]:
 def _here(backends: Sequence[str]) -> dict[str, Any]:
     return {
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in ("gansound", "torch", *sorted(backends))},
     }

@@ -3,8 +3,7 @@
 `choose` finds the backends, a `Plan` says what is measured, `run_bench` measures it in processes of its own.
 """
 
-from gansound.inference.bench.machine import usable_cores
 from gansound.inference.bench.plan import Plan, choose
 from gansound.inference.bench.run import run_bench, steps
 
-__all__ = ["Plan", "choose", "run_bench", "steps", "usable_cores"]
+__all__ = ["Plan", "choose", "run_bench", "steps"]

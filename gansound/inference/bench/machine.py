@@ -8,18 +8,13 @@ from typing import Any
 
 import torch
 
+from gansound.cores import usable_cores
+
 _PACKAGES = ("gansound", "torch", "numpy", "onnxruntime", "openvino")
 _INSTRUCTIONS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_bf16", "amx_int8",
     "asimd", "asimddp", "sve", "sve2", "bf16", "i8mm",
 )  # fmt: skip
-
-
-def usable_cores() -> int:
-    """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe_machine() -> dict[str, Any]:
