@@ -207,11 +207,13 @@ def test_auto_measures_anew_what_is_another_question(world, monkeypatch):
     torch.set_num_threads(2)
     make_runner(generator)
     torch.set_num_threads(1)
-    monkeypatch.setattr(choice, "_version", lambda package: "another")
+    monkeypatch.setattr(choice, "package_version", lambda package: "another")
     make_runner(generator)
     monkeypatch.setattr(choice, "_cpu", lambda: "another")
     make_runner(generator)
-    assert len(world.measured) == 7
+    monkeypatch.setattr(choice, "usable_cores", lambda: 1000)
+    make_runner(generator)
+    assert len(world.measured) == 8
 
 
 def test_auto_never_changes_the_precision(world):

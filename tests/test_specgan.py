@@ -173,14 +173,12 @@ def test_the_label_changes_the_mel(conditioner: Concatenation | FiLM | None) -> 
 
 
 def test_autocast_keeps_the_mel_in_full_precision() -> None:
-    generator = SpecGANGenerator(MEL, 16, dim=4)
+    generator = SpecGANGenerator(MEL, 16, dim=16)
     with torch.autocast("cpu", torch.bfloat16):
         made = generator(latents(2))
     assert made.dtype == torch.float32
     assert torch.unique(made).numel() > 1000  # bf16 has no so many numbers there
-    assert (
-        made - generator(latents(2))
-    ).abs().mean() < 0.1  # 0.01 to 0.03; single values near a log's end move by 3
+    torch.testing.assert_close(made, generator(latents(2)), rtol=0, atol=0.5)
 
 
 def test_what_a_generator_refuses() -> None:

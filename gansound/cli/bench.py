@@ -60,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    from gansound.cores import usable_cores
     from gansound.inference.bench import Plan, choose, run_bench, steps
+    from gansound.machine import usable_cores
 
     threads = _threads(args.threads, usable_cores())
     try:

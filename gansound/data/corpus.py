@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from gansound import audio
-from gansound.cores import usable_cores
 from gansound.data.manifest import SPLITS, Record
 from gansound.data.readers import READERS
 from gansound.data.readers.entry import Entry, Reader, names
 from gansound.data.records import Records
+from gansound.machine import usable_cores
 
 __all__ = ["LAYOUTS", "Entry", "Scan", "by_split", "entries", "in_threads", "recognised", "scan"]
 

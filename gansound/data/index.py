@@ -24,9 +24,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gansound.cores import usable_cores
 from gansound.data.manifest import check_values, parse_line
 from gansound.data.records import Records, Table, narrowed, number_of_split
+from gansound.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 

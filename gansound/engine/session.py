@@ -4,7 +4,6 @@ The first says when, from which step, by which command, with which versions and 
 when and how it ended. A run that was killed has no second line.
 """
 
-import importlib.metadata
 import json
 import logging
 import os
@@ -21,9 +20,9 @@ from typing import Any
 import torch
 
 import gansound
-from gansound.cores import usable_cores
 from gansound.engine.guards import StoppedError
 from gansound.engine.history import SESSIONS, process_started
+from gansound.machine import cpu_name, package_version, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +92,12 @@ def _circumstances() -> dict[str, Any]:
         "gansound": gansound.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": {name: version for name in PACKAGES if (version := package_version(name)) is not None},
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "pid_started": process_started(os.getpid()),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cpu_count": usable_cores(),
         "threads": torch.get_num_threads(),
         **_gpus(),
@@ -146,21 +145,6 @@ def _git_state(process: "subprocess.Popen[str] | None") -> dict[str, Any] | None
     if process.returncode or commit is None or commit == "(initial)":
         return None
     return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _gpus() -> dict[str, Any]:

@@ -1,18 +1,16 @@
 """Which backend is the fastest here: measured once, and remembered for this model and this machine."""
 
 import json
-import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gansound.cores import usable_cores
 from gansound.inference.backends.runner import Runner
+from gansound.machine import cpu_name, cpuinfo, package_version, usable_cores
 
 ROUNDS, STEPS_IN_A_ROW = 7, 8
 WHOLE_FRAMES, STREAM_FRAMES = 256, 1
@@ -81,22 +79,10 @@ def _here(backends: Sequence[str]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("gansound", "torch", *sorted(backends))},
+        "versions": {name: package_version(name) for name in ("gansound", "torch", *sorted(backends))},
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        flags = next((line for line in lines if line.startswith("flags")), "")
-        return f"{named[0]} {'avx512' if 'avx512f' in flags else ''}{' bf16' if 'bf16' in flags else ''}"
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    flags = cpuinfo().get("flags", "")
+    return f"{cpu_name()} {'avx512' if 'avx512f' in flags else ''}{' bf16' if 'bf16' in flags else ''}"

@@ -2,13 +2,11 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from gansound.cores import usable_cores
+from gansound.machine import cpu_name, cpuinfo, package_version, usable_cores
 
 _PACKAGES = ("gansound", "torch", "numpy", "onnxruntime", "openvino")
 _INSTRUCTIONS = (
@@ -19,10 +17,10 @@ _INSTRUCTIONS = (
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, instruction sets, memory, load and versions, as JSON holds them; null where not known."""
-    described = _cpuinfo()
+    described = cpuinfo()
     flags = set((described.get("flags") or described.get("Features") or "").split())
     return {
-        "cpu": described.get("model name") or platform.processor() or platform.machine(),
+        "cpu": cpu_name(),
         "cores": usable_cores(),
         "instruction_sets": [name for name in _INSTRUCTIONS if name in flags],
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -34,17 +32,9 @@ def describe_machine() -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name == "LD_PRELOAD" or name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"
         },
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()}
+        | {name: version for name in _PACKAGES if (version := package_version(name)) is not None},
     }
-
-
-def _cpuinfo() -> dict[str, str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _memory_gib() -> float | None:
@@ -52,13 +42,3 @@ def _memory_gib() -> float | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

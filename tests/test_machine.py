@@ -1,10 +1,10 @@
-"""How many cores this process may use."""
+"""What this process runs on."""
 
 import os
 
 import pytest
 
-from gansound.cores import usable_cores
+from gansound.machine import usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system tells no process its cores")
