@@ -336,6 +336,8 @@ def test_another_log_base_is_warned_of_by_name(
         (["--mel", "{preset: hifigan, hop_length: 200}"], ["hop"]),
         (["--mel", "{preset: hifigann}"], ["hifigann"]),
         (["--data.segment_samples", "2000"], ["segment_samples", "multiple", "256"]),
+        (["--data.segment_samples", "256"], ["data.segment_samples", "at least 512", "losses.spectrum.loss"]),
+        (["--losses.mel_512.loss.mel", "bigvgan_24khz"], ["losses.mel_512.loss", "24000", "22050"]),
         (["--steps", "many"], ["steps", "many", "int"]),
         (["--steps", "0"], ["steps", "at least 1"]),
         (["--steps"], ["--steps", "value"]),

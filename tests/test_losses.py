@@ -1,6 +1,7 @@
 """The losses against numpy, librosa and closed forms; their gradients; full precision under autocast."""
 
 import math
+from dataclasses import replace
 
 import librosa
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gansound.losses.adversarial import AdversarialLoss, Hinge, LeastSquares
 from gansound.losses.feature_matching import FeatureMatching, feature_matching
+from gansound.losses.phase import AmplitudeAndPhase
 from gansound.losses.spectral import (
     PARALLEL_WAVEGAN_RESOLUTIONS,
     MelL1,
@@ -294,6 +296,53 @@ def test_mel_l1_pulls_towards_the_real():
     step = 1e-3 * slope / slope.norm()
     after = loss(fake - step, real)
     assert (before - after).item() == pytest.approx(1e-3 * slope.norm().item(), rel=0.05)
+
+
+def test_a_mel_of_other_windows_follows_the_convention():
+    """At any rate the same as the convention written out with its sizes multiplied."""
+    for rate, n_fft, hop in ((22050, 1024, 256), (48000, 2048, 300)):
+        spec = replace(
+            MelSpec.preset("hifigan"), sample_rate=rate, n_fft=n_fft, win_length=n_fft, hop_length=hop
+        )
+        half = MelL1(spec, times_window=0.5, n_mels=40, full_band=True)
+        written_out = replace(
+            spec, n_fft=n_fft // 2, win_length=n_fft // 2, hop_length=hop // 2, n_mels=40, fmax=rate / 2
+        )
+        assert half.front_end.spec == written_out
+        assert half.sample_rate == rate
+    bands = replace(spec, mean=tuple(range(80)), scale=(2.0,) * 80, clip=(-3.0, 3.0))
+    assert MelL1(bands).front_end.spec == bands
+    assert MelL1(bands, n_mels=40).front_end.spec == replace(spec, n_mels=40)
+    with pytest.raises(ValueError, match=r"times_window: 0.0625 times the mel's hop_length 300 is 18.75"):
+        MelL1(spec, times_window=1 / 16)
+
+
+def test_amplitude_and_phase_follow_the_convention():
+    spec = replace(MelSpec.preset("hifigan"), sample_rate=48000, n_fft=2048, win_length=1200, hop_length=300)
+    loss = AmplitudeAndPhase(mel=spec)
+    assert (loss.n_fft, loss.hop_length, loss.sample_rate) == (2048, 300, 48000)
+    assert (AmplitudeAndPhase(mel=spec, n_fft=512).n_fft, AmplitudeAndPhase().n_fft) == (512, 1024)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        MultiResolutionSTFT(SMALL),
+        MelL1(MelSpec.preset("hifigan")),
+        AmplitudeAndPhase(64, 16),
+        AmplitudeAndPhase(64, 64),
+    ],
+)
+def test_the_shortest_is_the_shortest(loss):
+    """There it is a number and has a slope; a sample less is refused."""
+    shortest = loss.shortest_samples
+    fake, real = noise(20, 2, shortest).requires_grad_(), noise(21, 2, shortest)
+    value = loss(fake, real)
+    value.backward()
+    assert value.item() > 0
+    assert torch.isfinite(fake.grad).all()
+    with pytest.raises(ValueError):
+        loss(fake[:, 1:], real[:, 1:])
 
 
 # --- precision

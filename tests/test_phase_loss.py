@@ -178,7 +178,8 @@ def test_half_sine_is_the_sine_of_half_the_angle() -> None:
     [
         (((2, 512), (2, 256)), {}, "one shape"),
         (((512,), (512,)), {}, "one shape"),
-        (((1, 96), (1, 96)), {}, "T > 96"),
+        (((1, 127), (1, 127)), {}, "T >= 128"),
+        (((1, 96), (1, 96)), {"hop_length": 16}, "T >= 121"),
         ((), {"n_fft": 256, "hop_length": 63}, "even difference"),
         ((), {"n_fft": 256, "hop_length": 300}, "hop_length <= n_fft"),
         ((), {"n_fft": 256, "hop_length": 0}, "hop_length"),

@@ -216,6 +216,22 @@ def test_dotted_overrides(tmp_path):
     assert (made.data, made.ema, made.amp) == (Path("/x"), 0.5, True)
 
 
+def test_a_presets_values_are_changed_one_by_one(tmp_path):
+    folder = write(
+        tmp_path,
+        top="mel: hifigan",
+        over="base: top\nmel: {fmax: 7000}",
+        other="base: over\nmel: {preset: nemo}",
+    )
+    assert load_recipe(folder / "over.yaml") == {"mel": {"preset": "hifigan", "fmax": 7000}}
+    assert load_recipe(folder / "other.yaml") == {"mel": {"preset": "nemo"}}
+    changed = load_recipe(folder / "over.yaml", {"mel.sample_rate": "16000"})["mel"]
+    assert changed == {"preset": "hifigan", "fmax": 7000, "sample_rate": 16000}
+    # A whole comes before its parts, in whatever order they are given.
+    both = load_recipe(folder / "top.yaml", {"mel.fmax": "7000", "mel": "nemo"})["mel"]
+    assert both == {"preset": "nemo", "fmax": 7000}
+
+
 def test_a_class_override_comes_before_its_arguments(tmp_path):
     made = make(tmp_path, net__depth="5", net__class_path=f"{HERE}.WideNet")
     assert type(made.net) is WideNet

@@ -16,6 +16,7 @@ from gansound.engine.plan import plan
 from gansound.generators.melgan import MelGANGenerator
 from gansound.losses.adversarial import LeastSquares
 from gansound.losses.feature_matching import FeatureMatching
+from gansound.losses.spectral import MelL1, MultiResolutionSTFT
 from gansound.mel import MelSpec
 from gansound.recipe import RecipeError, load_recipe
 from gansound.tasks.vocoder import Adversary, VocoderTask, WeightedFeatureMatching, WeightedLoss
@@ -263,6 +264,51 @@ def test_a_segment_is_whole_hops() -> None:
     task().check_segment(2560)
     with pytest.raises(ValueError, match=r"multiple of mel\.hop_length 256, got 2500; take 2560"):
         task().check_segment(2500)
+
+
+def test_a_segment_is_long_enough_for_all_that_judge_it() -> None:
+    judge = Judge()
+    judge.shortest_samples = 700
+    made = task(
+        discriminators={"a": Adversary(judge)},
+        losses={"mel": WeightedLoss(MelL1(SPEC), 1.0), "stft": WeightedLoss(MultiResolutionSTFT(), 1.0)},
+    )
+    made.check_segment(1280)
+    with pytest.raises(
+        ValueError, match=r"data\.segment_samples must be at least 1280, got 1024: losses\.stft\.loss "
+    ):
+        made.check_segment(1024)
+    made = task(discriminators={"a": Adversary(judge)}, losses={})
+    with pytest.raises(
+        ValueError, match=r"at least 768, got 100: discriminators\.a\.network takes no fewer than 700"
+    ):
+        made.check_segment(100)
+
+
+@pytest.mark.parametrize(
+    "mel", ["bigvgan_44khz", {"sample_rate": 16000}, {"hop_length": 300, "win_length": 1200}]
+)
+@pytest.mark.parametrize("name", ["freev_cpu", "tiny_cpu"])
+def test_the_losses_of_a_recipe_follow_its_mel(name: str, mel: object) -> None:
+    settings = {"mel": mel, "data.segment_samples": 19200 if isinstance(mel, dict) else 8192}
+    if isinstance(mel, dict) and "hop_length" in mel:
+        settings["mel.n_fft"] = 1200
+    made = plan(load_recipe(name, settings)).task
+    spec = made.mel
+    for key, loss in made.criteria.items():
+        assert loss.sample_rate == spec.sample_rate, key
+    assert (made.criteria["spectrum"].n_fft, made.criteria["spectrum"].hop_length) == (
+        spec.n_fft,
+        spec.hop_length,
+    )
+    assert made.criteria["mel_512"].front_end.spec.hop_length == spec.hop_length // 2
+
+
+def test_a_loss_of_another_rate_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"losses\.mel\.loss: is of 22050 Hz, the mel and so the sound of 16000 Hz"
+    ):
+        task(losses={"mel": WeightedLoss(MelL1(MelSpec.preset("hifigan")), 1.0)})
 
 
 def test_waiting_for_discriminators_with_nothing_to_learn_meanwhile_is_refused() -> None:

@@ -81,8 +81,8 @@ class MultiScaleDiscriminator(nn.Module):
         max_channels: the width never exceeds this.
 
     Shape:
-        audio `(B, T)`, T >= 2**(scales - 1) → for each scale `layers + 3` feature maps `(B, C, T')`, the last
-        being the logits `(B, 1, T')`.
+        audio `(B, T)`, T >= `shortest_samples` = 2**(scales - 1) → for each scale `layers + 3` feature maps
+        `(B, C, T')`, the last being the logits `(B, 1, T')`.
 
     Raises:
         ValueError: when a size isn't positive or the widths don't fit the groups.
@@ -105,6 +105,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.scales = nn.ModuleList(
             ScaleDiscriminator(channels, layers, downsampling, max_channels) for _ in range(scales)
         )
+        self.shortest_samples = 2 ** (scales - 1)
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         """Judge.
@@ -115,10 +116,9 @@ class MultiScaleDiscriminator(nn.Module):
         Raises:
             ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
         """
-        shortest_samples = 2 ** (len(self.scales) - 1)
-        if audio.dim() != 2 or audio.shape[1] < shortest_samples:
+        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
             raise ValueError(
-                f"expected audio of shape (batch, {shortest_samples} or more samples), for {len(self.scales)} "
+                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for {len(self.scales)} "
                 f"scales, got {tuple(audio.shape)}"
             )
         x = audio.unsqueeze(1)

@@ -20,7 +20,8 @@ from gansound.engine.start import freeze
 from gansound.engine.task import Task
 from gansound.mel import MelSpec
 from gansound.recipe import KeyHelp, RecipeError, build, describe, parameters
-from gansound.recipe.build import ALLOWED, import_class
+from gansound.recipe.build import ALLOWED, import_class, type_name
+from gansound.recipe.describe import argument_help
 from gansound.recipe.text import meant
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,11 @@ def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
     """Every key the recipe may hold, with its type, its value or default, and what it means."""
     own, its = split(recipe)
     mine = describe(own, RunSettings, allow=allow, context=("params",))
+    task = import_class(recipe["task"], "task", allow, ALLOWED)
+    if note := argument_help(task).get("mel"):
+        mel = build(recipe["mel"], MelSpec, "mel", allow=allow) if "mel" in recipe else None
+        mine.append(KeyHelp("mel", type_name(MelSpec), None if mel is None else "", note))
+        mine += describe(mel.to_dict() if mel else None, MelSpec, "mel", allow=allow)
     return [*mine, *describe(its, object, allow=allow, context=("mel", "labels"))]
 
 

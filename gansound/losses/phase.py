@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.losses.precision import full_precision
+from gansound.mel import MelSpec
 
 AMPLITUDE_FLOOR = 1e-5
 
@@ -25,32 +26,39 @@ class AmplitudeAndPhase(nn.Module):
     Frames lie as a vocoder's do, one a hop, the waveform mirrored by (n_fft - hop_length) / 2 at both ends.
 
     Args:
-        n_fft: length of the Hann window, in samples.
-        hop_length: samples between two frames.
+        n_fft: length of the Hann window, in samples; null takes the mel's, 1024 without one.
+        hop_length: samples between two frames; null takes the mel's, 256 without one.
         amplitude: coefficient of the L1 between natural log-amplitudes.
         group_delay: coefficient of the phase's error along frequency, in [0, 1] by itself.
         frequency: coefficient of the phase's error along time, in [0, 1] by itself.
+        mel: whose sizes it takes; in a recipe the task's.
 
-    Shape: fake, real `(B, T)` -> scalar.
+    Shape: fake, real `(B, T)`, T >= `shortest_samples` -> scalar.
     """
 
     window: Tensor
 
     def __init__(
         self,
-        n_fft: int = 1024,
-        hop_length: int = 256,
+        n_fft: int | None = None,
+        hop_length: int | None = None,
         amplitude: float = 0.5,
         group_delay: float = 1.0,
         frequency: float = 1.0,
+        mel: MelSpec | None = None,
     ) -> None:
         super().__init__()
+        n_fft = n_fft if n_fft is not None else mel.n_fft if mel is not None else 1024
+        hop_length = hop_length if hop_length is not None else mel.hop_length if mel is not None else 256
         if not 0 < hop_length <= n_fft or (n_fft - hop_length) % 2:
             raise ValueError(
                 f"expected 0 < hop_length <= n_fft with an even difference, got {hop_length} and {n_fft}"
             )
         self.n_fft = n_fft
         self.hop_length = hop_length
+        self.sample_rate = None if mel is None else mel.sample_rate
+        # Mirrored by less than it has, and two frames at least, for what is compared between them.
+        self.shortest_samples = max((n_fft - hop_length) // 2 + 1, 2 * hop_length)
         self.amplitude = amplitude
         self.group_delay = group_delay
         self.frequency = frequency
@@ -60,12 +68,13 @@ class AmplitudeAndPhase(nn.Module):
         """Gradient flows into `fake`.
 
         Raises:
-            ValueError: shapes that differ, or too short to be mirrored.
+            ValueError: shapes that differ, or too short to be mirrored or for two frames.
         """
-        pad = (self.n_fft - self.hop_length) // 2
-        if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] <= pad:
+        least = self.shortest_samples
+        if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] < least:
             raise ValueError(
-                f"expected two waveforms of one shape (B, T > {pad}), got {tuple(fake.shape)} and {tuple(real.shape)}"
+                f"expected two waveforms of one shape (B, T >= {least}), got {tuple(fake.shape)} and "
+                f"{tuple(real.shape)}"
             )
         with torch.autocast(fake.device.type, enabled=False):
             made = self._spectrum(full_precision(fake))

@@ -6,6 +6,7 @@ micro-batches, or spread over ranks, gives the same loss. All are computed in fl
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,18 +61,46 @@ def log_magnitude_l1(fake_magnitude: Tensor, real_magnitude: Tensor) -> Tensor:
 class MelL1(nn.Module):
     """Mean absolute difference of mels, in the convention's own scale.
 
+    In a recipe the convention is the task's unless another is given, so that a loss of another resolution follows it.
+
     Args:
         mel: the convention.
         full_band: measure up to half the sample rate instead of the convention's fmax, as HiFi-GAN's loss
             does, so that what the input doesn't show is trained too.
+        times_window: n_fft, window and hop are so many times the convention's.
+        n_mels: bands, where they are to be others than the convention's; its statistics of each band then stay out.
 
     Shape:
-        fake, real `(B, T)` → scalar.
+        fake, real `(B, T)`, T >= `shortest_samples` → scalar.
+
+    Raises:
+        ValueError: sizes that aren't whole numbers any more, or no convention (see `MelSpec`).
     """
 
-    def __init__(self, mel: MelSpec, full_band: bool = False) -> None:
+    def __init__(
+        self,
+        mel: MelSpec,
+        full_band: bool = False,
+        times_window: float = 1.0,
+        n_mels: int | None = None,
+    ) -> None:
         super().__init__()
-        self.front_end = MelFrontEnd(replace(mel, fmax=mel.sample_rate / 2) if full_band else mel)
+        sizes = {name: getattr(mel, name) * times_window for name in ("n_fft", "win_length", "hop_length")}
+        if uneven := [name for name, size in sizes.items() if not float(size).is_integer()]:
+            raise ValueError(
+                f"times_window: {times_window:g} times the mel's {uneven[0]} {getattr(mel, uneven[0])} is "
+                f"{sizes[uneven[0]]:g}, expected a whole number of samples"
+            )
+        changed: dict[str, Any] = {name: int(size) for name, size in sizes.items()}
+        if full_band:
+            changed["fmax"] = mel.sample_rate / 2
+        if n_mels not in (None, mel.n_mels):
+            changed["n_mels"] = n_mels
+            if max(len(mel.mean), len(mel.scale)) > 1:
+                changed |= {"mean": (0.0,), "scale": (1.0,), "clip": None}
+        self.front_end = MelFrontEnd(replace(mel, **changed))
+        self.sample_rate = mel.sample_rate
+        self.shortest_samples = self.front_end.spec.hop_length
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
@@ -90,7 +119,7 @@ class MultiResolutionSTFT(nn.Module):
         resolutions: (n_fft, hop, window) in samples of each; Hann window.
 
     Shape:
-        fake, real `(B, T)`, T > max(n_fft) // 2 → scalar.
+        fake, real `(B, T)`, T >= `shortest_samples`, half the longest n_fft and one more → scalar.
 
     Raises:
         ValueError: when a window is longer than its n_fft, or the audio too short for the largest one.
@@ -107,6 +136,7 @@ class MultiResolutionSTFT(nn.Module):
         if not resolutions:
             raise ValueError("resolutions must hold at least one (n_fft, hop, window), got none")
         self.resolutions = tuple((n_fft, hop_length) for n_fft, hop_length, _ in resolutions)
+        self.shortest_samples = max(n_fft for n_fft, _ in self.resolutions) // 2 + 1
         self.silence_magnitudes = []
         for index, (_, _, win_length) in enumerate(resolutions):
             window = torch.hann_window(win_length)
@@ -120,10 +150,9 @@ class MultiResolutionSTFT(nn.Module):
         Raises:
             ValueError: when the shapes differ or the audio is too short for the largest n_fft.
         """
-        longest = max(n_fft for n_fft, _ in self.resolutions)
-        if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] <= longest // 2:
+        if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] < self.shortest_samples:
             raise ValueError(
-                f"expected two waveforms of one shape (batch, more than {longest // 2} samples), got "
+                f"expected two waveforms of one shape (batch, more than {self.shortest_samples - 1} samples), got "
                 f"{tuple(fake.shape)} and {tuple(real.shape)}; take longer segments or smaller resolutions"
             )
         losses = []

@@ -50,19 +50,32 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return _merge(_read(_find(base, path.parent, "base"), (*above, path)), recipe)
 
 
-def _merge(base: Any, over: Any) -> Any:
+def _merge(base: Any, over: Any, name: str = "") -> Any:
+    if isinstance(base, str) and isinstance(over, dict) and _is_preset(name):
+        base = {"preset": base}
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
     if "class_path" in base and over.get("class_path", base["class_path"]) != base["class_path"]:
         base = {key: value for key, value in base.items() if key != "init_args"}
-    return base | {key: _merge(base[key], value) if key in base else value for key, value in over.items()}
+    if "preset" in over and over["preset"] != base.get("preset"):
+        base = {}  # its values were changes of another
+    return base | {
+        key: _merge(base[key], value, key) if key in base else value for key, value in over.items()
+    }
+
+
+def _is_preset(name: str) -> bool:
+    """Whether text under this name is a preset's, of which an overlay may change some values."""
+    return name == "mel"
 
 
 def _override(node: Any, parts: list[str], value: Any, key: str) -> Any:
     """A copy of the node with one value merged in; `init_args` may be left out of the key."""
     if not parts:
-        return _merge(node, value)
+        return _merge(node, value, key.rpartition(".")[2])
     part, rest = parts[0], parts[1:]
+    if isinstance(node, str) and _is_preset(key.split(".")[-len(parts) - 1]):
+        node = {"preset": node}
     if isinstance(node, list):
         if not part.isdecimal() or int(part) >= len(node):
             raise RecipeError(f"{key}: got {part!r} for a list of {len(node)}, expected 0 to {len(node) - 1}")
@@ -87,8 +100,9 @@ def load_recipe(
             Unknown keys and wrong types are found by `build`.
     """
     recipe: Any = _read(_find(str(name_or_path), None, "recipe"))
-    # A class comes before its arguments, for it resets them.
-    for key, value in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith("class_path")):
+    # A class comes before its arguments, for it resets them, and a whole before its parts.
+    ordered = sorted(overrides or {}, key=lambda key: (not key.endswith("class_path"), key.count(".")))
+    for key, value in ((key, (overrides or {})[key]) for key in ordered):
         parsed = parse_yaml(value, key) if isinstance(value, str) else value
         if not all(key.split(".")):
             raise RecipeError(f"{key!r} isn't a dotted key")

@@ -38,7 +38,8 @@ class Adversary:
     """A discriminator and its share in the generator's loss.
 
     Args:
-        network: maps `(B, T)` to a list over sub-discriminators of feature maps, the logits last.
+        network: maps `(B, T)` to a list over sub-discriminators of feature maps, the logits last; its
+            `shortest_samples`, where it has one, is the least T it takes.
         weight: of its adversarial and feature-matching losses for the generator.
     """
 
@@ -51,7 +52,8 @@ class WeightedLoss:
     """A term of the generator's loss that compares two waveforms.
 
     Args:
-        loss: maps fake `(B, T)` and real `(B, T)` to a scalar.
+        loss: maps fake `(B, T)` and real `(B, T)` to a scalar; where it has them, `shortest_samples` is the least T
+            it takes, and `sample_rate` the only rate it measures at.
         weight: its coefficient, applied nowhere else.
     """
 
@@ -84,7 +86,8 @@ class VocoderTask:
         losses: further terms by name, each with its weight.
 
     Raises:
-        ValueError: hop length or number of bands differ between the mel and the generator, or nothing is to be learned.
+        ValueError: hop length or number of bands differ between the mel and the generator, a loss or a discriminator
+            is of another sample rate than the mel, or nothing is to be learned.
     """
 
     def __init__(
@@ -111,6 +114,12 @@ class VocoderTask:
         self.losses = losses or {}
         if not self.discriminators and not self.losses:
             raise ValueError("give at least one of discriminators and losses: there is nothing to learn from")
+        for name, judge in self._judges().items():
+            if (rate := getattr(judge, "sample_rate", None)) not in (None, mel.sample_rate):
+                raise ValueError(
+                    f"{name}: is of {rate} Hz, the mel and so the sound of {mel.sample_rate} Hz; leave its own mel "
+                    "out, and it takes that of the recipe"
+                )
         self.mel = mel
         self.sample_rate = mel.sample_rate
         self.generator = generator
@@ -138,11 +147,28 @@ class VocoderTask:
         self.front_end.to(device)
         self.criteria.to(device)
 
+    def _judges(self) -> dict[str, nn.Module]:
+        """All that is given waveforms, by its key in the recipe."""
+        losses = {f"losses.{name}.loss": term.loss for name, term in self.losses.items()}
+        return losses | {
+            f"discriminators.{name}.network": a.network for name, a in self.discriminators.items()
+        }
+
     def check_segment(self, segment_samples: int) -> None:
-        if segment_samples % self.mel.hop_length:
+        """Raises ValueError for a segment that isn't whole hops, or too short for a loss or a discriminator."""
+        hop = self.mel.hop_length
+        shortest = {name: getattr(judge, "shortest_samples", 1) for name, judge in self._judges().items()}
+        asking = max(shortest, key=lambda name: shortest[name])
+        least = -(-shortest[asking] // hop) * hop
+        if segment_samples < least:
             raise ValueError(
-                f"data.segment_samples must be a multiple of mel.hop_length {self.mel.hop_length}, got "
-                f"{segment_samples}; take {max(1, round(segment_samples / self.mel.hop_length)) * self.mel.hop_length}"
+                f"data.segment_samples must be at least {least}, got {segment_samples}: {asking} takes no fewer than "
+                f"{shortest[asking]} samples, and a segment is a multiple of mel.hop_length {hop}"
+            )
+        if segment_samples % hop:
+            raise ValueError(
+                f"data.segment_samples must be a multiple of mel.hop_length {hop}, got {segment_samples}; take "
+                f"{max(least, round(segment_samples / hop) * hop)}"
             )
 
     def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
