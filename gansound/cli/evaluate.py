@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="N utterances, evenly spread over the sorted list"
     )
-    parser.add_argument("--measures", help="comma-separated: pesq,stoi,mel,stft,pitch,dnsmos,words (default: "
+    parser.add_argument("--measures", help="comma-separated: pesq,stoi,mel,stft,pitch,band,pulses,dnsmos,words,"
+                        "probes (default: "
                         "all that what is installed allows)")  # fmt: skip
     parser.add_argument("--baseline", action="append", default=[], choices=["griffin-lim"],
                         help="measure this as well, on the same mels")  # fmt: skip
@@ -152,9 +153,10 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
     import torch
     from threadpoolctl import threadpool_limits
 
-    from gansound.metrics.evaluation import Vocode, evaluate
+    from gansound.metrics.evaluation import evaluate
     from gansound.metrics.griffin_lim import GriffinLim
     from gansound.metrics.model_mel import mel_distance_model
+    from gansound.metrics.probes import Vocode
     from gansound.report.page import EvaluationPage
 
     vocoder = open_vocoder(args, device="cpu")

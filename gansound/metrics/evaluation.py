@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansound.audio import read, resample
-from gansound.metrics.judge import DEFAULT_MEASURES, Judgement, check_measures, judge
+from gansound.metrics.judge import DEFAULT_MEASURES, PROBES, Judgement, check_measures, judge
 from gansound.metrics.pair import matched, one_waveform
+from gansound.metrics.probes import Vocode, probe
 from gansound.metrics.summary import Interval, mean_interval, paired_difference
 
 log = logging.getLogger(__name__)
 
-Vocode = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
 Measure = Callable[[NDArray[np.float32], NDArray[np.float32], int], float]
 GROUND_TRUTH = "ground truth"
 _BATCH = 16
@@ -70,7 +70,10 @@ class Failure:
 
 @dataclass
 class Evaluation:
-    """What `evaluate` found. `systems` are in the order given, ground truth first."""
+    """What `evaluate` found. `systems` are in the order given, ground truth first.
+
+    `probes[system]` are figures of the system itself, None where undefined; they have no interval.
+    """
 
     sample_rate: int
     systems: tuple[str, ...]
@@ -78,6 +81,7 @@ class Evaluation:
     seed: int
     utterances: list[Utterance] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    probes: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def values(self, system: str, figure: str) -> list[float | None]:
         """One value an utterance, None where undefined."""
@@ -91,13 +95,14 @@ class Evaluation:
         return [name for name in names if name not in _NOT_SUMMARISED]
 
     def summary(self, system: str) -> dict[str, Interval]:
-        """Mean and 95 % interval of each figure over the utterances where it is defined."""
+        """Mean and 95 % interval of each figure over the utterances where it is defined; a probe's is a point."""
         out = {}
         for figure in self.figures(system):
             kept = [(v, i) for i, v in enumerate(self.values(system, figure)) if v is not None]
             weights = self._weights(system, figure, [i for _, i in kept])
             out[figure] = mean_interval([v for v, _ in kept], weights=weights, seed=self.seed)
-        return out
+        probes = self.probes.get(system, {})
+        return out | {name: Interval(v, v, v, 1) for name, v in probes.items() if v is not None}
 
     def difference(self, first: str, second: str) -> dict[str, Interval]:
         """Mean of first - second over the utterances where both are defined, paired, with 95 % intervals."""
@@ -107,6 +112,10 @@ class Evaluation:
             if any(x is not None and y is not None for x, y in zip(a, b, strict=True)):
                 weights = self._weights(first, figure, range(len(a)))
                 out[figure] = paired_difference(a, b, weights=weights, seed=self.seed)
+        for figure, one in self.probes.get(first, {}).items():
+            other = self.probes.get(second, {}).get(figure)
+            if one is not None and other is not None:
+                out[figure] = Interval(one - other, one - other, one - other, 1)
         return out
 
     def _weights(self, system: str, figure: str, indices: Iterable[int]) -> list[float] | None:
@@ -142,7 +151,8 @@ def evaluate(
         jobs: processes that judge.
         seed: of the bootstrap.
         extra: further measures by figure name, `(reference, estimate, sample_rate) -> float`, run in this process.
-        hop_length: samples by which a system's output may differ in length; 25 ms without it.
+        hop_length: samples a frame, by which a system's output may differ in length; 25 ms without it, and no
+            lines in noise.
         measures: names out of `judge.MEASURES`.
         on_progress: called with the item's id when it is done or has failed.
         on_audio: called with the item and its waveforms, ground truth included, at `sample_rate`.
@@ -160,6 +170,8 @@ def evaluate(
     if jobs < 1:
         raise ValueError(f"got jobs {jobs}, expected at least 1")
     result = Evaluation(sample_rate, (GROUND_TRUTH, *systems), measures, seed)
+    if PROBES in measures:
+        result.probes = {name: probe(vocode, sample_rate, hop_length) for name, vocode in systems.items()}
     warm: set[str] = set()
     with ExitStack() as stack:
         run = map

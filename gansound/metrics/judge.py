@@ -9,8 +9,11 @@ The measures by name and the figures each gives:
 | `mel` | `mel_distance` (nepers) | | |
 | `stft` | `stft_convergence`, `stft_log_magnitude` (nepers) | | |
 | `pitch` | `f0_rmse_cents`, `f0_rmse_hz`, `voicing_error` (share of frames) | | |
+| `band` | `empty_band_percent` | | |
+| `pulses` | `pitch_modulation_kept_percent` | | |
 | `dnsmos` | `dnsmos_p808`, `dnsmos_sig`, `dnsmos_bak`, `dnsmos_ovrl` | yes | gansound[eval] |
 | `words` | `word_error_rate`, `word_errors`, `spoken_words` | yes, with text | gansound[eval] |
+| `probes` | `noise_lines_db`, `pre_echo_db`, `silence_level_dbfs`: of a vocoder, not of an utterance | | |
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +27,15 @@ from numpy.typing import NDArray
 from gansound.metrics.pair import MissingPackage, UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.metrics.pitch import PitchTrack, compare_tracks, track_pitch
+from gansound.metrics.pulses import pitch_modulation_kept_percent
 from gansound.metrics.quality import dnsmos
 from gansound.metrics.spectral import mel_distance, stft_distance
 from gansound.metrics.stoi import stoi
+from gansound.metrics.top_band import empty_band_percent
 from gansound.metrics.words import word_errors
 
-MEASURES = ("pesq", "stoi", "mel", "stft", "pitch", "dnsmos", "words")
+PROBES = "probes"
+MEASURES = ("pesq", "stoi", "mel", "stft", "pitch", "band", "pulses", "dnsmos", "words", PROBES)
 DEFAULT_MEASURES = ("pesq", "stoi", "mel", "stft", "pitch")
 FIGURES = {
     "pesq": ("pesq_wb",),
@@ -37,8 +43,11 @@ FIGURES = {
     "mel": ("mel_distance",),
     "stft": ("stft_convergence", "stft_log_magnitude"),
     "pitch": ("f0_rmse_cents", "f0_rmse_hz", "voicing_error"),
+    "band": ("empty_band_percent",),
+    "pulses": ("pitch_modulation_kept_percent",),
     "dnsmos": ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl"),
     "words": ("word_error_rate", "word_errors", "spoken_words"),
+    PROBES: ("noise_lines_db", "pre_echo_db", "silence_level_dbfs"),
 }
 _REFERENCE_FREE = frozenset({"dnsmos", "words"})
 _PACKAGES = {"dnsmos": ("speechmos", "onnxruntime"), "words": ("pocketsphinx", "jiwer")}
@@ -96,7 +105,9 @@ def judge(
     for system, audio in {own: reference, **estimates}.items():
         figures, reasons = out.figures.setdefault(system, {}), out.undefined.setdefault(system, {})
         for measure in measures:
-            if (system == own and measure not in _REFERENCE_FREE) or (measure == "words" and text is None):
+            if measure == PROBES or (system == own and measure not in _REFERENCE_FREE):
+                continue
+            if measure == "words" and text is None:
                 continue
             try:
                 figures.update(_measure(measure, reference, audio, sample_rate, text or "", tracked))
@@ -126,6 +137,10 @@ def _measure(
             values = stft_distance(reference, audio, sample_rate)
         case "pitch":
             values = compare_tracks(tracked(), track_pitch(audio, sample_rate))
+        case "band":
+            values = (empty_band_percent(reference, audio, sample_rate),)
+        case "pulses":
+            values = (pitch_modulation_kept_percent(reference, audio, sample_rate),)
         case "dnsmos":
             values = dnsmos(audio, sample_rate)
         case _:

@@ -85,6 +85,27 @@ STYLES = {
     "word_error_rate": FigureStyle(
         "word error rate", "%", "lower", 1, "PocketSphinx, US English; read it against ground truth's", True
     ),
+    "empty_band_percent": FigureStyle(
+        "empty at the top",
+        "% of speech frames",
+        "lower",
+        1,
+        "frames 15 dB or more below the recording at 0.86 to 0.95 of Nyquist, of those where it holds something there",
+    ),
+    "pitch_modulation_kept_percent": FigureStyle(
+        "pitch pulses kept",
+        "%",
+        "higher",
+        1,
+        "80 to 400 Hz modulation of the 4 to 7.5 kHz envelope over the recording's; steady noise keeps about 40",
+    ),
+    "noise_lines_db": FigureStyle(
+        "lines in noise", "dB", "lower", 1, "at multiples of the frame rate, white noise in, over the input's"
+    ),
+    "pre_echo_db": FigureStyle(
+        "pre-echo of a click", "dB", "lower", 1, "RMS of 3 to 20 ms before it, over its peak"
+    ),
+    "silence_level_dbfs": FigureStyle("silence becomes", "dBFS", "lower", 1, "RMS level of digital silence"),
     "real_time_factor": FigureStyle(
         "real-time factor", "s per s", "lower", 3, "seconds of work per second of audio, mel included"
     ),

@@ -63,4 +63,6 @@ def figure_names(evaluation: Evaluation) -> list[str]:
     names: dict[str, None] = {}
     for system in sorted(evaluation.systems, key=lambda s: -len(evaluation.figures(s))):
         names |= dict.fromkeys(evaluation.figures(system))
+    for probes in evaluation.probes.values():
+        names |= {name: None for name, value in probes.items() if value is not None}
     return list(names)
