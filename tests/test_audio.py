@@ -130,7 +130,7 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path):
         ("a.wav", np.zeros((2, 3, 4)), RATE, None, "shape"),
         ("a.wav", np.zeros(0), RATE, None, "shape"),
         ("a.wav", np.zeros(5), RATE, "VORBIS", "can't hold VORBIS"),
-        ("a.opus", np.zeros(5), 22050, None, "22050"),
+        ("a.flac", np.zeros(5), 700000, None, "700000"),
         ("a.wav", np.zeros(5), 0, None, "0 Hz"),
         ("a.wav", np.zeros((70000, 1)), RATE, None, r"give audio as \(C, T\)"),
     ],
@@ -236,3 +236,54 @@ def test_trim_equals_librosa():
         assert (start, end) == tuple(expected)
         np.testing.assert_array_equal(got, samples[start:end])
     assert audio.trim(np.zeros(100, np.float32), 22050)[1] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "name, given, written",
+    [("a.opus", 22050, 24000), ("a.opus", 44100, 48000), ("a.opus", 16000, 16000), ("a.opus", 96000, 48000)]
+    + [("a.mp3", 20000, 22050), ("a.mp3", 22050, 22050), ("a.wav", 20001, 20001)],
+)
+def test_a_rate_that_an_encoding_lacks_is_resampled_and_said(tmp_path, caplog, name, given, written):
+    caplog.set_level("INFO")
+    sound = (0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * given) / given)).astype(np.float32)
+    audio.write(tmp_path / name, np.stack([sound, -sound]), given)
+    found, rate = soundfile.read(tmp_path / name)
+    assert (rate, len(found)) == (written, 2 * written)
+    assert ((f"from {given} Hz to {written} Hz" in caplog.text) and name in caplog.text) == (given != written)
+    middle = slice(written // 2, 3 * written // 2)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(found)) / written)
+    assert np.corrcoef(found[middle, 0], expected[middle])[0, 1] > 0.99
+    assert np.corrcoef(found[middle, 1], -expected[middle])[0, 1] > 0.99
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "rates", [(22050, 24000), (48000, 22050), (44100, 22050), (16000, 16000), (96000, 8000)]
+)
+def test_resampled_in_pieces_is_resampled_whole(rates):
+    rng = np.random.default_rng(3)
+    for length in (1, 5, 4001, 50_000):
+        whole = noise(length, channels=2)
+        resampler, pieces, at = audio.Resampler(*rates, channels=2), [], 0
+        while at < length:
+            step = int(rng.integers(1, 9000))
+            pieces.append(resampler.push(whole[:, at : at + step]))
+            at += step
+        found = np.concatenate([*pieces, resampler.flush()], axis=1)
+        np.testing.assert_array_equal(found, audio.resample(whole, *rates))
+
+
+def test_a_name_as_long_as_they_get_is_written(tmp_path):
+    audio.write(tmp_path / f"{'n' * 251}.wav", noise(100), RATE)
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
+
+
+def test_an_interruption_inside_the_encoder_is_raised_and_leaves_nothing(tmp_path, capfd, monkeypatch):
+    def interrupted(data):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), audio.Writer(tmp_path / "a.wav", RATE) as writer:
+        monkeypatch.setattr(writer._sink.file, "write", interrupted, raising=False)
+        writer.append(noise(1000))
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from gansound.audio import AudioError, read
-from gansound.audio.files import TAG_LIMIT_BYTES, read_tags, write
+from gansound.audio import AudioError, read, read_tags, write
+from gansound.audio.writer import TAG_LIMIT_BYTES
 
 RATE = 16000
 

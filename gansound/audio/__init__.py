@@ -7,19 +7,28 @@ from gansound.audio.files import (
     AUDIO_SUFFIXES,
     AudioError,
     AudioInfo,
-    Writer,
     blocks,
     probe,
     read,
     read_tags,
-    write,
 )
-from gansound.audio.signal import fade, loudness_lufs, peak_db, resample, resampled_frames, rms_db, trim
+from gansound.audio.signal import (
+    Resampler,
+    fade,
+    loudness_lufs,
+    peak_db,
+    resample,
+    resampled_frames,
+    rms_db,
+    trim,
+)
+from gansound.audio.writer import Writer, write
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "AudioError",
     "AudioInfo",
+    "Resampler",
     "Writer",
     "blocks",
     "fade",

@@ -32,6 +32,50 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return out
 
 
+class Resampler:
+    """:func:`resample` piece by piece: all that comes out, joined, is what it makes of the whole, sample for sample.
+
+    Shape: (C, n) in, (C, m) out, m whatever is ready.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, channels: int = 1) -> None:
+        if from_rate <= 0 or to_rate <= 0:
+            raise ValueError(f"sample rates must be positive, got {from_rate} and {to_rate} Hz")
+        self._rates = from_rate, to_rate
+        self._channels = channels
+        same = from_rate == to_rate
+        self._streams = [] if same else [_stream(from_rate, to_rate) for _ in range(channels)]
+        self._taken = self._given = 0
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """The next samples in, those that are ready out; the same array where the rates are the same."""
+        self._taken += audio.shape[-1]
+        return self._resampled(audio, last=False) if self._streams else audio
+
+    def flush(self) -> np.ndarray:
+        """What is left: with it, :func:`resampled_frames` samples came out."""
+        rest = np.zeros((self._channels, 0), np.float32)
+        return self._resampled(rest, last=True) if self._streams else rest
+
+    def _resampled(self, audio: np.ndarray, *, last: bool) -> np.ndarray:
+        pieces = [
+            stream.resample_chunk(np.ascontiguousarray(row, dtype=np.float32), last=last)
+            for stream, row in zip(self._streams, audio, strict=True)
+        ]
+        length = len(pieces[0])
+        if last:
+            length = resampled_frames(self._taken, *self._rates) - self._given
+        out = np.zeros((self._channels, length), np.float32)
+        for row, piece in zip(out, pieces, strict=True):
+            row[: min(length, len(piece))] = piece[:length]
+        self._given += length
+        return out
+
+
+def _stream(from_rate: int, to_rate: int) -> soxr.ResampleStream:
+    return soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="VHQ")
+
+
 def rms_db(audio: np.ndarray) -> float:
     """Root-mean-square level in dB relative to full scale (a full sine: -3.01); -inf for silence."""
     audio = np.asarray(audio, dtype=np.float64)

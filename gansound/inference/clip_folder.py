@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansound import audio
-from gansound.audio.files import TAG_LIMIT_BYTES
+from gansound.audio.writer import TAG_LIMIT_BYTES
 
 LIST = "generated.json"
 _HEAD = '{"format": "gansound generated 1", "clips": [\n'
