@@ -240,8 +240,15 @@ def test_trim_equals_librosa():
 
 @pytest.mark.parametrize(
     "name, given, written",
-    [("a.opus", 22050, 24000), ("a.opus", 44100, 48000), ("a.opus", 16000, 16000), ("a.opus", 96000, 48000)]
-    + [("a.mp3", 20000, 22050), ("a.mp3", 22050, 22050), ("a.wav", 20001, 20001)],
+    [
+        ("a.opus", 22050, 24000),
+        ("a.opus", 44100, 48000),
+        ("a.opus", 16000, 16000),
+        ("a.opus", 96000, 48000),
+        ("a.mp3", 20000, 22050),
+        ("a.mp3", 22050, 22050),
+        ("a.wav", 20001, 20001),
+    ],
 )
 def test_a_rate_that_an_encoding_lacks_is_resampled_and_said(tmp_path, caplog, name, given, written):
     caplog.set_level("INFO")
@@ -282,8 +289,12 @@ def test_an_interruption_inside_the_encoder_is_raised_and_leaves_nothing(tmp_pat
     def interrupted(data):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), audio.Writer(tmp_path / "a.wav", RATE) as writer:
-        monkeypatch.setattr(writer._sink.file, "write", interrupted, raising=False)
-        writer.append(noise(1000))
+    def write():
+        with audio.Writer(tmp_path / "a.wav", RATE) as writer:
+            monkeypatch.setattr(writer._sink.file, "write", interrupted, raising=False)
+            writer.append(noise(1000))
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().err == ""
