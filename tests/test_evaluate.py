@@ -233,6 +233,13 @@ def test_command_writes_figures_and_page(corpus, tmp_path, capsys):
     assert "clip0" not in output.err
 
 
+def test_command_says_what_is_in_no_mean(corpus, capsys):
+    soundfile.write(corpus / "room.wav", 1e-4 * speech(9), RATE)
+    assert command("--model", "default", "--data", corpus, "--split", "all") == 0
+    shown = capsys.readouterr().out
+    assert "model, 1 of 6 utterances: STFT distance: the reference is silent (room.wav)" in shown
+
+
 def test_command_ends_with_one_after_a_bad_file(corpus, tmp_path, capsys):
     rows = [{"path": f"clip{n}.wav", "sample_rate": RATE, "frames": 17640, "split": "test"} for n in (0, 1)]
     rows.insert(1, {"path": "gone.wav", "sample_rate": RATE, "frames": 17640, "split": "test"})

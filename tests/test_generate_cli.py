@@ -233,7 +233,10 @@ def test_sliders_are_found_shown_and_used(tmp_path, capsys):
     assert gansound(*common, "--slider", "1=+2", "-o", tmp_path / "s") == 0
     moved = next((tmp_path / "s").glob("*.wav"))
     assert moved.name == "drums_kick_seed0_0004_1=+2.wav"
-    shown = next(page.glob("*slider=1_+2.wav"))
+    shown = next(page.glob("*_1=+2.wav"))
+    assert {path.stem.rpartition("=")[2] for path in page.glob("*_1=*.wav")} == {
+        f"{v:+d}" for v in range(-3, 4)
+    }
     np.testing.assert_array_equal(sound(moved), sound(shown))
     assert gansound(*common, "--slider", "punchy=1", "-o", tmp_path / "s") == 0
     assert gansound(*common, "--slider", "dull=1", "-o", tmp_path / "s") == 2

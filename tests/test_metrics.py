@@ -80,6 +80,21 @@ def test_silence_and_snippets_are_undefined_not_a_number(measure):
                 measure(audio, audio, RATE)
 
 
+@pytest.mark.parametrize("measure, worst", [(pesq_wb, 1.0), (stoi, 0.0)])
+def test_a_silent_recording_is_not_judged_and_a_silent_estimate_is_the_worst(measure, worst):
+    # Levelled, as both measures do, the hiss of two quiet rooms would be compared like speech: PESQ says 2.1.
+    voice = babble(3)
+    room, other = (
+        1e-4 * np.random.default_rng(seed).standard_normal(len(voice)).astype(np.float32) for seed in (1, 2)
+    )
+    with pytest.raises(UndefinedMeasure, match="the recording is silent"):
+        measure(room, other, RATE)
+    assert measure(voice, np.zeros_like(voice), RATE) == worst
+    assert measure(voice, room, RATE) == worst
+    faint = 0.01 * voice / np.abs(voice).max()  # peaks at -40 dB: a faint voice is one
+    assert measure(faint, faint, RATE) == pytest.approx(measure(voice, voice, RATE), abs=0.01)
+
+
 @pytest.mark.parametrize("n_fft, hop, win", spectral.STFT_RESOLUTIONS_SAMPLES)
 @pytest.mark.parametrize("length", [3001, 5000])
 def test_stft_equals_librosa(n_fft, hop, win, length):

@@ -17,7 +17,7 @@ from gansound.report import pictures
 from gansound.report.figures import style
 from gansound.report.page import EvaluationPage
 from gansound.report.record import evaluation_record
-from gansound.report.tables import difference_table, summary_table, utterance_table
+from gansound.report.tables import difference_table, left_out, summary_table, utterance_table
 
 RATE = 22050
 NASTY = "a<script>alert('&')</script>\"[bold]"
@@ -194,6 +194,31 @@ def test_tables_show_names_that_look_like_markup():
     assert "[bold]" in text
     assert "PESQ (wide band) ↑" in text
     assert "+1.00" in text
+
+
+def test_each_figure_says_how_many_utterances_it_is_of():
+    console = Console(width=200, record=True, file=io.StringIO())
+    result = evaluation(9)
+    for utterance in result.utterances[1:4]:
+        utterance.systems["model"]["pesq_wb"] = None
+        utterance.undefined["model"] = {"pesq_wb": "PESQ: the recording is silent"}
+    console.print(summary_table(result, title="9 utterances"))
+    rows = {
+        line.split("↑")[0].split("↓")[0].strip("│┃ "): line for line in console.export_text().splitlines()
+    }
+    assert rows["PESQ (wide band)"].split("│")[-2].strip() == "5 / 9"
+    assert rows["mel distance (nepers)"].split("│")[-2].strip() == "9"
+    said = left_out(result)
+    assert len(said) == 2
+    assert said[0] == f"model, 1 of 9 utterances: no utterance <found> (0 {NASTY})"
+    assert said[1].startswith("model, 3 of 9 utterances: PESQ: the recording is silent (1 a<script>")
+
+
+def test_the_page_says_how_many_utterances_each_figure_is_of(tmp_path):
+    html = made_page(tmp_path, evaluation(8), limit=1)
+    summary = html[html.index("In all") : html.index("</section>", html.index("In all"))]
+    counts = [row.rpartition("<td>")[2].partition("<")[0] for row in summary.split("</tr>")[1:-1]]
+    assert counts == ["8", "7 / 8"]  # mel distance, and PESQ, which the model has once not
 
 
 def test_spectrogram_has_the_tone_where_it_is():

@@ -87,6 +87,29 @@ def test_a_folder_is_judged_and_one_of_real_sounds_is_at_the_floor(drums, tmp_pa
     assert found["kernel_distance_low"] <= found["kernel_distance_floor_split_high"]
 
 
+def test_held_out_sounds_may_lie_in_a_folder_of_their_own(model, drums, tmp_path, capsys):
+    own = tmp_path / "own"
+    for label in LABELS:
+        (own / label).mkdir(parents=True)
+    for i, sound in enumerate(hits(9, 30, 2 * SAMPLES)[:, ::2]):
+        write(own / LABELS[i % 2] / f"mine_{i:02d}.wav", sound, RATE)
+    figures = tmp_path / "figures.json"
+    common = ("--model", model, "--data", own, "-n", 40, "-k", 2, "--json", figures)
+    assert evaluate(*common, "--split", "all", "--train", drums) == 0, capsys.readouterr().err
+    found = json.loads(figures.read_text())
+    assert found["held_out_count"] == 30
+    assert found["training_count"] == 56  # what the model's own shares leave of 80
+    assert (found["split"], found["train"]) == ("all", str(drums))
+    # Of --data's own split only that part counts.
+    assert evaluate(*common, "--split", "test", "--train", drums) == 0, capsys.readouterr().err
+    assert json.loads(figures.read_text())["held_out_count"] < 30
+    capsys.readouterr()
+    assert evaluate(*common, "--split", "all") == 2
+    assert "--train" in capsys.readouterr().err
+    assert evaluate(*common, "--split", "all", "--train", tmp_path / "no") == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
 def test_what_cannot_be_judged_is_refused(model, drums, tmp_path, capsys):
     vocoder = save_tiny_model(tmp_path / "vocoder")
     for arguments, said in (

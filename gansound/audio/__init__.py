@@ -13,6 +13,7 @@ from gansound.audio.files import (
     read_tags,
 )
 from gansound.audio.signal import (
+    SILENT_PEAK_DB,
     Resampler,
     fade,
     loudness_lufs,
@@ -26,6 +27,7 @@ from gansound.audio.writer import Writer, write
 
 __all__ = [
     "AUDIO_SUFFIXES",
+    "SILENT_PEAK_DB",
     "AudioError",
     "AudioInfo",
     "Resampler",

@@ -83,6 +83,10 @@ def rms_db(audio: np.ndarray) -> float:
     return 10.0 * float(np.log10(power)) if power > 0 else -np.inf
 
 
+SILENT_PEAK_DB = -60.0
+"""A recording whose peak isn't over this holds no sound but noise and hum."""
+
+
 def peak_db(audio: np.ndarray) -> float:
     """Greatest sample magnitude in dB relative to full scale; -inf for silence."""
     peak = float(np.max(np.abs(audio))) if np.size(audio) else 0.0

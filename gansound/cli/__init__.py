@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "latent": (
         "gansound.cli.latent",
-        "interpolate, mix, find directions, invert: what lies between and behind sounds",
+        "interpolate, find directions, attribute, invert: what lies between and behind sounds",
     ),
     "classifier": (
         "gansound.cli.classifier",

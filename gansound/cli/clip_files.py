@@ -6,13 +6,13 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
+from gansound.cli.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,9 +149,9 @@ def command(args: argparse.Namespace, *parts: object) -> str:
 
 
 def slug(*parts: str) -> str:
-    """Parts as a file's name, what could mean anything else in a path replaced."""
-    kept = (re.sub(r"[^\w.+=-]+", "-", part).strip(".-") for part in parts)
-    return "_".join(part for part in kept if part) or "clip"
+    """Parts as a file's name, what could mean anything else in a path replaced; numbers keep their sign."""
+    kept = "_".join(filter(None, (re.sub(r"[^\w.+=-]+", "-", part) for part in parts)))
+    return kept.strip(".-") or "clip"
 
 
 def write_sounds(
@@ -205,7 +205,7 @@ def write_sounds(
         )
     written = Written()
     begun = time.perf_counter()
-    with _bar(total, quiet=args.quiet) as advance, folder:
+    with progress("generating", total, quiet=args.quiet) as advance, folder:
         for batch in batches:
             rendered = clips.render(batch.latents, batch.labels)
             written.peaks.append(rendered.peaks)
@@ -220,7 +220,7 @@ def write_sounds(
                     and sum(map(len, written.shown.values())) < 512
                 ):
                     shown.append((sound.title, samples.copy()))
-            advance(len(batch.sounds))
+            advance(count=len(batch.sounds))
     written.count, written.seconds = total, time.perf_counter() - begun
     import numpy as np
 
@@ -289,16 +289,3 @@ def grid_rows(
 
 def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-@contextmanager
-def _bar(total: int, *, quiet: bool) -> "Iterator[Any]":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
-        task = progress.add_task("generating", total=total)
-        yield lambda count: progress.advance(task, count)

@@ -144,7 +144,7 @@ def _show(report: "CorpusReport") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from gansound.data.check import SILENT_PEAK_DB
+    from gansound.audio import SILENT_PEAK_DB
 
     console = Console()
     s = report.summary

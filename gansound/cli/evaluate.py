@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gansound.cli import evaluate_sets
 from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError
+from gansound.cli.progress import progress
 
 if TYPE_CHECKING:
     from gansound.data.manifest import Record
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   gansound evaluate --model runs/first/model --data corpus/ --baseline griffin-lim --json figures.json
   gansound evaluate --model runs/drums/model --data drums/ -n 1000 --picture nearest.png
   gansound evaluate --model runs/drums/model --data drums/ --truncation 0.3,0.5,0.7,1 --picture curves.png
+  gansound evaluate --model runs/drums/model --data other_drums/ --split all --train drums/
   gansound evaluate --generated sounds/ --data drums/ --backbone classifiers/drums"""
 _SPLITS = ("train", "valid", "test", "all")
 _MODEL = "model"
@@ -183,7 +185,7 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
         stack.enter_context(threadpool_limits(1))
         torch.set_num_threads(1)
         stack.callback(torch.set_num_threads, threads)
-        advance = stack.enter_context(_progress(len(items), quiet=getattr(args, "quiet", False)))
+        advance = stack.enter_context(progress("measuring", len(items), quiet=getattr(args, "quiet", False)))
         evaluation = evaluate(
             items,
             systems,
@@ -201,24 +203,6 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
     return evaluation
 
 
-def _progress(total: int, *, quiet: bool) -> Any:
-    """A context that gives a callable for each item done."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    @contextmanager
-    def showing() -> Any:
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-            task = progress.add_task("measuring", total=total)
-            yield lambda name: progress.update(task, advance=1, description=escape(Path(name).name))
-
-    return showing()
-
-
 def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.text import Text
@@ -226,7 +210,7 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
     from gansound.metrics.judge import MEASURES
     from gansound.report.pictures import write_bytes
     from gansound.report.record import evaluation_record
-    from gansound.report.tables import difference_table, summary_table, utterance_table
+    from gansound.report.tables import difference_table, left_out, summary_table, utterance_table
 
     console = Console()
     if not console.is_terminal:
@@ -239,6 +223,10 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
         if args.utterances:
             for system in evaluation.systems[1:]:
                 console.print(utterance_table(evaluation, system))
+    if absent := left_out(evaluation):
+        console.print(Text("not in the means:", "yellow"))
+        for line in absent:
+            console.print(Text(f"  {line}"), soft_wrap=True)
     if args.measures is None and (left := [name for name in MEASURES if name not in measures]):
         console.print(
             Text(f"not measured: {', '.join(left)}. Install them: pip install 'gansound[eval]'", "yellow")

@@ -3,7 +3,8 @@
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="judge these sounds, as they are; --model then only says how the real ones are prepared",
     )  # fmt: skip
     group.add_argument(
+        "--train", metavar="DIR", type=Path,
+        help="what the model was trained on, where it isn't in --data; of --data all counts then, with --split all",
+    )  # fmt: skip
+    group.add_argument(
         "-n", type=int, default=_COUNT, metavar="N", help=f"how many sounds (default: {_COUNT})"
     )
     group.add_argument(
@@ -89,6 +94,8 @@ def check(args: argparse.Namespace) -> list[float]:
         raise UsageError(f"--picture {args.picture}: expected a file in a folder that exists")
     if args.generated is not None and not args.generated.is_dir():
         raise UsageError(f"--generated {args.generated}: no such folder")
+    if args.train is not None and not args.train.exists():
+        raise UsageError(f"--train {args.train}: no such folder or manifest")
     try:
         truncations = sorted({float(text) for text in args.truncation.split(",")})
     except ValueError:
@@ -105,29 +112,39 @@ def check(args: argparse.Namespace) -> list[float]:
 def run(args: argparse.Namespace, model: "LoadedModel | None") -> int:
     """Judge a model's sounds, or those of a folder, and show what was found."""
     truncations = check(args)
-    if args.split not in ("test", "valid"):
+    if args.split == "train" or (args.split == "all" and args.train is None):
         raise UsageError(
             f"--split {args.split}: sounds are judged beside held-out ones, expected test or valid; the others are "
-            "what the model was trained on"
+            "what the model was trained on. Where all of --data was held out, say with --train what wasn't"
         )
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("reading", spinner="dots") as status:
+    with _stages(quiet=args.quiet) as say:
         clips = _open(args, model)
         ready = None if args.generated is None else _generated(args, clips)
         wanted = _wanted(clips, model, ready)
         real, train = _real(args, wanted)
         backbone = _backbone(args, wanted.sample_rate)
-        status.update(f"embedding {len(train.audio)} training and {len(real.audio)} held-out sounds")
+        say(f"embedding {len(train.audio)} training and {len(real.audio)} held-out sounds")
         judge, known = _judge(args, wanted, backbone, real, train)
         found: dict[float, SetEvaluation] = {}
         for truncation in truncations:
-            status.update(f"judging, truncation {truncation:g}")
+            say(f"judging, truncation {truncation:g}")
             fake = ready[0] if ready is not None else _draw(args, clips, real, truncation)
             found[truncation] = judge.judge(fake.audio, _numbers(fake.labels, known))
     _show(args, found, fake, train)
     return 0
+
+
+@contextmanager
+def _stages(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A context to say in what is being done: on a terminal while it is, in the log elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield log.info
+        return
+    with console.status("reading", spinner="dots") as status:
+        yield lambda stage: status.update(stage)
 
 
 def _open(args: argparse.Namespace, model: "LoadedModel | None") -> "ClipGenerator | None":
@@ -160,15 +177,20 @@ def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
     from gansound.data.source import open_corpus
 
     shares = {name: wanted.data[name] for name in ("valid", "test") if name in wanted.data}
-    # Seed 0 and the run's shares: the split that training made.
-    parts = by_split(open_corpus(args.data, seed=0, **shares))
-    for split in (args.split, "train"):
-        if not parts[split]:
+
+    def part(source: Path, split: str) -> Sequence[Any]:
+        # Seed 0 and the run's shares: the split that training made.
+        records = open_corpus(source, seed=0, **shares)
+        found = records if split == "all" else by_split(records)[split]
+        if not found:
             raise ValueError(
-                f"{args.data}: no file is in the split {split!r}. Prepare the data with a larger share for it "
+                f"{source}: no file is in the split {split!r}. Prepare the data with a larger share for it "
                 "(gansound data prepare), or train with data.test and data.valid above 0"
             )
-    return _clips(_dataset(parts[args.split], wanted)), _clips(_dataset(parts["train"], wanted))
+        return found
+
+    real, train = part(args.data, args.split), part(args.train or args.data, "train")
+    return _clips(_dataset(real, wanted)), _clips(_dataset(train, wanted))
 
 
 def _dataset(records: Sequence[Any], wanted: _Wanted) -> "ClipDataset":
@@ -295,6 +317,7 @@ def _show(args: argparse.Namespace, found: "dict[float, SetEvaluation]", fake: _
             "generated": None if args.generated is None else str(args.generated),
             "data": str(args.data),
             "split": args.split,
+            "train": None if args.train is None else str(args.train),
         }
         records = [sets_record(evaluation, truncation=t) for t, evaluation in found.items()]
         record = about | sets_record(found[full], truncation=full) | {"truncations": records}

@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="T",
-        help="above 0, up to 1: less is safer and less varied (default: 1; 0.5 to 0.8 is usual)",
+        help="above 0, up to 1: less is less varied, and gansound evaluate --truncation says what it does to likeness "
+        "(default: 1)",
     )
     parser.add_argument(
         "--latent",
@@ -119,8 +120,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"{flag} {value}: expected {least} or more")
     if not 0 < args.truncation <= 1:
         raise UsageError(
-            f"--truncation {args.truncation:g}: expected above 0, where every sound would be the same, and at most 1. "
-            "0.5 to 0.8 is usual"
+            f"--truncation {args.truncation:g}: expected above 0, where every sound would be the same, and at most 1"
         )
     drawn = {"-n": args.n, "--seed": args.seed, "--first": args.first}
     given = [flag for flag, value in drawn.items() if value is not None]

@@ -282,7 +282,7 @@ def _show(
         row = []
         for value in _AT:
             moved = directions.moved(base.latent[None], {number: value})[0]
-            stem = slug(clips.name, _short(clips, base), f"slider={name}", f"{value:+g}")
+            stem = slug(clips.name, _short(clips, base), f"{name}={value:+g}")
             row.append((f"{value:+g}" if value else "0", Favourite(stem, moved, base.mixture)))
         rows.append((f"slider {name}", row))
     _write(args, clips, rows, f"Sliders of {clips.name}, moving {base.name}", None)

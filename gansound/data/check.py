@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
+from gansound.audio import SILENT_PEAK_DB
 from gansound.data.corpus import Entry, by_split, entries, in_threads, recognised
 from gansound.data.manifest import Record
 from gansound.data.split import groups, have_classes, split
@@ -19,7 +20,6 @@ from gansound.data.verdict import verdicts
 
 CLIPPED_RUN = 3  # this many full-scale samples in a row don't come from a microphone
 FULL_SCALE = 0.995
-SILENT_PEAK_DB = -60.0  # a file whose peak isn't over this holds no sound
 SILENT_UNDER_LOUD_DB = 40.0
 SILENT_DB = -70.0
 _FRAME_SECONDS = 0.02

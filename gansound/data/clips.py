@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from gansound import audio
-from gansound.data.check import SILENT_PEAK_DB
+from gansound.audio import SILENT_PEAK_DB
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
 from gansound.data.items import Item, PositionDataset

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gansound import audio
-from gansound.data.check import SILENT_PEAK_DB
+from gansound.audio import SILENT_PEAK_DB
 from gansound.data.corpus import Entry
 
 _MARGIN_SECONDS = 0.05

@@ -32,7 +32,7 @@ class Prior(ABC):
         """
         if not 0 < truncation <= 1:
             raise ValueError(
-                f"truncation must be above 0 and at most 1, got {truncation}; 1 is all the variety, 0.5 to 0.8 is usual"
+                f"truncation must be above 0 and at most 1, got {truncation}; 1 is all the variety"
             )
         return self._scaled(latents, truncation)
 

@@ -156,7 +156,7 @@ class ClipGenerator:
         Args:
             n: how many.
             seed: clip i of a seed is the same whatever else is asked for.
-            truncation: 1 draws from all the model knows; less is safer and less varied.
+            truncation: 1 draws from all the model knows; less is less varied.
             label: a name, or several that take turns; None lets all the model has take turns.
             first: index of the first clip.
 

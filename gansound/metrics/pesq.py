@@ -10,20 +10,25 @@ from gansound.audio import resample
 from gansound.metrics.pair import UndefinedMeasure, is_silent, matched
 
 PESQ_SAMPLE_RATE = 16000
+WORST = 1.0
 
 
 def pesq_wb(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> float:
     """Wide-band PESQ (MOS-LQO) of `estimate` `(T,)` against `reference` `(T,)`.
 
+    An estimate that is silent where the reference isn't scores 1, the scale's end.
+
     Raises:
-        UndefinedMeasure: no utterance is found (silence), or the clip is shorter than a quarter of a second.
+        UndefinedMeasure: the reference holds no utterance (silence), or the clip is shorter than a quarter of a second.
         ValueError: shapes, lengths or values that no measure takes (see `pair.matched`).
     """
     from pesq import BufferTooShortError, NoUtterancesError, PesqError, pesq
 
     first, second = matched(reference, estimate, sample_rate)
-    if is_silent(first) or is_silent(second):
-        raise UndefinedMeasure("PESQ: one of the two is silent")
+    if is_silent(first):
+        raise UndefinedMeasure("PESQ: the recording is silent")
+    if is_silent(second):
+        return WORST
     first = resample(first, sample_rate, PESQ_SAMPLE_RATE)
     second = resample(second, sample_rate, PESQ_SAMPLE_RATE)
     try:

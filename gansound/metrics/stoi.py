@@ -13,15 +13,19 @@ from gansound.metrics.pair import UndefinedMeasure, is_silent, matched
 def stoi(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> float:
     """STOI of `estimate` `(T,)` against `reference` `(T,)`.
 
+    An estimate that is silent where the reference isn't scores 0: nothing of it is understood.
+
     Raises:
-        UndefinedMeasure: silence, or less than 0.4 s left when silent frames are taken out.
+        UndefinedMeasure: the reference is silent, or less than 0.4 s left when silent frames are taken out.
         ValueError: shapes, lengths or values that no measure takes (see `pair.matched`).
     """
     from pystoi import stoi as pystoi
 
     first, second = matched(reference, estimate, sample_rate)
-    if is_silent(first) or is_silent(second):
-        raise UndefinedMeasure("STOI: one of the two is silent")
+    if is_silent(first):
+        raise UndefinedMeasure("STOI: the recording is silent")
+    if is_silent(second):
+        return 0.0
     with warnings.catch_warnings():
         # pystoi warns and answers 1e-5 when too little speech is left: a number that would enter a mean.
         warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)

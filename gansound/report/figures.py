@@ -1,5 +1,6 @@
 """How each figure of an evaluation is called, rounded and read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,6 +111,12 @@ STYLES = {
         "real-time factor", "s per s", "lower", 3, "seconds of work per second of audio, mel included"
     ),
 }
+
+
+def counted(intervals: Iterable[Interval | None]) -> str:
+    """Over how many utterances the means are: one number, or one for each system where they differ."""
+    counts = [interval.count for interval in intervals if interval is not None]
+    return str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
 
 
 def style(figure: str) -> FigureStyle:

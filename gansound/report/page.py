@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gansound.audio import write
 from gansound.metrics.evaluation import GROUND_TRUTH, Evaluation, Item, Utterance
-from gansound.report.figures import style
+from gansound.report.figures import counted, style
 from gansound.report.pictures import colour_range_db, png_bytes, spectrogram, write_bytes
 from gansound.report.tables import figure_names
 
@@ -176,13 +176,14 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
     shown = [system for system in evaluation.systems if summaries[system]]
     yield "<section><h2>In all</h2><div class=scroll><table>"
     yield "<caption>Mean and 95 % bootstrap interval over utterances. The arrow points to better.</caption>"
-    yield f"<thead><tr><th></th>{''.join(f'<th>{escape(system)}</th>' for system in shown)}</tr></thead><tbody>"
+    headings = "".join(f"<th>{escape(system)}</th>" for system in shown)
+    yield f"<thead><tr><th></th>{headings}<th>utterances</th></tr></thead><tbody>"
     for figure in figure_names(evaluation):
         yield f"<tr><th>{escape(style(figure).heading)}</th>"
         for system in shown:
             mean, interval = style(figure).interval(summaries[system].get(figure))
             yield f"<td>{mean}<small>{interval}</small></td>"
-        yield "</tr>"
+        yield f"<td>{counted(summaries[system].get(figure) for system in shown)}</td></tr>"
     yield "</tbody></table></div></section>"
 
 

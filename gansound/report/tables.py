@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gansound.metrics.evaluation import Evaluation
-from gansound.report.figures import style
+from gansound.report.figures import counted, style
 
 _NARROW = ("pesq_wb", "stoi", "mel_distance", "f0_rmse_cents", "dnsmos_p808", "word_error_rate")
 """What a terminal's width holds beside a file's name; the JSON and the page have the rest."""
@@ -19,13 +19,30 @@ def summary_table(evaluation: Evaluation, *, title: str = "") -> Table:
     shown = [system for system in evaluation.systems if summaries[system]]
     for system in shown:
         table.add_column(Text(system), justify="right")
+    table.add_column("utterances", justify="right")
     for figure in figure_names(evaluation):
         cells = []
         for system in shown:
             mean, interval = style(figure).interval(summaries[system].get(figure))
             cells.append(Text(mean, "bold") + Text(f"  {interval}" if interval else "", "dim"))
-        table.add_row(Text(style(figure).heading), *cells)
+        count = counted(summaries[system].get(figure) for system in shown)
+        all_of_them = count == str(len(evaluation.utterances))
+        table.add_row(Text(style(figure).heading), *cells, Text(count, "" if all_of_them else "yellow"))
     return table
+
+
+def left_out(evaluation: Evaluation) -> list[str]:
+    """What is in no mean, and why: a line for each system and reason, with the first utterances of it."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for utterance in evaluation.utterances:
+        for system, undefined in utterance.undefined.items():
+            for reason in dict.fromkeys(undefined.values()):
+                reasons.setdefault((system, reason), []).append(utterance.id)
+    return [
+        f"{system}, {len(names)} of {len(evaluation.utterances)} utterances: {reason} ({', '.join(names[:3])}"
+        f"{', …' if len(names) > 3 else ''})"
+        for (system, reason), names in reasons.items()
+    ]
 
 
 def difference_table(evaluation: Evaluation, first: str, second: str) -> Table:
