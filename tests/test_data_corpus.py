@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gansound import audio
 from gansound.data.corpus import by_split, entries, scan
 from gansound.data.manifest import Record, read_manifest, write_manifest
 from gansound.data.source import open_corpus
 from gansound.data.split import groups, split
-from gansound.draw import draw, unit_hash
+from gansound.draw import Draws, draw, streams, unit_hash
 
 RATE = 8000
 
@@ -38,6 +39,29 @@ def test_draws_are_pinned_and_independent():
     assert not any(np.isin(other.random(1000), draw(1, 5, "gain").random(1000)).any() for other in others)
     with pytest.raises(ValueError, match="-1"):
         draw(0, -1, "crop")
+
+
+def test_a_moved_generator_draws_what_one_of_the_position_does():
+    positions = [0, 5, 2**63, 2**64 - 1, 5]
+    for samples in (1, 2, 7):  # an odd number of 32-bit words leaves half a word over
+        got = [rng.random(samples, dtype=np.float32) for rng in streams(3, positions, "mix")]
+        expected = [draw(3, position, "mix").random(samples, dtype=np.float32) for position in positions]
+        np.testing.assert_array_equal(got, expected)
+    latents = Draws(3, positions).each("latent", lambda rng: rng.standard_normal(5, dtype=np.float32))
+    assert latents.dtype == torch.float32
+    expected = [draw(3, position, "latent").standard_normal(5, dtype=np.float32) for position in positions]
+    np.testing.assert_array_equal(latents.numpy(), np.stack(expected))
+
+
+@pytest.mark.parametrize("least, most", [(-2, 2), (0, 9), (-5, 2**31 + 2**30)])
+def test_whole_numbers_of_a_batch_are_those_numpy_draws_one_by_one(least, most):
+    # The last width is one that turns away a word in four, which must then be drawn again.
+    for count in (1, 4, 5):
+        got = Draws(3, range(300)).integers("shuffle", least, most, count)
+        assert got.dtype == torch.int64
+        for position, row in enumerate(got.numpy()):
+            expected = draw(3, position, "shuffle").integers(least, most, size=count, endpoint=True)
+            np.testing.assert_array_equal(row, expected)
 
 
 def test_draws_over_positions_are_uniform():

@@ -60,23 +60,41 @@ def poison(run: Run, calls: set[int], side: str = "generator") -> None:
     setattr(run.task, name, poisoned)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("side", ["generator", "discriminator"])
 def test_a_step_that_is_not_a_number_changes_nothing_and_is_named(
-    corpus: Path, tmp_path: Path, side: str
+    corpus: Path, tmp_path: Path, side: str, fused: bool
 ) -> None:
-    run = Run(plan(tiny(corpus, 3, adversarial_from=0)), tmp_path / "run")
+    # A fused optimizer, as a GPU's parameters get it, is told to skip by the gradients' norm itself, without the
+    # processor; and then nothing of the step is learnt, by either side.
+    optimizers = {
+        f"{one}_optimization.optimizer.init_args.fused": fused for one in ("generator", "discriminator")
+    }
+    run = Run(plan(tiny(corpus, 3, adversarial_from=0, **optimizers)), tmp_path / "run")
     poison(run, {2}, side)
     before: dict[str, torch.Tensor] = {}
     after: dict[str, torch.Tensor] = {}
     real = run.step
-    network = run.task.generator if side == "generator" else run.task.discriminator
+    learning = {
+        one: torch.nn.ModuleDict({"net": getattr(run.task, one)})
+        for one in (("generator", "discriminator") if fused and side == "discriminator" else (side,))
+    }
+
+    def state() -> dict[str, torch.Tensor]:
+        found = {
+            f"{one}.{k}": v.clone() for one, net in learning.items() for k, v in net.state_dict().items()
+        }
+        for one in learning:
+            for number, moments in run.plan.optimizers[one].state_dict()["state"].items():
+                found |= {f"{one} optimizer {number} {k}": v.clone() for k, v in moments.items()}
+        return found
 
     def watched(step: int, rounds: Any) -> dict[str, float]:
         if step == 1:
-            before.update({k: v.clone() for k, v in network.state_dict().items()})
+            before.update(state())
         figures = real(step, rounds)
         if step == 1:
-            after.update({k: v.clone() for k, v in network.state_dict().items()})
+            after.update(state())
         return figures
 
     run.step = watched  # type: ignore[method-assign]

@@ -156,7 +156,7 @@ def test_micro_batches_give_the_step_of_the_whole() -> None:
 def test_freezing_leaves_what_was_frozen_before() -> None:
     judge = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     judge[0].requires_grad_(False)
-    with frozen(judge):
+    with frozen(judge.parameters()):
         assert not any(p.requires_grad for p in judge.parameters())
     assert [p.requires_grad for p in judge.parameters()] == [False, False, True, True]
 

@@ -19,6 +19,9 @@ from gansound.data.records import Records
 TRIES = 16
 _NAMED = 3
 
+BOOKKEEPING = frozenset({"position", "record", "retries", "start", "gain_db"})
+"""Of a batch: where its items come from. They stay with the processor, which draws and counts by them."""
+
 BAD = "bad"
 """Of a batch: (record, what is wrong with its file) for each draw that failed; only there where one did."""
 

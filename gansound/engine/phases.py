@@ -9,7 +9,7 @@ melgan-neurips. With several critic steps (WGAN) all but the last see batches of
 import contextlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,8 @@ class Phases:
         precision: `bf16` and `fp16` run the networks under autocast, `fp16` with scaled losses.
         clip_norm: by side, the largest gradient norm, or None.
         seed: of every draw.
-        compiled: `torch.compile` the networks, for one constant shape each.
+        compiled: `torch.compile` the networks, for one constant shape each; `graphs` has a GPU replay them as CUDA
+            graphs, too.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Phases:
         precision: str = "fp32",
         clip_norm: Mapping[str, float | None] | None = None,
         seed: int = 0,
-        compiled: bool = False,
+        compiled: bool | str = False,
     ) -> None:
         self.task = task
         self.accelerator = accelerator
@@ -64,21 +65,31 @@ class Phases:
             side: torch.amp.GradScaler(accelerator.device.type, enabled=precision == "fp16")
             for side in optimizers
         }
+        self._graphs = compiled == "graphs"
+        self._lost: Tensor | None = None
         generator = task.generator
         if compiled:
+            mode = "reduce-overhead" if self._graphs else None
             # The generator's own module stays as it is, for validation at other lengths; a discriminator has none.
-            generator = torch.compile(generator, dynamic=False)  # type: ignore[assignment]
+            generator = torch.compile(generator, dynamic=False, mode=mode)  # type: ignore[assignment]
             for name, network in task.discriminator.items():
                 if name in task.twice_differentiated:
                     log.info(
                         "discriminator %r isn't compiled: a penalty differentiates its gradients again", name
                     )
                 else:
-                    network.compile(dynamic=False)
+                    network.compile(dynamic=False, mode=mode)
         self.generator: nn.Module = accelerator.prepare_model(generator)
         judges: nn.Module = _Judges(task, self._precision)
         # Where nothing of them learns there are no gradients for DDP to sum, which it refuses.
         self.judges = accelerator.prepare_model(judges) if "discriminator" in optimizers else judges
+        # Walking through all modules in each step would cost the processor more than the update does.
+        self._learning = {
+            side: [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for side, optimizer in optimizers.items()
+        }
+        for optimizer in optimizers.values():
+            fuse(optimizer)
 
     def step(
         self, rounds: Sequence[Sequence[Batch]], *, adversarial: bool, step: int = 0
@@ -97,6 +108,9 @@ class Phases:
             NonFiniteLoss: a gradient is not a number, in all processes alike; no weight has been changed by its phase.
         """
         figures: dict[str, Tensor] = {}
+        self._lost = None
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the graphs made in the last step may be written over
         with contextlib.ExitStack() as stack:
             if adversarial:
                 for early in rounds[:-1]:
@@ -107,14 +121,17 @@ class Phases:
             verdicts: list[Any] = [None] * len(last)
             if adversarial:
                 verdicts = self._discriminator_phase(last, kept, figures, step, len(rounds))
-                stack.enter_context(frozen(self.task.discriminator))
+                stack.enter_context(frozen(self._learning["discriminator"]))
             self._generator_phase(last, kept, verdicts, figures, step)
         with section("bookkeeping"):
             values = torch.stack([value.float() for value in figures.values()])
             if self.accelerator.num_processes > 1:
                 with section("figures over processes"):
                     values = self.accelerator.reduce(values, "mean")
-            return dict(zip(figures, values.tolist(), strict=True))
+            told = dict(zip(figures, values.tolist(), strict=True))  # the one place where the processor waits
+        if any(not math.isfinite(told.get(f"gradient_norm/{side}", 0.0)) for side in self.optimizers):
+            raise NonFiniteLoss(told)
+        return told
 
     def _discriminator_phase(
         self,
@@ -138,10 +155,10 @@ class Phases:
                     verdict: Verdict = self.judges(batch, fake, self._draws(batch), step)
                 self._backward("discriminator", verdict.losses, figures, parts, rounds)
             for name, figure in verdict.figures.items():
-                accumulate(figures, name, figure / (parts * rounds))
+                accumulate(figures, name, shared(figure, parts * rounds))
             verdicts.append(verdict.kept)
         with section("discriminator optimizer"):
-            self._update("discriminator", self.judges, figures)
+            self._update("discriminator", figures)
             self.task.constrain()
         return verdicts
 
@@ -163,7 +180,7 @@ class Phases:
                     )
                 self._backward("generator", losses, figures, len(micro_batches))
         with section("generator optimizer"):
-            self._update("generator", self.generator, figures)
+            self._update("generator", figures)
 
     def _generate(self, batch: Batch) -> Tensor:
         with section("conditioning"):
@@ -179,18 +196,29 @@ class Phases:
     def _backward(
         self, side: str, losses: Mapping[str, Tensor], figures: dict[str, Tensor], parts: int, rounds: int = 1
     ) -> None:
-        total = torch.stack([self.task.weights[name] * loss for name, loss in losses.items()]).sum() / parts
+        total = torch.stack([self.task.weights[name] * loss for name, loss in losses.items()]).sum()
         for name, loss in losses.items():
-            accumulate(figures, name, loss.detach() / (parts * rounds))
+            accumulate(figures, name, shared(loss.detach(), parts * rounds))
         with section(f"{side} backward"):
-            self.accelerator.backward(self.scalers[side].scale(total))
+            self.accelerator.backward(self.scalers[side].scale(shared(total, parts)))
 
-    def _update(self, side: str, module: nn.Module, figures: dict[str, Tensor]) -> None:
+    def _update(self, side: str, figures: dict[str, Tensor]) -> None:
         optimizer, scaler = self.optimizers[side], self.scalers[side]
         scaler.unscale_(optimizer)
-        limit = self.clip_norm.get(side)
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), torch.inf if limit is None else limit)
+        learning, limit = self._learning[side], self.clip_norm.get(side)
+        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(learning, limit, norm)
         # The gradients are summed over processes: what is not a number in one is none in any, so all decide alike.
+        if skips_by_itself(optimizer) and not scaler.is_enabled():
+            # The GPU decides, and says so at the end of the step. Once lost, nothing more of the step is learnt.
+            lost = ~torch.isfinite(norm)
+            self._lost = lost if self._lost is None else self._lost | lost
+            optimizer.found_inf = self._lost.float()  # type: ignore[attr-defined]
+            figures[f"gradient_norm/{side}"] = norm.masked_fill(self._lost, torch.nan)
+            optimizer.step()
+            return
         if torch.isfinite(norm):
             figures[f"gradient_norm/{side}"] = norm
         else:
@@ -239,9 +267,9 @@ class _Judges(nn.Module):
 
 
 @contextlib.contextmanager
-def frozen(module: nn.Module) -> Any:
-    """Its parameters take no gradients inside, which saves computing them."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def frozen(parameters: Iterable[nn.Parameter]) -> Any:
+    """They take no gradients inside, which saves computing them."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -249,6 +277,32 @@ def frozen(module: nn.Module) -> Any:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+def fuse(optimizer: Optimizer) -> None:
+    """Let an optimizer of a GPU's parameters update them in a few kernels, where it can and no other way was asked for.
+
+    Made as it is before its parameters are placed, it can't choose by itself; unfused it takes a dozen kernels and a
+    walk over all parameters, and must be told by the processor whether to skip a step.
+    """
+    group = optimizer.defaults
+    if group.get("fused", True) is not None or group.get("foreach") or group.get("differentiable"):
+        return
+    tensors = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if all(tensor.device.type == "cuda" and tensor.is_floating_point() for tensor in tensors):
+        for group in (optimizer.defaults, *optimizer.param_groups):
+            group["fused"] = True
+        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+
+
+def skips_by_itself(optimizer: Optimizer) -> bool:
+    """Whether it updates nothing where its `found_inf` is 1, without asking the processor: a fused one."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def shared(value: Tensor, parts: int) -> Tensor:
+    """A part's share in a mean."""
+    return value if parts == 1 else value / parts
 
 
 def accumulate(figures: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
-from gansound.engine.average import moving_average
+from gansound.data.items import BOOKKEEPING
+from gansound.draw import placed
+from gansound.engine.average import MovingAverage
 from gansound.engine.checkpoint import RunState, checkpoints
 from gansound.engine.events import Events
 from gansound.engine.feed import Feed
@@ -252,11 +253,14 @@ class Run:
 
     def _micro_batches(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
         with section("transfer"):
-            placed = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+            there = {
+                name: value if name in BOOKKEEPING else placed(value, self.accelerator.device)
+                for name, value in batch.items()
+            }
         parts = self.settings.micro_batches
-        size = len(placed["audio"]) // parts
+        size = len(there["audio"]) // parts
         return [
-            {name: value[i * size : (i + 1) * size] for name, value in placed.items()} for i in range(parts)
+            {name: value[i * size : (i + 1) * size] for name, value in there.items()} for i in range(parts)
         ]
 
     def _validate(self, step: int, run_log: RunLog | None) -> tuple[dict[str, float], bool]:
@@ -318,11 +322,11 @@ class Run:
         state.register("latest", self.latest)
         return state
 
-    def _average(self) -> AveragedModel | None:
+    def _average(self) -> MovingAverage | None:
         decay = self.settings.ema_decay
         if decay is None:
             return None
-        return AveragedModel(self.task.generator, multi_avg_fn=moving_average(decay))
+        return MovingAverage(self.task.generator, decay)
 
 
 class Corpus:

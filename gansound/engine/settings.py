@@ -108,7 +108,8 @@ class RunSettings:
         precision: `fp32`; `tf32` lets a GPU round what it multiplies to 10 bits; `bf16` and `fp16` run networks under
             autocast, fp16 with its losses scaled so that small gradients don't vanish. Losses stay in fp32 in all.
         compile: `torch.compile` for the generator and those discriminators that no penalty differentiates twice: the
-            first step takes a minute or more, the others less.
+            first step takes a minute or more, the others less. `graphs` also has a GPU replay each network as CUDA
+            graphs, for networks so small that launching their kernels takes longer than running them.
         ema_decay: of the averaged generator that is validated and shipped; null ships the generator itself.
         log_every: steps between two lines of metrics.jsonl.
         validate_every: steps between two validations; null never validates.
@@ -135,7 +136,7 @@ class RunSettings:
     init_from: str | None = None
     freeze: list[str] = field(default_factory=list)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
+    compile: bool | Literal["graphs"] = False
     ema_decay: float | None = None
     log_every: int = 50
     validate_every: int | None = 5000

@@ -1,6 +1,7 @@
 """`MelSpec`: what a log-mel spectrogram is made of, checked, comparable and convertible."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
@@ -284,7 +285,7 @@ class MelSpec:
         return float(low.min()), float(high.max())
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)
+        return _column(values, like.dtype, like.device)
 
     def _log_value(self, mel: Tensor) -> Tensor:
         if self.mean == (0.0,) and self.scale == (1.0,):
@@ -300,6 +301,13 @@ class MelSpec:
             low = low.maximum(self._log_value(ones * self.clip[0]) * unit)
             high = self._log_value(ones * self.clip[1]) * unit
         return low, high
+
+
+@functools.lru_cache(maxsize=64)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(M or 1, 1), made once: a GPU would be waited for."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).unsqueeze(-1)
 
 
 def _finite(name: str, value: object) -> float:

@@ -400,9 +400,7 @@ class ClipTask:
         layers, most = getattr(network, "shuffle_layers", 0), getattr(network, "phase_shuffle", 0)
         if not layers or not most:
             return None
-        return draws.each(
-            f"{purpose} shuffle", lambda rng: rng.integers(-most, most, size=layers, endpoint=True)
-        ).long()
+        return draws.integers(f"{purpose} shuffle", -most, most, layers)
 
     def _adversarial_logits(self, maps: Features, classes: int) -> list[Tensor]:
         return [widened(x)[:, : x.shape[1] - classes] for x in logits(maps)]
@@ -418,7 +416,7 @@ class ClipTask:
             f"real_sign/{name}": torch.stack(signs).mean(),
         }
         if self.augmentations is not None and self.memory is not None:
-            figures["augmentation_probability"] = signs[0].new_tensor(self.augmentations.probability)
+            figures["augmentation_probability"] = signs[0].new_full((), self.augmentations.probability)
         return figures
 
 

@@ -5,11 +5,13 @@ from torch import Tensor
 
 from gansound.discriminators.augmentation.pipeline import (
     Augmentation,
+    beside,
     fraction_of,
     spread,
     steps_up_to,
     stretch,
 )
+from gansound.draw import placed
 
 
 class TimeShift(Augmentation):
@@ -60,7 +62,7 @@ class Gain(Augmentation):
         self.offset = fraction_of("offset", offset, 100.0)
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
-        return x + spread(chance.view(-1, 1, 1), -self.offset, self.offset).to(x)
+        return x + beside(spread(chance.view(-1, 1, 1), -self.offset, self.offset), x)
 
 
 class Tilt(Augmentation):
@@ -77,7 +79,7 @@ class Tilt(Augmentation):
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
         slope = torch.linspace(-1, 1, x.shape[1]).unsqueeze(1)
-        return x + (slope * spread(chance.view(-1, 1, 1), -self.offset, self.offset)).to(x)
+        return x + beside(slope * spread(chance.view(-1, 1, 1), -self.offset, self.offset), x)
 
 
 class TimeMask(Augmentation):
@@ -94,7 +96,7 @@ class TimeMask(Augmentation):
         self.fraction = fraction_of("fraction", fraction)
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
-        return torch.where(stretch(chance, self.fraction, x.shape[2]).to(x.device), _level(x), x)
+        return torch.where(placed(stretch(chance, self.fraction, x.shape[2]), x.device), _level(x), x)
 
 
 class FrequencyMask(Augmentation):
@@ -111,13 +113,13 @@ class FrequencyMask(Augmentation):
         self.fraction = fraction_of("fraction", fraction)
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
-        return torch.where(stretch(chance, self.fraction, x.shape[1]).mT.to(x.device), _level(x), x)
+        return torch.where(placed(stretch(chance, self.fraction, x.shape[1]).mT, x.device), _level(x), x)
 
 
 def _read(x: Tensor, shift: Tensor, dim: int) -> Tensor:
     """Each item moved by its shift along its dimension `dim`, its edge repeated."""
     length = x.shape[dim + 1]
-    source = (torch.arange(length) - shift.view(-1, 1)).clamp(0, length - 1).to(x.device)
+    source = placed((torch.arange(length) - shift.view(-1, 1)).clamp(0, length - 1), x.device)
     return torch.stack([item.index_select(dim, row) for item, row in zip(x.unbind(), source, strict=True)])
 
 

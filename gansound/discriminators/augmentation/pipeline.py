@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from gansound.draw import Draws
+from gansound.draw import Draws, placed
 
 Domain = Literal["wave", "mel"]
 
@@ -139,7 +139,7 @@ class Augmentations:
         for op, chance in zip(self.ops, drawn, strict=True):
             chosen = (chance[:, 0] < self.probability).nonzero().squeeze(1)
             if len(chosen):
-                places = chosen.to(x.device)
+                places = placed(chosen, x.device)
                 x = x.index_copy(0, places, op(x.index_select(0, places), chance[chosen, 1:]))
         return x
 
@@ -177,6 +177,11 @@ def stretch(chance: Tensor, fraction: float, length: int) -> Tensor:
     start = torch.floor(chance[:, 1:] * (length - width + 1))
     column = torch.arange(length, device=chance.device)
     return ((column >= start) & (column < start + width)).unsqueeze(1)
+
+
+def beside(value: Tensor, x: Tensor) -> Tensor:
+    """What was drawn on the processor where `x` is, and in its type."""
+    return placed(value, x.device).to(x.dtype)
 
 
 def fraction_of(name: str, value: float, most: float = 1.0) -> float:

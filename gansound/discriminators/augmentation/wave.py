@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from gansound.discriminators.augmentation.pipeline import (
     Augmentation,
+    beside,
     fraction_of,
     spread,
     steps_up_to,
     stretch,
 )
+from gansound.draw import placed
 
 
 class Polarity(Augmentation):
@@ -24,7 +26,7 @@ class Polarity(Augmentation):
     domain = "wave"
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
-        return x * (1 - 2 * (chance.view(-1, 1, 1) < 0.5).to(x))
+        return x * (1 - 2 * beside(chance.view(-1, 1, 1) < 0.5, x))
 
 
 class Gain(Augmentation):
@@ -40,7 +42,7 @@ class Gain(Augmentation):
         self.decibels = fraction_of("decibels", decibels, 60.0)
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
-        return x * (10 ** (spread(chance.view(-1, 1, 1), -self.decibels, self.decibels) / 20)).to(x)
+        return x * beside(10 ** (spread(chance.view(-1, 1, 1), -self.decibels, self.decibels) / 20), x)
 
 
 class TimeShift(Augmentation):
@@ -118,7 +120,7 @@ class Equaliser(Augmentation):
         padded = samples + max(2 ** (self.numbers - 1), samples // 8)
         gains = 10 ** (spread(chance, -self.decibels, self.decibels) / 20)
         with torch.autocast(x.device.type, enabled=False):
-            response = (gains @ self._shares(padded)).unsqueeze(1).to(x.device)
+            response = placed((gains @ self._shares(padded)).unsqueeze(1), x.device)
             shaped = torch.fft.irfft(torch.fft.rfft(x, n=padded) * response, n=padded)
         return shaped[..., :samples]
 
@@ -145,4 +147,4 @@ class CutOut(Augmentation):
         self.fraction = fraction_of("fraction", fraction)
 
     def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
-        return x * (~stretch(chance, self.fraction, x.shape[2])).to(x)
+        return x * beside(~stretch(chance, self.fraction, x.shape[2]), x)

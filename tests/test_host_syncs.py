@@ -1,0 +1,210 @@
+"""How often a training step makes the processor wait for the device: once, for its figures."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gansound.draw import Draws
+from gansound.engine import phases
+from gansound.engine.average import MovingAverage
+from gansound.engine.phases import fuse
+from gansound.engine.plan import Plan, plan
+from gansound.engine.run import Run
+from tests.clips import small_wave
+from tests.host_syncs import DEVICE, HostSyncs, no_autocast, on_the_device
+from tests.test_engine import tiny
+from tests.test_start import melgan
+
+ITEMS = 4
+WAVE = "gansound.discriminators.augmentation.wave"
+MEL = "gansound.discriminators.augmentation.mel"
+AUGMENTED = {
+    "adversarial": {"class_path": "gansound.losses.adversarial.Hinge"},
+    "augmentations": {
+        "class_path": "gansound.discriminators.augmentation.Augmentations",
+        "init_args": {
+            "ops": [
+                {"class_path": f"{WAVE}.{name}"}
+                for name in ("Polarity", "Gain", "TimeShift", "Speed", "Equaliser", "CutOut")
+            ],
+            "probability": 0.8,
+            "noise": {"class_path": "gansound.discriminators.augmentation.InstanceNoise"},
+        },
+    },
+}
+
+
+def batch(planned: Plan, samples: int) -> dict[str, torch.Tensor]:
+    """As `Run` gives it to the phases."""
+    sound: tuple[int, ...] = (ITEMS, samples) if planned.task.mel is not None else (ITEMS, 1, samples)
+    return {
+        "audio": torch.zeros(sound, device=DEVICE),
+        "label": torch.zeros(ITEMS, dtype=torch.int64, device=DEVICE),
+        "position": torch.arange(ITEMS),
+    }
+
+
+RECIPES = {
+    "melgan": lambda: melgan(Path("nowhere"), 2),
+    "freev": lambda: tiny(Path("nowhere"), 2),
+    "wavegan": lambda: small_wave(Path("nowhere"), 2, labels=None),
+    "augmented wavegan": lambda: small_wave(Path("nowhere"), 2, labels=None, **AUGMENTED),
+}
+
+
+def syncs(planned: Plan) -> HostSyncs:
+    """Of the second step, when everything that is made once has been."""
+    made = on_the_device(planned)
+    samples = planned.settings.data.segment_samples
+    rounds = [[batch(planned, samples)] for _ in range(planned.task.critic_steps)]
+    with no_autocast(), HostSyncs() as counted:
+        for step in range(2):
+            counted.seen.clear()
+            made.step(rounds, adversarial=True, step=step)
+    return counted
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_step_waits_for_the_device_once(name: str) -> None:
+    counted = syncs(plan(RECIPES[name]()))
+    assert counted.count == 1, dict(counted.seen)
+    assert "phases.py" in next(iter(counted.seen)), dict(counted.seen)
+
+
+PLANTED: dict[str, Any] = {
+    "value": lambda fake: fake.mean().item(),
+    "truth": lambda fake: bool(fake.mean() > 0),
+    "list": lambda fake: fake[0].tolist(),
+    "copy": lambda fake: fake.cpu(),
+    "upload": lambda fake: torch.ones(3).to(fake.device),
+    "constant": lambda fake: torch.tensor([0.5], device=fake.device),
+    "sizes": lambda fake: fake.nonzero(),
+    "mask": lambda fake: fake[fake > 0],
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_planted_wait_is_seen(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    planned = plan(RECIPES["freev"]())
+    real = planned.task.generator_phase
+
+    def waits(made: Any, fake: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
+        PLANTED[kind](fake)
+        return real(made, fake, *rest)
+
+    monkeypatch.setattr(planned.task, "generator_phase", waits)
+    assert syncs(planned).count == 2
+
+
+def test_what_lies_with_the_processor_is_not_mixed_into_the_devices_work() -> None:
+    planned = plan(RECIPES["freev"]())
+    real = planned.task.generator_phase
+    planned.task.generator_phase = lambda made, fake, *rest: real(  # type: ignore[method-assign]
+        made, fake + torch.ones(fake.shape), *rest
+    )
+    with pytest.raises(RuntimeError, match="device"):
+        syncs(planned)
+
+
+def test_a_batch_goes_to_the_device_without_waiting_and_its_bookkeeping_stays() -> None:
+    run = SimpleNamespace(
+        accelerator=SimpleNamespace(device=DEVICE), settings=SimpleNamespace(micro_batches=2)
+    )
+    made = {
+        "audio": torch.zeros(ITEMS, 64),
+        "label": torch.arange(ITEMS),
+        **{name: torch.arange(ITEMS) for name in ("position", "record", "retries", "start", "gain_db")},
+    }
+    with HostSyncs() as counted:
+        parts = Run._micro_batches(run, made)  # type: ignore[arg-type]
+    assert counted.count == 0, dict(counted.seen)
+    assert {name for name in made if parts[1][name].is_meta} == {"audio", "label"}
+    assert parts[1]["position"].tolist() == [2, 3]
+    assert parts[1]["audio"].shape == (2, 64)
+
+
+def test_draws_and_the_average_do_not_wait() -> None:
+    model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2)).to(DEVICE)
+    average = MovingAverage(model, 0.9)
+    draws = Draws(0, range(ITEMS), DEVICE)
+    with HostSyncs() as counted:
+        for _ in range(2):
+            average.update_parameters(model)
+        assert draws.normal("latent", 3).is_meta
+        assert draws.uniform("mix").shape == (ITEMS,)
+        assert draws.integers("shuffle", -2, 2, 4).dtype == torch.int64
+    assert counted.count == 0, dict(counted.seen)
+
+
+def test_the_average_is_that_of_its_law_and_has_the_models_buffers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    average = MovingAverage(model, 0.5)
+    expected: list[torch.Tensor] = []
+    for step in range(9):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        model(torch.randn(8, 3))
+        average.update_parameters(model)
+        now = [parameter.detach().clone() for parameter in model.parameters()]
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = (
+            now if step == 0 else [decay * a + (1 - decay) * b for a, b in zip(expected, now, strict=True)]
+        )
+    for mine, its in zip(average.module.parameters(), expected, strict=True):
+        torch.testing.assert_close(mine.detach(), its)
+    for mine, its in zip(average.module.buffers(), model.buffers(), strict=True):
+        assert torch.equal(mine, its)
+    again = MovingAverage(copy.deepcopy(model), 0.5)
+    again.load_state_dict(average.state_dict())
+    assert int(again.n_averaged) == 9
+
+
+def an_optimizer(device: str, **defaults: Any) -> Any:
+    parameter = SimpleNamespace(device=torch.device(device), is_floating_point=lambda: True)
+    return SimpleNamespace(defaults=dict(defaults), param_groups=[{**defaults, "params": [parameter]}])
+
+
+@pytest.mark.parametrize(
+    "device, defaults, fused",
+    [
+        ("cuda", {"fused": None, "foreach": None}, True),
+        ("cpu", {"fused": None, "foreach": None}, False),  # there it would round otherwise
+        ("cuda", {"fused": False, "foreach": None}, False),  # the recipe says so
+        ("cuda", {"fused": None, "foreach": True}, False),
+        ("cuda", {"fused": None, "foreach": None, "differentiable": True}, False),
+        ("cuda", {}, False),  # one that has no such kernels
+    ],
+)
+def test_on_a_gpu_optimizers_are_fused_unless_told_otherwise(
+    device: str, defaults: dict[str, Any], fused: bool
+) -> None:
+    optimizer = an_optimizer(device, **defaults)
+    fuse(optimizer)
+    assert bool(optimizer.param_groups[0].get("fused")) is fused
+    assert phases.skips_by_itself(optimizer) is fused
+
+
+def test_graphs_are_asked_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    begun: list[bool] = []
+
+    def compiled(module: Any, **how: Any) -> Any:
+        asked.append(how)
+        return module
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: asked.append(how))
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
+    planned = plan(RECIPES["freev"]() | {"compile": "graphs"})
+    made = on_the_device(planned, compiled=planned.settings.compile)
+    with no_autocast(), HostSyncs():
+        made.step([[batch(planned, planned.settings.data.segment_samples)]], adversarial=True)
+    assert asked == [{"dynamic": False, "mode": "reduce-overhead"}] * 2
+    assert begun == [True]
