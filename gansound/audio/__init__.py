@@ -5,9 +5,13 @@ Samples are float32 with full scale ±1. Only this room imports soundfile and so
 
 from gansound.audio.files import (
     AUDIO_SUFFIXES,
+    HIGHEST_RATE,
+    LOWEST_RATE,
     AudioError,
     AudioInfo,
     blocks,
+    cancelling,
+    digest,
     probe,
     read,
     read_tags,
@@ -27,12 +31,16 @@ from gansound.audio.writer import Writer, write
 
 __all__ = [
     "AUDIO_SUFFIXES",
+    "HIGHEST_RATE",
+    "LOWEST_RATE",
     "SILENT_PEAK_DB",
     "AudioError",
     "AudioInfo",
     "Resampler",
     "Writer",
     "blocks",
+    "cancelling",
+    "digest",
     "fade",
     "loudness_lufs",
     "peak_db",
