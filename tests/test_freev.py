@@ -93,6 +93,29 @@ def test_any_spectrum_inverts_as_torch_and_scipy_do(n_fft: int, hop_length: int)
     )
 
 
+@pytest.mark.parametrize("n_fft, hop_length", [(1024, 256), (512, 256), (16, 4), (1200, 300)])
+@pytest.mark.parametrize("frames", [2, 9])
+def test_centred_frames_invert_as_torch_does_and_a_hop_further(
+    n_fft: int, hop_length: int, frames: int
+) -> None:
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    torch.manual_seed(n_fft + frames)
+    spectrum = torch.randn(2, n_fft // 2 + 1, frames, dtype=torch.complex128)
+    ours = ISTFT(n_fft, hop_length, "center").double()(parts(spectrum))
+    assert ours.shape == (2, frames * hop_length)
+    theirs = torch.istft(spectrum, n_fft, hop_length, window=window, center=True)
+    assert theirs.shape[1] == (frames - 1) * hop_length
+    torch.testing.assert_close(
+        ours[:, : theirs.shape[1]], theirs, atol=1e-7, rtol=0
+    )  # the window is of float32
+    # A recording comes back from its own spectrum, to the end of the hop that the last frame's middle begins.
+    audio = torch.randn(1, (frames + 3) * hop_length, dtype=torch.float64)
+    own = torch.stft(audio, n_fft, hop_length, window=window, pad_mode="constant", return_complex=True)
+    back = ISTFT(n_fft, hop_length, "center").double()(parts(own))
+    torch.testing.assert_close(back[:, : audio.shape[1]], audio, atol=1e-5, rtol=0)
+    assert back.shape[1] == audio.shape[1] + hop_length
+
+
 def test_one_frame_gives_one_hop_of_its_middle() -> None:
     spectrum = torch.randn(1, 513, 1, dtype=torch.complex64)
     out = ISTFT(1024, 256)(parts(spectrum))

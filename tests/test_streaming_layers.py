@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from gansound.nn import streaming
+from gansound.nn.anti_aliased import AntiAliased
 from gansound.nn.conv import Conv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual, dilated_residual
+from gansound.nn.snake import Snake, SnakeBeta
 from gansound.nn.streaming import Cursor, Pointwise, receptive_field
 from tests.streams import chunk_by_chunk, chunking, error, of_layer, serve
 
@@ -39,10 +41,18 @@ def channels_last(layer):
     return nn.Sequential(Turned(), layer, Turned())
 
 
-def istft(n_fft, hop_length, *before):
-    layer = ISTFT(n_fft, hop_length)
+def istft(n_fft, hop_length, *before, framing="same"):
+    layer = ISTFT(n_fft, hop_length, framing)
     layer.window += 0.1  # Hann's first sample is zero, and hides whether the frame is heard there
     return nn.Sequential(Turned(), *before, layer, OneChannel())
+
+
+def anti_aliased(causal=False):
+    """With frequencies at which the activation makes much that is folded back."""
+    snake = SnakeBeta(C)
+    nn.init.normal_(snake.alpha, 1.0)
+    nn.init.normal_(snake.beta, -1.0)
+    return AntiAliased(snake, causal=causal)
 
 
 def different_delays():
@@ -99,6 +109,19 @@ LAYERS = {
     "pqmf 3 bands": lambda: (PQMF(3, 20, 0.2), 3),
     "istft": lambda: (istft(32, 8), 34),
     "istft half": lambda: (istft(16, 8), 18),
+    "istft center": lambda: (istft(32, 8, framing="center"), 34),
+    "istft center half": lambda: (istft(16, 8, framing="center"), 18),
+    "snake": lambda: (nn.Sequential(Snake(C), SnakeBeta(C, log_scale=False)), C),
+    "anti-aliased": lambda: (anti_aliased(), C),
+    "anti-aliased causal": lambda: (anti_aliased(causal=True), C),
+    "anti-aliased stages": lambda: (
+        nn.Sequential(
+            TransposedConv1d(C, C, rate=3, kernel_size=7),
+            Residual(nn.Identity(), nn.Sequential(anti_aliased(), Conv1d(C, C, 3), anti_aliased())),
+            TransposedConv1d(C, 2, rate=2, kernel_size=4),
+        ),
+        C,
+    ),
     "frame conv": lambda: (channels_last(FrameConv(C, 6, 5)), C),
     "frame conv causal": lambda: (channels_last(FrameConv(C, 6, 4, causal=True)), C),
     "frame conv depthwise": lambda: (channels_last(FrameConv(C, C, 7, groups=C)), C),
@@ -129,7 +152,7 @@ STRIDED = {
         4,
     ),
 }  # fmt: skip
-WITHOUT_CONTEXT = {"pointwise", "strided pointwise", "transposed without overlap"}
+WITHOUT_CONTEXT = {"pointwise", "snake", "strided pointwise", "transposed without overlap"}
 CAUSAL = [name for name in LAYERS if name.endswith("causal")]
 
 
@@ -301,10 +324,8 @@ def context_cut(monkeypatch):
 
 def place_off_by_one(monkeypatch):
     """Every layer takes its columns for the ones after."""
-    indices = Cursor._indices
-    monkeypatch.setattr(
-        Cursor, "_indices", lambda self, columns, context: indices(self, columns, context) + 1
-    )
+    indices = Cursor.indices
+    monkeypatch.setattr(Cursor, "indices", lambda self, columns, context: indices(self, columns, context) + 1)
 
 
 def delay_off_by_one(monkeypatch):
@@ -332,7 +353,19 @@ def test_a_cut_context_or_a_shifted_place_shows(name, fault, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["zeros", "reflect", "transposed", "parallel", "pqmf", "istft", "convnext", "stages"]
+    "name",
+    [
+        "zeros",
+        "reflect",
+        "transposed",
+        "parallel",
+        "pqmf",
+        "istft",
+        "istft center",
+        "convnext",
+        "anti-aliased",
+        "stages",
+    ],
 )
 @pytest.mark.parametrize(
     "fault", [delay_off_by_one, reset_forgotten, end_off_by_one], ids=lambda fault: fault.__name__

@@ -45,6 +45,7 @@ class Conv1d(nn.Conv1d):
         stride: samples from one output to the next.
         dilation: samples from one tap to the next.
         groups: blocks of channels that don't see each other.
+        bias: add one to each channel.
         padding_mode: "zeros", or "reflect" (see `reflect_pad`, which has a rule for short signals too).
         causal: look at the past only; the padding is then zeros, since nothing but the past could be reflected.
 
@@ -65,6 +66,7 @@ class Conv1d(nn.Conv1d):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        bias: bool = True,
         padding_mode: Padding = "zeros",
         causal: bool = False,
     ) -> None:
@@ -81,6 +83,7 @@ class Conv1d(nn.Conv1d):
             stride=stride,
             dilation=dilation,
             groups=groups,
+            bias=bias,
             padding=0 if causal else reach_samples // 2,
             padding_mode="zeros" if causal else padding_mode,
         )

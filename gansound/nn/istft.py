@@ -1,41 +1,93 @@
 """Inverse short-time Fourier transform as the last layer of a generator.
 
 Griffin and Lim, "Signal estimation from modified short-time Fourier transform" (1984): the least-squares inverse,
-overlap-add of windowed frames divided by the overlapped squared window. The framing is that of the GAN vocoders
-(HiFi-GAN's, Vocos' "same"): frame f is centred on sample `(f + 1/2) * hop_length`, so F frames give exactly
-`F * hop_length` samples.
+overlap-add of windowed frames divided by the overlapped squared window. F frames give exactly `F * hop_length`
+samples in both framings of the field. In that of the GAN vocoders (HiFi-GAN's, Vocos' "same") frame f is centred on
+sample `(f + 1/2) * hop_length`; in that of `torch.stft` ("center") on sample `f * hop_length`.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gansound.nn.streaming import Cursor
+from gansound.nn.streaming import Cursor, Pointwise
+
+LOUDEST_BIN = 1e2  # Vocos' limit of a magnitude: exp() of an untrained net may overflow
+
+
+class Polar(Pointwise):
+    """Log-magnitudes and phases as the spectrum that `ISTFT` takes.
+
+    A magnitude is limited to `LOUDEST_BIN`.
+
+    Args:
+        sine: a phase is the sine of what it is given, in radians, as in iSTFTNet; otherwise what it is given.
+
+    Shape:
+        `(B, F, n_fft + 2)`, log-magnitudes before phases → the same, real parts before imaginary parts.
+    """
+
+    def __init__(self, *, sine: bool = False) -> None:
+        super().__init__()
+        self.sine = sine
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        log_magnitude, phase = x.chunk(2, dim=-1)
+        magnitude = log_magnitude.exp().clamp(max=LOUDEST_BIN)
+        if self.sine:
+            phase = phase.sin()
+        return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)
+
+
+class ChannelsLast(Pointwise):
+    """Columns as frames. Shape: `(B, C, F)` → `(B, F, C)`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
 
 
 class ISTFT(nn.Module):
     """Spectrum to waveform.
 
-    Streaming, a sample waits for the frames that overlap it: `(n_fft - hop_length) / 2` samples of look-ahead.
+    Streaming, a sample waits for the frames that overlap it: `(n_fft - hop_length) / 2` samples of look-ahead in
+    framing "same", `n_fft / 2` in framing "center".
+
+    Framing "center" begins where `torch.istft` does, in the middle of the first frame, and goes on a hop longer: to
+    the end of the hop that the last frame's middle begins, so that the law of lengths is the same. That hop has the
+    fewest frames to be made of.
 
     Spectra are channels last, a frame's real parts before its imaginary parts: complex tensors are what exported
     graphs and integer runtimes don't know.
 
+    Args:
+        n_fft: samples of a frame and of its Hann window.
+        hop_length: samples from one frame to the next.
+        framing: where frames stand, see above.
+
     Shape: `(B, F, n_fft + 2)` -> `(B, F * hop_length)`.
+
+    Raises:
+        ValueError: n_fft isn't a multiple of hop_length, or not at least twice it, or the framing can't be cut evenly.
     """
 
     window: Tensor
 
-    def __init__(self, n_fft: int, hop_length: int) -> None:
+    def __init__(self, n_fft: int, hop_length: int, framing: Literal["same", "center"] = "same") -> None:
         super().__init__()
-        if n_fft % hop_length or n_fft // hop_length < 2 or (n_fft - hop_length) % 2:
+        cut_samples = n_fft - (hop_length if framing == "same" else 0)
+        if hop_length < 1 or n_fft % hop_length or n_fft // hop_length < 2 or cut_samples % 2:
             raise ValueError(
-                f"n_fft must be a multiple of hop_length, at least twice it, with an even difference; "
+                f"n_fft must be a multiple of hop_length, at least twice it, with "
+                f"{'an even difference' if framing == 'same' else 'n_fft even'}; "
                 f"got n_fft {n_fft}, hop_length {hop_length}"
             )
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.overlap_frames = n_fft // hop_length
-        self.trim_samples = (n_fft - hop_length) // 2
+        self.framing = framing
+        self.trim_samples = cut_samples // 2  # from the start
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
@@ -65,7 +117,7 @@ class ISTFT(nn.Module):
         """`(B, F, n_fft)` -> `(B, F * hop_length)`."""
         end = self.overlap_frames - 1
         whole = self._overlap_add(nn.functional.pad(frames, (0, 0, end, end)))
-        return whole[:, self.trim_samples : -self.trim_samples]
+        return whole[:, self.trim_samples :][:, : frames.shape[1] * self.hop_length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """The hops to which all overlapping frames are there: `(B, overlap - 1 + F, n_fft)` -> `(B, F * hop_length)`.

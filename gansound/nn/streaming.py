@@ -57,13 +57,21 @@ class Cursor:
         self.delay = delay
         self.lookback = lookback
 
-    def window(self, x: Tensor, context: int, *, padding: Padding | None = "zeros", dim: int = -1) -> Tensor:
+    def window(
+        self,
+        x: Tensor,
+        context: int,
+        *,
+        padding: Padding | Literal["replicate"] | None = "zeros",
+        dim: int = -1,
+    ) -> Tensor:
         """The columns of this step with the `context` columns before them, which are kept for the next step.
 
         Args:
             x: columns of this step.
             context: columns kept, 0 or more.
-            padding: what stands outside the utterance: zeros, its reflection, or (None) anything.
+            padding: what stands outside the utterance: zeros, its reflection, its first and last column, or (None)
+                anything.
             dim: the dimension of columns; the batch is dimension 0.
 
         Shape:
@@ -81,18 +89,22 @@ class Cursor:
         self._keep.append(window.narrow(dim, window.shape[dim] - context, context))
         if self.position is None or padding is None:
             return window
-        return (
-            self._mirrored(window, context, dim)
-            if padding == "reflect"
-            else self._masked(window, context, dim)
-        )
+        if padding == "zeros":
+            return self._masked(window, context, dim)
+        return self._drawn(window, context, dim, mirrored=padding == "reflect")
 
     def inside(self, columns: int, context: int) -> Tensor | None:
         """Which columns of such a window are of the utterance, `(B, columns)` bool; None in the interior: all."""
         if self.position is None or self.length is None:
             return None
-        index = self._indices(columns, context)
+        index = self.indices(columns, context)
         return (index >= 0) & (index < self.length[:, None])
+
+    def indices(self, columns: int, context: int) -> Tensor:
+        """`(B, columns)`: where each column of such a window stands in its utterance; not asked in the interior."""
+        assert self.position is not None
+        first = self.position - (self.delay + context)
+        return first[:, None] + torch.arange(columns, device=first.device)
 
     def late(self, lookahead: int, lookback: int) -> None:
         """Note that a layer looked that many columns ahead and back."""
@@ -141,26 +153,26 @@ class Cursor:
             held.append(window.narrow(dim, 0, y.shape[dim]))
         return held
 
-    def _indices(self, columns: int, context: int) -> Tensor:
-        """`(B, columns)`: where each column of a window stands in its utterance."""
-        assert self.position is not None
-        first = self.position - (self.delay + context)
-        return first[:, None] + torch.arange(columns, device=first.device)
-
     def _masked(self, window: Tensor, context: int, dim: int) -> Tensor:
         inside = self.inside(window.shape[dim], context)
         assert inside is not None
         return torch.where(_along(inside, window, dim), window, torch.zeros_like(window))
 
-    def _mirrored(self, window: Tensor, context: int, dim: int) -> Tensor:
-        """Outside columns replaced by those that `gansound.nn.conv.reflect_pad` takes, all of them in the window."""
+    def _drawn(self, window: Tensor, context: int, dim: int, *, mirrored: bool) -> Tensor:
+        """Outside columns replaced by ones inside, all of them in the window.
+
+        By those that `gansound.nn.conv.reflect_pad` takes, or by the first and the last.
+        """
         assert self.length is not None
         columns = window.shape[dim]
-        index = self._indices(columns, context)
+        index = self.indices(columns, context)
         length = self.length[:, None]
-        period = (2 * (length - 1)).clamp_min(1)
-        folded = index.remainder(period)
-        source = torch.where(folded < length, folded, period - folded)
+        if mirrored:
+            period = (2 * (length - 1)).clamp_min(1)
+            folded = index.remainder(period)
+            source = torch.where(folded < length, folded, period - folded)
+        else:
+            source = torch.minimum(index.clamp_min(0), length - 1)
         source = (source - index[:, :1]).clamp(0, columns - 1)
         return window.gather(dim, _along(source, window, dim).expand_as(window))
 
@@ -185,8 +197,8 @@ class Pointwise(nn.Module):
 
 # Of torch; LayerNorm and Linear where channels are the last dimension, as they treat that one.
 _POINTWISE = (
-    nn.Identity, nn.LeakyReLU, nn.PReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid,
-    nn.Dropout, nn.LayerNorm, nn.Linear,
+    nn.Identity, nn.LeakyReLU, nn.PReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Hardtanh,
+    nn.Sigmoid, nn.Dropout, nn.LayerNorm, nn.Linear,
 )  # fmt: skip
 
 
