@@ -199,6 +199,6 @@ def awaken(generator: StreamingGenerator, mel: Tensor, output_rms: float = 0.3) 
         handle.remove()
         factor = (output_rms if conv is convolutions[-1] else 1.0) / seen[0].std()
         conv.weight *= factor
-        assert conv.bias is not None
-        conv.bias *= factor
+        if conv.bias is not None:
+            conv.bias *= factor
     return generator

@@ -28,7 +28,8 @@ from gansound.inference.backends.eager import EagerRunner
 from gansound.inference.vocoder import Vocoder
 from gansound.model_folder import LoadedModel
 from gansound.nn.inference_form import InferenceForm
-from tests.test_streaming_models import SPEC, awake, mels
+from tests.families import SPEC
+from tests.test_streaming_models import awake, mels
 from tests.tiny import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,8 +14,9 @@ from gansound.inference.backends import (
     make_runner,
 )
 from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
+from tests.families import N_MELS
 from tests.streams import awaken, chunking
-from tests.test_streaming_models import N_MELS, awake, mels, rms
+from tests.test_streaming_models import awake, mels, rms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,8 +24,9 @@ PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino", "onnx", "onnxscript"),
 }
-# Tracing takes ten seconds a net, whatever its size; the two families left are made of these layers too.
-QUICK, SLOW = ("melgan", "freev"), ("hifigan v1", "multi-band melgan")
+# Tracing takes ten seconds a net, whatever its size; the other families are run on each in test_families.py.
+QUICK = ("melgan", "freev")
+SLOW = ("hifigan v1", "multi-band melgan", "vocos", "bigvgan", "istftnet")
 MIN_SNR_DB = {"bf16": 25.0, "int8": 25.0}
 
 

@@ -15,8 +15,9 @@ from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
 from gansound.nn.streaming import Cursor, Pointwise
+from tests.families import FAMILIES, N_MELS
 from tests.streams import error, of_generator, serve
-from tests.test_streaming_models import GENERATORS, N_MELS, awake, mels, rms
+from tests.test_streaming_models import awake, mels, rms
 
 LENGTHS = [1, 2, 3, 25, 5, 1, 14]
 
@@ -46,7 +47,7 @@ def assert_same(generator: StreamingGenerator, *, graph: bool = False) -> None:
 
 @pytest.mark.parametrize("graph", [False, True], ids=["", "graph"])
 @pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_same_function_and_reach_for_every_family(name, causal, graph):
     assert_same(awake(name, causal), graph=graph)
 
@@ -136,7 +137,7 @@ def test_strided_convolutions_are_refused():
 
 def test_the_generator_it_was_made_from_is_not_changed():
     torch.manual_seed(0)
-    generator = GENERATORS["melgan"](False).train()  # with weight norm, and trained on
+    generator = FAMILIES["melgan"].make().train()  # with weight norm, and trained on
     before = copy.deepcopy(generator.state_dict())
     mel = mels(5, torch.float32)
     audio = generator(mel)
@@ -172,7 +173,7 @@ def test_bf16_is_for_weights_and_leaves_constants_norms_and_foreign_layers():
     assert audio.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_in_bf16_only_rounding_is_lost(name):
     generator = awake(name, False, torch.float32)
     form = InferenceForm(generator, dtype=torch.bfloat16)

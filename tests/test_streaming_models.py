@@ -1,7 +1,6 @@
 """Every generator of the package streamed equals itself on the whole utterance, and looks as far as it says."""
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +10,29 @@ import torch
 from torch import nn
 
 from gansound.audio import resample
-from gansound.generators import hifigan
+from gansound.generators import bigvgan, hifigan
+from gansound.generators.bigvgan import BigVGANGenerator
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.hifigan import HiFiGANGenerator
+from gansound.generators.istftnet import ISTFTNetGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
+from gansound.generators.vocos import VocosGenerator
 from gansound.inference.backends.eager import EagerRunner
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder
+from gansound.nn.conv import Conv1d
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
+from gansound.nn.istft import ISTFT
 from gansound.nn.streaming import Cursor
 from gansound.recipe import build
+from tests.families import FAMILIES, N_MELS
 from tests.streams import awaken, chunk_by_chunk, chunking, error, of_generator, serve
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
-N_MELS = 10
-SPEC = replace(MelSpec.preset("hifigan"), n_fft=128, win_length=128, hop_length=32, n_mels=N_MELS)
 DOUBLE, SINGLE = (torch.float64, 1e-12), (torch.float32, 1e-5)
-
-# Narrow, but with every kind of layer of the real ones: rates odd and even, odd overlaps, both residual blocks.
-GENERATORS = {
-    "melgan": lambda causal: MelGANGenerator(N_MELS, 16, (8, 3), (1, 3), causal=causal),
-    "hifigan v1": lambda causal: HiFiGANGenerator(
-        N_MELS, 16, (8, 4), (16, 8), (3, 5), ((1, 3), (1,)), causal=causal
-    ),
-    "hifigan v3": lambda causal: HiFiGANGenerator(
-        N_MELS, 16, (8, 3), (16, 8), (3, 5), ((1, 2), (2, 6)), residual_block=2, causal=causal
-    ),
-    "multi-band melgan": lambda causal: MultiBandMelGANGenerator(N_MELS, 16, (4, 2), (1, 3, 9), causal=causal),
-    "freev": lambda causal: FreeVGenerator(SPEC, 16, 32, 2, kernel_size=5, causal=causal),
-}  # fmt: skip
-every_generator = pytest.mark.parametrize("name", GENERATORS)
+every_generator = pytest.mark.parametrize("name", FAMILIES)
 causal_or_not = pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
 
 
@@ -54,16 +44,18 @@ def mels(frames, dtype, seed=0, batch=1):
 def awake(name, causal, dtype=torch.float64, seed=0):
     """A generator that is heard, and hears its mel through every layer."""
     torch.manual_seed(seed)
-    generator = GENERATORS[name](causal).to(dtype).eval()
+    generator = FAMILIES[name].make(causal).to(dtype).eval()
     mel = mels(40, dtype, batch=2)
-    if name == "freev":
-        for parameter in generator.parameters():  # as drawn, its trunk says almost nothing
+    if any(isinstance(layer, Conv1d) for layer in generator.modules()):
+        awaken(generator, mel)
+    else:
+        for parameter in generator.parameters():  # as drawn, a net at frame rate says almost nothing
             nn.init.normal_(parameter, std=0.3)
-        # The first third of what the trunk gives is added to the log of the amplitude.
-        head = generator.layers.spectrum.trunk.head.bias
-        head[: len(head) // 3] += float(np.log(0.3 / rms(generator(mel))))
-        return generator.requires_grad_(False)
-    return awaken(generator, mel).requires_grad_(False)
+    for istft in [layer for layer in generator.modules() if isinstance(layer, ISTFT)]:
+        # What its last layer with weights gives first are logs of amplitudes, or what is added to them.
+        last = [layer for layer in generator.modules() if isinstance(layer, nn.Linear | Conv1d)][-1]
+        last.bias[: istft.n_fft // 2 + 1] += float(np.log(0.3 / rms(generator(mel))))
+    return generator.requires_grad_(False)
 
 
 def rms(audio):
@@ -119,10 +111,9 @@ def test_the_receptive_field_is_what_gradients_reach(name, causal):
     assert field.rate == hop
     middle = field.lookback_inputs + 1
     mel = mels(middle + field.lookahead_inputs + 3, torch.float64, 7).requires_grad_()
-    if name == "freev":
-        generator.layers.istft.window += (
-            0.1  # Hann's first sample is zero, and hides whether its frame is heard
-        )
+    for layer in generator.modules():
+        if isinstance(layer, ISTFT):  # Hann's first sample is zero, and hides whether its frame is heard
+            layer.window += 0.1
     audio = generator(mel)
     for t in range(middle * hop, (middle + 1) * hop, max(1, hop // 12)):
         (gradient,) = torch.autograd.grad(audio[0, t], mel, retain_graph=True)
@@ -134,8 +125,7 @@ def test_the_receptive_field_is_what_gradients_reach(name, causal):
 @every_generator
 def test_causal_generators_look_ahead_by_their_last_layer_only(name):
     generator = awake(name, True)
-    waits = {"freev": (SPEC.n_fft - SPEC.hop_length) // 2, "multi-band melgan": 31}
-    late = waits.get(name, 0)
+    late = FAMILIES[name].waits_samples
     assert generator.receptive_field.lookahead == late
     mel = mels(30, torch.float64, 8)
     changed = mel.clone()
@@ -154,8 +144,20 @@ def test_causal_generators_look_ahead_by_their_last_layer_only(name):
         (lambda **settings: HiFiGANGenerator(**hifigan.V2, **settings), 3258, 13),
         (lambda **settings: HiFiGANGenerator(**hifigan.V3, **settings), 2582, 11),
         (MultiBandMelGANGenerator, 2719, 11),
+        (lambda **settings: BigVGANGenerator(**bigvgan.BASE, **settings), 4433, 18),
+        (lambda **settings: BigVGANGenerator(channels=64, **settings), 9501, 38),
+        (ISTFTNetGenerator, 3090, 13),
     ],
-    ids=["melgan", "hifigan v1", "hifigan v2", "hifigan v3", "multi-band melgan v2"],
+    ids=[
+        "melgan",
+        "hifigan v1",
+        "hifigan v2",
+        "hifigan v3",
+        "multi-band melgan v2",
+        "bigvgan base",
+        "bigvgan",
+        "istftnet",
+    ],
 )
 def test_look_ahead_of_the_published_sizes(make, samples, frames):
     """REFERENCE, "Look-ahead": frames each side, and 1425 samples of MelGAN's."""
@@ -163,12 +165,18 @@ def test_look_ahead_of_the_published_sizes(make, samples, frames):
     assert (field.lookahead, field.lookahead_inputs) == (samples, frames)
     # A whole frame's samples look back from its first on: one hop less than the last sample's.
     assert -(-field.lookback // 256) in (frames, frames + 1)
-    wait = 31 if make is MultiBandMelGANGenerator else 0
+    wait = {MultiBandMelGANGenerator: 31, ISTFTNetGenerator: 6}.get(make, 0)
     assert make(causal=True).receptive_field.lookahead == wait
 
 
-def test_look_ahead_of_freev():
-    """Per block and embedding half a kernel of frames; then the inverse STFT's (1024 - 256) / 2 samples."""
+def test_look_ahead_of_nets_at_frame_rate():
+    """Per block and embedding half a kernel of frames; then the inverse STFT's (1024 - 256) / 2 samples, or 1024 / 2.
+
+    REFERENCE says 27 + 2 of Vocos.
+    """
+    vocos = VocosGenerator(MelSpec.preset("vocos_24khz"), 8, 8)
+    assert vocos.receptive_field.lookahead == 27 * 256 + 512
+    assert VocosGenerator(MelSpec.preset("vocos_24khz"), 8, 8, causal=True).receptive_field.lookahead == 512
     spec = MelSpec.preset("hifigan")
     assert FreeVGenerator(spec, 8, 8, 6).receptive_field.lookahead == 7 * 3 * 256 + 384
     assert FreeVGenerator(spec, 8, 8, 6, causal=True).receptive_field.lookahead == 384
@@ -181,10 +189,13 @@ def test_look_ahead_of_freev():
         ("hifigan.HiFiGANGenerator", 0),
         ("multi_band_melgan.MultiBandMelGANGenerator", 31),
         ("freev.FreeVGenerator", 384),
+        ("vocos.VocosGenerator", 384),
+        ("bigvgan.BigVGANGenerator", 0),
+        ("istftnet.ISTFTNetGenerator", 6),
     ],
 )
 def test_causal_true_in_a_recipe_takes_the_look_ahead_away(name, samples):
-    node = {"class_path": f"gansound.generators.{name}", "init_args": {"causal": True, "channels": 16}}
+    node = {"class_path": f"gansound.generators.{name}", "init_args": {"causal": True, "channels": 64}}
     generator = build(node, StreamingGenerator, "generator", context={"mel": MelSpec.preset("hifigan")})
     assert generator.receptive_field.lookahead == samples
 
@@ -238,7 +249,7 @@ class Step(nn.Module):
         return self.generator.step(mel, state)
 
 
-@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "hifigan v1"])  # v3 has its layers
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "hifigan v1"])  # v3 has its layers
 def test_an_exported_step_reproduces_the_whole(name):
     generator = awake(name, False, torch.float32)
     state = generator.init_state(2)
@@ -262,7 +273,7 @@ def _with_channel(result):
 
 
 def test_layers_of_another_hop_are_refused():
-    generator = GENERATORS["melgan"](False)
+    generator = FAMILIES["melgan"].make(False)
     generator.hop_length = 25
     with pytest.raises(
         ValueError, match="layers give 24 samples for each mel frame, but its hop_length is 25"

@@ -5,13 +5,14 @@ Kong et al., "HiFi-GAN: Generative Adversarial Networks for Efficient and High F
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from gansound.nn.conv import Conv1d, TransposedConv1d, published_keys, weight_norm
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.residual import Parallel, Residual
+from gansound.nn.residual import Mean, Residual
 
 NEGATIVE_SLOPE = 0.1
 LAST_NEGATIVE_SLOPE = 0.01  # the published code's, torch's default; the paper names one slope only
@@ -68,69 +69,104 @@ class HiFiGANGenerator(StreamingGenerator):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        if n_mels < 1 or not upsample_rates or len(upsample_rates) != len(upsample_kernel_sizes):
-            raise ValueError(
-                "expected one or more mel bands, and one or more upsample_rates with a kernel size for each, got "
-                f"n_mels={n_mels}, upsample_rates={upsample_rates}, upsample_kernel_sizes={upsample_kernel_sizes}"
-            )
-        dilations = [dilation for chain in residual_dilations for dilation in chain]
-        if (
-            not residual_kernel_sizes
-            or len(residual_kernel_sizes) != len(residual_dilations)
-            or min(*residual_kernel_sizes, *dilations, 1) < 1
-            or any(size % 2 == 0 for size in residual_kernel_sizes)
-        ):
-            raise ValueError(
-                "expected one or more residual_kernel_sizes, odd, with a list of positive dilations for each, got "
-                f"residual_kernel_sizes={residual_kernel_sizes}, residual_dilations={residual_dilations}"
-            )
-        if residual_block not in (1, 2):
-            raise ValueError(f"residual_block is 1 or 2, got {residual_block}")
-        halvings = 2 ** len(upsample_rates)
-        if channels < halvings or channels % halvings:
-            raise ValueError(
-                f"channels is halved by each of {len(upsample_rates)} stages, so it must be a multiple of "
-                f"{halvings}, got {channels}"
-            )
         self.n_mels = n_mels
         self.hop_length = math.prod(upsample_rates)
-
-        layers: list[nn.Module] = [weight_norm(Conv1d(n_mels, channels, END_KERNEL_SIZE, causal=causal))]
-        for rate, kernel_size in zip(upsample_rates, upsample_kernel_sizes, strict=True):
-            width = channels // 2
-            up = TransposedConv1d(channels, width, rate=rate, kernel_size=kernel_size, causal=causal)
-            chains = [
-                nn.Sequential(*(_residual(width, size, d, residual_block, causal) for d in chain))
-                for size, chain in zip(residual_kernel_sizes, residual_dilations, strict=True)
-            ]
-            layers.append(nn.Sequential(nn.LeakyReLU(NEGATIVE_SLOPE), weight_norm(up), _Mean(*chains)))
-            channels = width
-        last = weight_norm(Conv1d(channels, 1, END_KERNEL_SIZE, causal=causal))
-        self.layers = nn.Sequential(*layers, nn.LeakyReLU(LAST_NEGATIVE_SLOPE), last, nn.Tanh())
+        body, width = hifigan_layers(
+            n_mels, channels, upsample_rates, upsample_kernel_sizes, residual_kernel_sizes, residual_dilations,
+            residual_block, causal,
+        )  # fmt: skip
+        last = weight_norm(Conv1d(width, 1, END_KERNEL_SIZE, causal=causal))
+        self.layers = nn.Sequential(*body, nn.LeakyReLU(LAST_NEGATIVE_SLOPE), last, nn.Tanh())
 
 
-class _Mean(Parallel):
-    """Several paths over the same input, and their mean: the paper's multi-receptive field fusion."""
+def hifigan_layers(
+    n_mels: int,
+    channels: int,
+    upsample_rates: tuple[int, ...],
+    upsample_kernel_sizes: tuple[int, ...],
+    residual_kernel_sizes: tuple[int, ...],
+    residual_dilations: tuple[tuple[int, ...], ...],
+    residual_block: int,
+    causal: bool,
+    activation: Callable[[int], nn.Module] | None = None,
+) -> tuple[list[nn.Module], int]:
+    """The layers of a HiFi-GAN before its last activation and convolution; the arguments are `HiFiGANGenerator`'s.
 
-    def combine(self, *outputs: Tensor) -> Tensor:
-        return super().combine(*outputs) / len(outputs)
+    `activation` makes one of so many channels for the residual blocks; there is then none before a transposed
+    convolution, as in BigVGAN. Without it there are leaky ReLUs in both places.
+
+    Returns:
+        the layers, of which the first is the first convolution and each other one a stage, and the width after them.
+
+    Shape:
+        together, mel `(B, n_mels, F)` → `(B, width, F * prod(upsample_rates))`.
+    """
+    if n_mels < 1 or not upsample_rates or len(upsample_rates) != len(upsample_kernel_sizes):
+        raise ValueError(
+            "expected one or more mel bands, and one or more upsample_rates with a kernel size for each, got "
+            f"n_mels={n_mels}, upsample_rates={upsample_rates}, upsample_kernel_sizes={upsample_kernel_sizes}"
+        )
+    dilations = [dilation for chain in residual_dilations for dilation in chain]
+    if (
+        not residual_kernel_sizes
+        or len(residual_kernel_sizes) != len(residual_dilations)
+        or min(*residual_kernel_sizes, *dilations, 1) < 1
+        or any(size % 2 == 0 for size in residual_kernel_sizes)
+    ):
+        raise ValueError(
+            "expected one or more residual_kernel_sizes, odd, with a list of positive dilations for each, got "
+            f"residual_kernel_sizes={residual_kernel_sizes}, residual_dilations={residual_dilations}"
+        )
+    if residual_block not in (1, 2):
+        raise ValueError(f"residual_block is 1 or 2, got {residual_block}")
+    halvings = 2 ** len(upsample_rates)
+    if channels < halvings or channels % halvings:
+        raise ValueError(
+            f"channels is halved by each of {len(upsample_rates)} stages, so it must be a multiple of "
+            f"{halvings}, got {channels}"
+        )
+    inside = activation or (lambda width: nn.LeakyReLU(NEGATIVE_SLOPE))
+    layers: list[nn.Module] = [weight_norm(Conv1d(n_mels, channels, END_KERNEL_SIZE, causal=causal))]
+    for rate, kernel_size in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+        width = channels // 2
+        up = TransposedConv1d(channels, width, rate=rate, kernel_size=kernel_size, causal=causal)
+        chains = [
+            nn.Sequential(*(_residual(width, size, d, residual_block, causal, inside) for d in chain))
+            for size, chain in zip(residual_kernel_sizes, residual_dilations, strict=True)
+        ]
+        before = nn.Identity() if activation else nn.LeakyReLU(NEGATIVE_SLOPE)
+        layers.append(nn.Sequential(before, weight_norm(up), Mean(*chains)))
+        channels = width
+    return layers, channels
 
 
-def _residual(channels: int, kernel_size: int, dilation: int, block: int, causal: bool) -> Residual:
+def _residual(
+    channels: int,
+    kernel_size: int,
+    dilation: int,
+    block: int,
+    causal: bool,
+    activation: Callable[[int], nn.Module],
+) -> Residual:
     """A dilated convolution, in block 1 another without dilation, beside the identity."""
     branch: list[nn.Module] = []
     for step in (dilation, 1)[: 3 - block]:
         conv = Conv1d(channels, channels, kernel_size, dilation=step, causal=causal)
-        branch += [nn.LeakyReLU(NEGATIVE_SLOPE), weight_norm(conv)]
+        branch += [activation(channels), weight_norm(conv)]
     return Residual(nn.Identity(), nn.Sequential(*branch))
 
 
-def hifigan_keys(generator: HiFiGANGenerator) -> dict[str, str]:
+def hifigan_keys(generator: StreamingGenerator) -> dict[str, str]:
     """Our state-dict keys and, for each, the key that jik876/hifi-gan uses for the same tensor.
 
     Theirs are `conv_pre`, `ups.i`, `resblocks.j.convs1.k` and `convs2.k` (block 1) or `convs.k` (block 2), where j
     counts the chains of all stages, and `conv_post`.
     """
+    return published_keys(generator, hifigan_layer_names(generator))
+
+
+def hifigan_layer_names(generator: StreamingGenerator) -> dict[str, str]:
+    """Our names of a HiFi-GAN's convolutions and, for each, that of jik876/hifi-gan."""
     names = [
         name for name, layer in generator.named_modules() if isinstance(layer, Conv1d | TransposedConv1d)
     ]
@@ -145,4 +181,4 @@ def hifigan_keys(generator: HiFiGANGenerator) -> dict[str, str]:
                 number = chains.setdefault((stage, chain), len(chains))
                 convs = {"1": "convs1", "3": "convs2"}[place] if in_pairs else "convs"
                 ours_to_theirs[name] = f"resblocks.{number}.{convs}.{block}"
-    return published_keys(generator, ours_to_theirs)
+    return ours_to_theirs

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.nn.anti_aliased import AntiAliased
 from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase
 from gansound.nn.convnext import FrameConv
 from gansound.nn.fold import fold_parametrizations
@@ -21,12 +22,14 @@ from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
+from gansound.nn.snake import Snake
 from gansound.nn.streaming import Cursor, Padding, Pointwise, stream
 
 Layer = TypeVar("Layer", bound=nn.Module)
 # What works on images as on columns; whatever isn't known to is handed columns.
 _ELEMENTWISE = (
-    nn.Identity, nn.LeakyReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Dropout,
+    nn.Identity, nn.LeakyReLU, nn.ReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus, nn.Tanh, nn.Hardtanh,
+    nn.Sigmoid, nn.Dropout,
 )  # fmt: skip
 
 
@@ -53,7 +56,9 @@ class InferenceForm(StreamingGenerator):
         self._example = generator._frame(1)
         layers = fold_parametrizations(copy.deepcopy(generator.layers).eval()).requires_grad_(False)
         images = any(isinstance(layer, Conv1d | TransposedConv1d | PQMF) for layer in layers.modules())
-        converted = nn.Sequential(*(_on_images(one) if images else _on_frames(one, graph) for one in layers))
+        converted = nn.Sequential(
+            *(_on_images(one, graph) if images else _on_frames(one, graph) for one in layers)
+        )
         self.layers = nn.Sequential(_Image(), *converted) if images else converted
         for module in self.layers.modules() if dtype is not None else ():
             if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames):
@@ -67,7 +72,7 @@ class InferenceForm(StreamingGenerator):
         return self._example.expand(batch, -1, -1)  # of the generator's type, whatever the weights' now is
 
 
-def _on_images(layer: nn.Module) -> nn.Module:
+def _on_images(layer: nn.Module, graph: bool) -> nn.Module:
     """A layer of columns `(B, C, T)` as one of images `(B, C, 1, T)`."""
     if _is(layer, Conv1d):
         return _Conv(layer)
@@ -75,16 +80,20 @@ def _on_images(layer: nn.Module) -> nn.Module:
         return _Upsampling(layer.weight, layer.bias, layer.rate, layer.trim_samples)
     if _is(layer, PQMF):
         return _Upsampling(layer.filters * layer.bands, None, layer.bands, layer.half_samples, constant=True)
-    if isinstance(layer, _ELEMENTWISE):
+    if isinstance(layer, _ELEMENTWISE) or (_is(layer, AntiAliased) and _samplewise(layer.activation)):
         return layer
-    if type(layer) is Residual and (merged := _merged(layer)) is not None:
+    if type(layer) is Residual and (merged := _merged(layer, graph)) is not None:
         return merged
     ours = isinstance(layer, Parallel) and type(layer).__module__.startswith("gansound.")
     if not (ours or type(layer) in (nn.Sequential, nn.ModuleList)):
-        return _Columns(layer)
+        return _Columns(_MatrixISTFT(layer) if _is(layer, ISTFT) and graph else layer)
     for name, child in layer.named_children():
-        setattr(layer, name, _on_images(child))
+        setattr(layer, name, _on_images(child, graph))
     return layer
+
+
+def _samplewise(activation: nn.Module) -> bool:
+    return isinstance(activation, (*_ELEMENTWISE, Snake))
 
 
 def _is(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
@@ -191,14 +200,14 @@ class _Merged(nn.Module):
         return F.conv2d(torch.cat(cursor.join([direct, branch], [x, y]), 1), self.weight, self.bias)
 
 
-def _merged(layer: Residual) -> _Merged | None:
+def _merged(layer: Residual, graph: bool) -> _Merged | None:
     shortcut, branch = layer.shortcut, layer.branch
     if not (_is(shortcut, Conv1d) and type(branch) is nn.Sequential and len(branch)):
         return None
     end = branch[-1]
     if not (_is(end, Conv1d) and _pointwise(end) and _pointwise(shortcut)):
         return None
-    return _Merged(nn.Sequential(*(_on_images(one) for one in list(branch)[:-1])), end, shortcut)
+    return _Merged(nn.Sequential(*(_on_images(one, graph) for one in list(branch)[:-1])), end, shortcut)
 
 
 def _pointwise(conv: Conv1d) -> bool:
@@ -262,7 +271,7 @@ class _MatrixISTFT(ISTFT):
     sines: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
-        super().__init__(layer.n_fft, layer.hop_length)
+        super().__init__(layer.n_fft, layer.hop_length, layer.framing)
         self.window = layer.window
         n_fft = self.n_fft
         k = torch.arange(n_fft // 2 + 1, dtype=torch.float64)

@@ -42,6 +42,17 @@ class Parallel(nn.Module):
         return self.combine(*cursor.join(cursors, outputs, dim=self.columns_dim))
 
 
+class Mean(Parallel):
+    """Several paths over the same input, and their mean: HiFi-GAN's multi-receptive field fusion.
+
+    Shape:
+        whatever the paths take; they must give the same shape.
+    """
+
+    def combine(self, *outputs: Tensor) -> Tensor:
+        return super().combine(*outputs) / len(outputs)
+
+
 class Residual(Parallel):
     """Two paths over the same input, added.
 

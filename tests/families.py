@@ -1,0 +1,100 @@
+"""Every family of vocoders, one line each: narrow, but with every kind of layer of the real one.
+
+What stands here is streamed against the whole, exported, run on every backend, saved and trained by the tests.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from gansound.generators.bigvgan import V2, BigVGANGenerator
+from gansound.generators.freev import FreeVGenerator
+from gansound.generators.hifigan import HiFiGANGenerator
+from gansound.generators.istftnet import ISTFTNetGenerator
+from gansound.generators.melgan import MelGANGenerator
+from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
+from gansound.generators.vocos import VocosGenerator
+from gansound.mel import MelSpec
+from gansound.nn.generator import StreamingGenerator
+from gansound.recipe import parameters
+
+N_MELS = 10
+SPEC = replace(MelSpec.preset("hifigan"), n_fft=128, win_length=128, hop_length=32, n_mels=N_MELS)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of the suite's nets.
+
+    Args:
+        cls: its class.
+        arguments: of the constructor, but for the mel (or its number of bands) and `causal`.
+        framing: of the mel that it takes.
+        waits_samples: what it looks ahead by when it is causal: what its last layer needs.
+        new_layers: it has a layer that no other has. The graphs of the others are traced with the slow tests only, as
+            that takes seconds.
+    """
+
+    cls: type[StreamingGenerator]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    framing: str = "same"
+    waits_samples: int = 0
+    new_layers: bool = False
+
+    def make(self, causal: bool = False) -> StreamingGenerator:
+        return self.cls(**self._about_the_mel, **self.arguments, causal=causal)
+
+    @cached_property
+    def mel(self) -> MelSpec:
+        """The convention that fits its hop."""
+        return replace(SPEC, framing=self.framing, hop_length=self.make().hop_length)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As a recipe and a model folder name it."""
+        bands = {"n_mels": N_MELS} if "n_mels" in parameters(self.cls) else {}
+        return {
+            "class_path": f"{self.cls.__module__}.{self.cls.__qualname__}",
+            "init_args": bands | self.arguments,
+        }
+
+    @property
+    def _about_the_mel(self) -> dict[str, Any]:
+        if "mel" in parameters(self.cls):
+            return {"mel": replace(SPEC, framing=self.framing)}
+        return {"n_mels": N_MELS}
+
+
+def _rates(rates: tuple[int, ...], kernels: tuple[int, ...], **more: Any) -> dict[str, Any]:
+    return {"channels": 16, "upsample_rates": rates, "upsample_kernel_sizes": kernels} | more
+
+
+_TWO_CHAINS = {"residual_kernel_sizes": (3, 5), "residual_dilations": ((1, 3), (1,))}
+_FRAMES = {"channels": 16, "hidden_channels": 32, "blocks": 2, "kernel_size": 5}
+# Rates odd and even, odd overlaps, both residual blocks, both framings.
+FAMILIES = {
+    "melgan": Family(
+        MelGANGenerator,
+        {"channels": 16, "upsample_rates": (8, 3), "residual_dilations": (1, 3)},
+        new_layers=True,
+    ),
+    "hifigan v1": Family(HiFiGANGenerator, _rates((8, 4), (16, 8), **_TWO_CHAINS)),
+    "hifigan v3": Family(
+        HiFiGANGenerator,
+        _rates((8, 3), (16, 8), residual_kernel_sizes=(3, 5), residual_dilations=((1, 2), (2, 6)), residual_block=2),
+    ),
+    "multi-band melgan": Family(
+        MultiBandMelGANGenerator,
+        {"channels": 16, "upsample_rates": (4, 2), "residual_dilations": (1, 3, 9)},
+        waits_samples=31,
+    ),
+    "freev": Family(FreeVGenerator, _FRAMES, waits_samples=(128 - 32) // 2, new_layers=True),
+    "vocos": Family(VocosGenerator, _FRAMES, framing="center", waits_samples=128 // 2),
+    "vocos same": Family(VocosGenerator, _FRAMES | {"n_fft": 64}, waits_samples=(64 - 32) // 2),
+    "bigvgan": Family(
+        BigVGANGenerator,
+        _rates((4, 3), (8, 6), residual_kernel_sizes=(3,), residual_dilations=((2,),)) | {"channels": 8} | V2,
+        new_layers=True,
+    ),
+    "istftnet": Family(ISTFTNetGenerator, _rates((4, 2), (8, 5), **_TWO_CHAINS), waits_samples=(16 - 4) // 2),
+}  # fmt: skip

@@ -1,0 +1,147 @@
+"""What every family of vocoders can do: stream exactly, run as ONNX and in OpenVINO, be saved and loaded, be trained.
+
+That any chunking of a stream equals the whole is in `test_streaming_models.py`, for the same families.
+"""
+
+import importlib
+import inspect
+import json
+import pkgutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gansound.generators
+from gansound.engine.plan import plan
+from gansound.engine.run import Run
+from gansound.inference.backends import make_runner
+from gansound.inference.export import export_onnx, load_onnx
+from gansound.inference.vocoder import Vocoder
+from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
+from gansound.nn.generator import StreamingGenerator
+from tests.corpus import write_corpus
+from tests.families import FAMILIES
+from tests.streams import chunking
+from tests.test_streaming_models import awake, mels, rms
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+every_family = pytest.mark.parametrize("name", FAMILIES)
+every_graph = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (not family.new_layers))
+        for name, family in FAMILIES.items()
+    ],
+)
+FRAMES = (1, 2, 57)
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    missing = [name for name in packages if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_table_names_every_family():
+    package = gansound.generators
+    found = {
+        cls
+        for module in pkgutil.iter_modules(package.__path__)
+        for _, cls in inspect.getmembers(importlib.import_module(f"{package.__name__}.{module.name}"), inspect.isclass)
+        if issubclass(cls, StreamingGenerator) and cls.__module__.startswith(package.__name__)
+    }  # fmt: skip
+    assert found == {family.cls for family in FAMILIES.values()}
+
+
+@every_family
+def test_it_streams(name):
+    """In single precision, to 1e-5."""
+    generator = awake(name, False, torch.float32)
+    mel = mels(57, torch.float32)
+    state, parts, start = generator.init_state(1), [], 0
+    for chunk in chunking(57, 9, np.random.default_rng(0)):
+        audio, state = generator.step(mel[..., start : start + chunk], state)
+        parts.append(audio)
+        start += chunk
+    field = generator.receptive_field
+    rest = torch.full((1, mel.shape[1], field.lookahead_inputs + 1), float("nan"))
+    parts.append(generator.step(rest, generator.finish(state))[0])
+    expected = generator(mel)
+    assert rms(expected) > 0.1
+    close(torch.cat(parts, 1)[:, field.lookahead :][:, : expected.shape[1]], expected)
+
+
+@needs("onnx", "onnxscript", "onnxruntime")
+@every_graph
+def test_it_is_onnx(name, tmp_path):
+    """`export_onnx` runs what it writes against PyTorch; any batch and length is asked of the whole graph here."""
+    generator = awake(name, False, torch.float32)
+    model = LoadedModel(generator, FAMILIES[name].mel, {}, Path(), {})
+    vocoder = Vocoder(model, "cpu", backend="eager")
+    whole = load_onnx(export_onnx(vocoder, tmp_path / "whole.onnx"))
+    for batch, frames in zip((2, 1, 3), FRAMES, strict=True):
+        mel = mels(frames, torch.float32, seed=frames, batch=batch)
+        close(whole(mel), generator(mel))
+    assert export_onnx(vocoder, tmp_path / "step.onnx", streaming=True).is_file()
+
+
+@needs("openvino", "onnx", "onnxscript")
+@every_graph
+def test_it_runs_in_openvino(name):
+    generator = awake(name, False, torch.float32)
+    runner = make_runner(generator, "openvino", "fp32")
+    for frames in FRAMES:
+        mel = mels(frames, torch.float32, seed=frames, batch=2)
+        close(runner.synthesize(mel), generator(mel))
+
+
+@every_family
+def test_it_is_saved_and_loaded(name, tmp_path):
+    family, generator = FAMILIES[name], awake(name, True, torch.float32)
+    config = family.config | {"init_args": family.config["init_args"] | {"causal": True}}
+    saved = save_model_folder(tmp_path / "model", generator, family.mel, config=config)
+    again = load_model_folder(saved)
+    assert again.mel == family.mel
+    assert type(again.generator) is family.cls
+    mel = mels(20, torch.float32)
+    assert torch.equal(again.generator(mel), generator(mel))
+    assert again.generator.receptive_field.lookahead == family.waits_samples
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("made") / "corpus", files=6)
+
+
+@every_family
+def test_it_is_trained_two_steps(name, corpus, tmp_path):
+    family = FAMILIES[name]
+    loss = {"class_path": "gansound.losses.spectral.MelL1", "init_args": {"mel": family.mel.to_dict()}}
+    optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2}}
+    recipe = {
+        "task": "gansound.tasks.vocoder.VocoderTask",
+        "mel": family.mel.to_dict(),
+        "generator": family.config,
+        "losses": {"mel": {"loss": loss, "weight": 1.0}},
+        "data": {"path": str(corpus), "segment_samples": 64 * family.mel.hop_length, "workers": 0},
+        "batch_size": 2,
+        "steps": 2,
+        "log_every": 1,
+        "validate_every": None,
+        "threads": 1,
+        "generator_optimization": {"optimizer": optimizer},
+    }
+    training = Run(plan(recipe), tmp_path / "run")
+    training.fit()
+    training.close()
+    vocoder = Vocoder.from_pretrained(tmp_path / "run" / "model", device="cpu")
+    assert vocoder(mels(7, torch.float32)).shape == (1, 7 * family.mel.hop_length)
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [1, 2]
+    assert all(line["gradient_norm/generator"] > 0 for line in logged)
