@@ -11,6 +11,19 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int | None:
+    """Memory of the machine, or what a container may take of it; None where the system doesn't tell."""
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+    try:
+        allowed = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return whole
+    return min(whole, int(allowed)) if allowed.isdecimal() else whole
+
+
 def cpuinfo() -> dict[str, str]:
     """What Linux says of the first processor, by its own names (`model name`, `flags`); elsewhere nothing."""
     try:

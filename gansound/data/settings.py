@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+_MOST_WORKERS, _MOST_GB = 256, 1_000_000
+
 
 @dataclass(frozen=True)
 class OneShotSettings:
@@ -106,6 +108,9 @@ class DataSettings:
                 "expected segment_samples >= 1, and workers, cache_gb and max_bad_files >= 0, got "
                 f"{self.segment_samples}, {self.workers}, {self.cache_gb} and {self.max_bad_files}"
             )
+        for name, most in (("workers", _MOST_WORKERS), ("cache_gb", _MOST_GB)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         if self.speed is not None and not 0 < self.speed <= 1:
             raise ValueError(f"speed must be above 0 and at most 1 octave, got {self.speed}")
         if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:

@@ -31,7 +31,9 @@ class ScaleDiscriminator(nn.Module):
 
     def __init__(self, channels: int, layers: int, downsampling: int, max_channels: int) -> None:
         super().__init__()
-        widths = [min(channels * downsampling**i, max_channels) for i in range(layers + 1)]
+        widths = [min(channels, max_channels)]
+        for _ in range(layers):
+            widths.append(min(widths[-1] * downsampling, max_channels))
         for before, after in itertools.pairwise(widths):
             if before % GROUP_CHANNELS or after % (before // GROUP_CHANNELS):
                 raise ValueError(

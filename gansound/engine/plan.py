@@ -6,6 +6,7 @@ arguments: `generator`, `discriminators`, `losses`, …
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +19,20 @@ from gansound.data.source import open_corpus
 from gansound.engine.settings import RunSettings
 from gansound.engine.start import freeze
 from gansound.engine.task import Task
+from gansound.machine import memory_bytes
 from gansound.mel import MelSpec
 from gansound.recipe import KeyHelp, RecipeError, build, describe, parameters
-from gansound.recipe.build import ALLOWED, import_class, type_name
+from gansound.recipe.budget import budget
+from gansound.recipe.build import ALLOWED, check_kind, import_class, type_name
 from gansound.recipe.describe import argument_help
 from gansound.recipe.text import meant
 
 log = logging.getLogger(__name__)
+
+_COPIES = 4  # of every weight: its gradient and Adam's two moments
+# The largest vocoders have 0.5 GiB of weights, and 1,000 tensors with their discriminators.
+_MOST_BYTES, _MOST_TENSORS = 2**31, 10_000
+_NO_MEMORY_KNOWN = 2**36
 
 
 def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,7 +107,9 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         recipe = with_labels(recipe)
     own, its = split(recipe)
     # Here and not in `build`, which would compare a misspelt setting of the engine with the task's alone.
-    known = parameters(import_class(recipe["task"], "task", allow, ALLOWED))
+    kind = import_class(recipe["task"], "task", allow, ALLOWED)
+    check_kind(kind, Task, "task")
+    known = parameters(kind)
     settings_names = [field.name for field in dataclasses.fields(RunSettings)]
     for key in its["init_args"]:
         if key not in known and "**" not in known:
@@ -118,7 +128,10 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         )
     # The weights' first values depend on the seed alone, not on what was built before.
     torch.manual_seed(settings.seed)
-    task: Task = build(its, object, "", context=context, allow=allow)
+    memory = memory_bytes() or _NO_MEMORY_KNOWN
+    most = min(memory // _COPIES, _MOST_BYTES)
+    with budget(most, _MOST_TENSORS, "for all networks of a recipe together"):
+        task: Task = build(its, Task, "", context=context, allow=allow)
     if settings.data.one_shots is None and task.mel is None:
         raise RecipeError(
             "data.one_shots: missing; a generator of clips trains on whole sounds: data: {one_shots: {}}"
@@ -132,6 +145,14 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         task.check_segment(settings.data.segment_samples)
     except ValueError as error:
         raise RecipeError(str(error)) from error
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    batch_bytes = settings.batch_size * settings.data.segment_samples * getattr(task, "channels", 1) * 4
+    if batch_bytes > memory * processes:
+        raise RecipeError(
+            f"batch_size, data.segment_samples: a batch of {settings.batch_size} segments of "
+            f"{settings.data.segment_samples} samples is {batch_bytes / 2**30:,.0f} GiB, the machine has "
+            f"{memory / 2**30:,.0f}; make one of them smaller"
+        )
     if task.over_batch and settings.micro_batches > 1:
         raise RecipeError(
             f"micro_batches: got {settings.micro_batches}, but the adversarial loss or a discriminator compares all "
@@ -158,9 +179,14 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         if not learning:
             raise RecipeError(f"freeze: leaves nothing of the {side} to learn; freeze less of it")
         try:
+            # What an optimizer can't do shows at its first step: here that of a weight that nobody needs.
+            trial = torch.nn.Parameter(torch.zeros(2, 2))
+            trial.grad = torch.zeros(2, 2)
+            how.optimizer([trial]).step()
             optimizers[side] = how.optimizer(learning)
-        except (ValueError, TypeError) as error:
-            raise RecipeError(f"{side}_optimization.optimizer: {error}") from error
+        except Exception as error:  # torch's own refuse in many ways, and others may be named
+            reason = str(error).splitlines()[0] if str(error) else "no message"
+            raise RecipeError(f"{side}_optimization.optimizer: {type(error).__name__}: {reason}") from error
         for group in optimizers[side].param_groups:
             group.setdefault("initial_lr", group["lr"])
     return Plan(recipe, settings, task, optimizers, allow)

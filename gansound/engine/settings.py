@@ -8,6 +8,8 @@ from torch.optim import Optimizer
 
 from gansound.data.settings import DataSettings
 
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -159,6 +161,10 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or null, got {value}")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise ValueError(
+                f"threads must be at most {_MOST_THREADS}, got {self.threads}; null leaves torch's choice"
+            )
         if self.keep_every is not None and self.keep_every % self.checkpoint_every:
             raise ValueError(
                 f"keep_every must be a multiple of checkpoint_every {self.checkpoint_every}, got {self.keep_every}"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.losses.precision import full_precision
+from gansound.losses.spectral import LONGEST_N_FFT
 from gansound.mel import MelSpec
 
 AMPLITUDE_FLOOR = 1e-5
@@ -50,9 +51,10 @@ class AmplitudeAndPhase(nn.Module):
         super().__init__()
         n_fft = n_fft if n_fft is not None else mel.n_fft if mel is not None else 1024
         hop_length = hop_length if hop_length is not None else mel.hop_length if mel is not None else 256
-        if not 0 < hop_length <= n_fft or (n_fft - hop_length) % 2:
+        if not 0 < hop_length <= n_fft <= LONGEST_N_FFT or (n_fft - hop_length) % 2:
             raise ValueError(
-                f"expected 0 < hop_length <= n_fft with an even difference, got {hop_length} and {n_fft}"
+                f"expected 0 < hop_length <= n_fft <= {LONGEST_N_FFT} with an even difference, got {hop_length} and "
+                f"{n_fft}"
             )
         self.n_fft = n_fft
         self.hop_length = hop_length

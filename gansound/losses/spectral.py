@@ -18,6 +18,7 @@ from gansound.mel import MelFrontEnd, MelSpec
 PARALLEL_WAVEGAN_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
 POWER_FLOOR = 1e-7  # below it the square root's slope explodes and a logarithm measures nothing
+LONGEST_N_FFT = 32768
 SILENCE_RMS = 1e-3  # −60 dBFS
 
 
@@ -128,10 +129,10 @@ class MultiResolutionSTFT(nn.Module):
     def __init__(self, resolutions: tuple[tuple[int, int, int], ...] = PARALLEL_WAVEGAN_RESOLUTIONS) -> None:
         super().__init__()
         for n_fft, hop_length, win_length in resolutions:
-            if not (0 < win_length <= n_fft and hop_length > 0):
+            if not (0 < win_length <= n_fft <= LONGEST_N_FFT and hop_length > 0):
                 raise ValueError(
-                    "each resolution is (n_fft, hop, window) in samples, 0 < window <= n_fft, hop > 0, got "
-                    f"{(n_fft, hop_length, win_length)}"
+                    f"each resolution is (n_fft, hop, window) in samples, 0 < window <= n_fft <= {LONGEST_N_FFT}, "
+                    f"hop > 0, got {(n_fft, hop_length, win_length)}"
                 )
         if not resolutions:
             raise ValueError("resolutions must hold at least one (n_fft, hop, window), got none")

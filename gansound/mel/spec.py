@@ -28,6 +28,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mel_norm": get_args(MelNorm),
     "log": get_args(Log),
 }
+# Beyond what anyone hears or trains with: a file that says more would only fill the memory.
+_MOST = {"sample_rate": 1_000_000, "n_fft": 32768, "hop_length": 32768, "win_length": 32768, "n_mels": 1024}
 _LN_PER_UNIT = {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) / 20.0}
 # What changes the magnitudes themselves, so that no function of the values undoes it, and why.
 _FIXED = {
@@ -97,6 +99,8 @@ class MelSpec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"mel {name}: got {value!r}, expected a whole number above 0")
+            if value > (most := _MOST[name]):
+                raise ValueError(f"mel {name}: got {value}, expected at most {most}")
         for name in ("fmin", "fmax", "magnitude_eps", "floor"):
             object.__setattr__(self, name, _finite(name, getattr(self, name)))
         for name in ("mean", "scale"):

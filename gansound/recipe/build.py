@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import math
 import re
 import types
 import typing
@@ -16,29 +17,40 @@ from gansound.recipe.text import RecipeError, meant, show
 
 ALLOWED = ("gansound", "torch.optim")
 
+_NAME = re.compile(r"\w[\w-]*")
+_LONGEST_PATH = 200  # characters of a class path
+_LARGEST = 2**63  # what torch and numpy take for a whole number
+
 
 def check_classes(
     node: Any, key: str = "", *, allow: Sequence[str] = (), roots: Sequence[str] = ALLOWED
 ) -> None:
     """Refuse each `class_path` below the node that lies neither in `roots` nor in `allow`. Imports nothing."""
+    try:
+        _check_classes(node, key, allow, roots)
+    except RecursionError as error:
+        raise RecipeError(f"{key or 'recipe'}: nested too deeply") from error
+
+
+def _check_classes(node: Any, key: str, allow: Sequence[str], roots: Sequence[str]) -> None:
     if isinstance(node, dict):
         for name, value in node.items():
             below = f"{key}.{name}" if key else str(name)
             if name == "class_path":
                 _check_class(value, below, allow, roots)
-            check_classes(
-                value,
-                key if name == "init_args" and "class_path" in node else below,
-                allow=allow,
-                roots=roots,
-            )
+            arguments = name == "init_args" and "class_path" in node
+            _check_classes(value, key if arguments else below, allow, roots)
     elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
-            check_classes(value, f"{key}.{i}" if key else str(i), allow=allow, roots=roots)
+            _check_classes(value, f"{key}.{i}" if key else str(i), allow, roots)
 
 
 def _check_class(path: Any, key: str, allow: Sequence[str], roots: Sequence[str]) -> None:
-    if not isinstance(path, str) or not all(p.isidentifier() and p[0] != "_" for p in path.split(".")):
+    if (
+        not isinstance(path, str)
+        or len(path) > _LONGEST_PATH
+        or not all(p.isidentifier() and p[0] != "_" for p in path.split("."))
+    ):
         raise RecipeError(f"{key}: got {show(path)}, expected package.module.Class")
     if not _is_allowed(path, (*roots, *allow)):
         package = path.split(".")[0]
@@ -60,6 +72,8 @@ def import_class(path: Any, key: str, allow: Sequence[str], roots: Sequence[str]
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise RecipeError(f"{key}: {path}: {error}") from error
+    except Exception as error:  # somebody's own module may fail in any way
+        raise RecipeError(f"{key}: {path}: {_worded(error)}") from error
     found = getattr(module, name, None)
     if not isinstance(found, type) or not _is_allowed(f"{found.__module__}.{name}", (*roots, *allow)):
         classes = [
@@ -97,7 +111,10 @@ def build(
         RecipeError: unknown key, missing key, wrong type, refused class, or a constructor's own ValueError.
     """
     check_classes(node, key, allow=allow, roots=roots)
-    return _Builder(dict(context or {}), tuple(allow), tuple(roots)).convert(node, expected, key)
+    try:
+        return _Builder(dict(context or {}), tuple(allow), tuple(roots)).convert(node, expected, key)
+    except RecursionError as error:
+        raise RecipeError(f"{key or 'recipe'}: nested too deeply") from error
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,12 @@ class _Builder:
     roots: tuple[str, ...]
 
     def convert(self, value: Any, expected: Any, key: str) -> Any:
+        if type(value) is int and abs(value) >= _LARGEST:
+            raise RecipeError(
+                f"{key}: got a whole number of {value.bit_length()} bits, expected less than 64"
+            )
+        if type(value) is float and not math.isfinite(value):
+            raise RecipeError(f"{key}: got {value}, expected a finite number")
         origin, args = get_origin(expected), get_args(expected)
         if origin is typing.Annotated:
             return self.convert(value, args[0], key)
@@ -129,6 +152,10 @@ class _Builder:
             if not isinstance(value, dict):
                 raise _wrong(key, value, expected)
             inner = args[1] if args else Any
+            if unfit := next((k for k in value if not _NAME.fullmatch(str(k))), None):
+                raise RecipeError(
+                    f"{key}: got the name {unfit!r}, expected letters, digits, _ and -, for it becomes part of others"
+                )
             return {
                 k: self.convert(v, inner, f"{key}.{k}")
                 for k, v in value.items()
@@ -201,10 +228,7 @@ class _Builder:
             raise _wrong(key, value, expected)
         if "class_path" in value:
             cls = import_class(value["class_path"], f"{key}.class_path", self.allow, self.roots)
-            if not is_protocol and not issubclass(cls, expected):
-                raise RecipeError(
-                    f"{key}.class_path: got {value['class_path']}, expected a {type_name(expected)}"
-                )
+            check_kind(cls, expected, f"{key}.class_path")
             if extra := sorted(set(value) - {"class_path", "init_args"}):
                 raise RecipeError(
                     f"{key}.{extra[0]}: unknown key beside class_path{meant(extra[0], ['init_args'])}"
@@ -256,6 +280,18 @@ class _Builder:
         return made
 
 
+def check_kind(cls: type, expected: type, key: str) -> None:
+    """Raises RecipeError unless a class is of the kind that a place wants: a subclass, or what a protocol asks for."""
+    if not getattr(expected, "_is_protocol", False):
+        if not issubclass(cls, expected):
+            raise RecipeError(f"{key}: got {cls.__module__}.{cls.__name__}, expected a {type_name(expected)}")
+    elif lacking := [name for name in _methods(expected) if not hasattr(cls, name)]:
+        raise RecipeError(
+            f"{key}: got {cls.__module__}.{cls.__name__}, expected a {type_name(expected)}, which has "
+            f"{', '.join(lacking)}"
+        )
+
+
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The constructor's parameters by name with their resolved annotations; `**` stands for `**kwargs`."""
     try:
@@ -272,10 +308,28 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 def _call(key: str, make: Any) -> Any:
     try:
         return make()
-    except RecipeError:
+    except (RecipeError, RecursionError):
         raise
-    except (ValueError, ArithmeticError, RuntimeError) as error:
-        raise RecipeError(f"{key}: {error}" if key else str(error)) from error
+    except Exception as error:  # a constructor may fail in any way on values that nobody thought of
+        raise RecipeError(f"{key}: {_worded(error)}" if key else _worded(error)) from error
+
+
+def _worded(error: Exception) -> str:
+    """Its message in a line: torch adds where in C++ it came from."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    first = text.splitlines()[0] if isinstance(error, RuntimeError) and text else text
+    plain = isinstance(error, ValueError | ArithmeticError | RuntimeError | KeyError) and first
+    return first if plain else f"{type(error).__name__}: {first or 'no message'}"
+
+
+def _methods(protocol: type) -> list[str]:
+    """What a protocol's classes must have: its methods and properties; its other members are of instances."""
+    return [name for name, value in vars(protocol).items() if _is_method(name, value)]
+
+
+def _is_method(name: str, value: Any) -> bool:
+    public = not name.startswith("_") or name == "__call__"
+    return public and (inspect.isfunction(value) or isinstance(value, property))
 
 
 def _takes_none(annotation: Any) -> bool:

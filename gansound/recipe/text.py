@@ -17,6 +17,10 @@ class RecipeError(ValueError):
     """A recipe, or an override of it, is wrong: exit code 2. The message begins with the dotted key."""
 
 
+_TAGS = frozenset({"str", "int", "float", "bool", "null", "seq", "map"})
+_LONGEST = 1 << 20  # characters of a recipe
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (PyYAML's own name)
 
@@ -25,7 +29,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, "aliases (*name) aren't supported; use base:", self.peek_event().start_mark
             )
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        assert node is not None
+        if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"tags ({node.tag}) aren't supported; write the value alone", node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -77,6 +87,8 @@ _Dumper.add_multi_representer(Path, lambda dumper, value: dumper.represent_str(s
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value that the text says; `where` begins the message of a RecipeError."""
+    if len(text) > _LONGEST:
+        raise RecipeError(f"{where}: got {len(text):,} characters, expected a recipe of at most {_LONGEST:,}")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -85,6 +97,12 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}{line}: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
         raise RecipeError(f"{where}: nested too deeply") from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:  # a tag that its text doesn't fit, or thousands of digits
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def to_yaml(recipe: Mapping[str, Any]) -> str:

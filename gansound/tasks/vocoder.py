@@ -102,7 +102,8 @@ class VocoderTask:
         for name in ("hop_length", "n_mels"):
             if not hasattr(generator, name):
                 raise ValueError(
-                    f"{type(generator).__name__} has no attribute {name}, which a vocoder's generator states"
+                    f"generator: {type(generator).__name__} has no attribute {name}, which a vocoder's generator "
+                    "states"
                 )
             if getattr(generator, name) != getattr(mel, name):
                 raise ValueError(

@@ -1,0 +1,90 @@
+"""Recipes that nobody means: refused by their key, in a moment, before anything is built or memory taken."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gansound.engine.plan import plan
+from gansound.recipe import RecipeError, build, load_recipe
+from gansound.recipe.budget import budget
+from tests.tiny import SETTINGS
+
+OPTIMIZER = "generator_optimization.optimizer"
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"generator.blocks": "30000"}, "generator: over 10,000 "),
+        ({"generator.channels": "3000000"}, "generator: weights of over "),
+        ({"generator.channels": f"1{'0' * 30}"}, "generator.channels: got a whole number of 100 bits"),
+        ({"generator.channels": f"1{'0' * 5000}"}, "generator.channels: "),
+        ({"discriminators.msd.network.layers": "100000"}, "discriminators.msd.network: "),
+        ({"discriminators.msd.network.scales": "20000"}, "discriminators.msd.network: "),
+        ({"threads": "100000"}, "threads must be at most 1024"),
+        ({"data.workers": "100000"}, "data: workers must be at most"),
+        ({"data.cache_gb": "1e300"}, "data: cache_gb must be at most"),
+        ({"data.segment_samples": str(2**40)}, "batch_size, data.segment_samples: "),
+        ({"batch_size": str(10**12)}, "batch_size, data.segment_samples: "),
+        ({"mel.n_fft": str(2**30)}, "mel: mel n_fft: got 1073741824, expected at most"),
+        ({"losses.spectrum.loss.n_fft": str(2**30)}, "losses.spectrum.loss: expected "),
+        ({f"{OPTIMIZER}.lr": ".inf"}, f"{OPTIMIZER}.lr: got inf, expected a finite number"),
+        ({"losses.spectrum.weight": ".nan"}, "losses.spectrum.weight: got nan, expected a finite number"),
+        ({"data.speed": ".nan"}, "data.speed: got nan"),
+        ({f"{OPTIMIZER}.class_path": "torch.optim.LBFGS"}, f"{OPTIMIZER}: TypeError: LBFGS.step() missing"),
+        ({f"{OPTIMIZER}.class_path": "torch.optim.SparseAdam"}, f"{OPTIMIZER}: RuntimeError: SparseAdam"),
+        ({f"{OPTIMIZER}.class_path": "torch.optim.Optimizer"}, f"{OPTIMIZER}: TypeError: "),
+        ({"seed": "!!timestamp 2001-01-01"}, "seed: tags (tag:yaml.org,2002:timestamp) aren't supported"),
+        ({"seed": "!!python/name:os.system"}, "seed: tags "),
+        ({"seed": "!!int many"}, "seed: "),
+        ({"task": "gansound.engine.log.RunLog"}, "task: got gansound.engine.log.RunLog, expected a Task"),
+        ({"task": "gansound.mel.MelSpec"}, "task: got gansound.mel.spec.MelSpec, expected a Task"),
+        ({"task": f"gansound{'.a' * 2000}.B"}, "task: got "),
+        ({"generator.class_path": "gansound.engine.log.RunLog"}, "generator.class_path: got "),
+        ({"losses": {"a.b": {"weight": 1.0}}}, "losses: got the name 'a.b', expected letters"),
+        ({"losses": {"keys": {"loss": {"class_path": "gansound.losses.phase.AmplitudeAndPhase"}, "weight": 1.0}}},
+         "attribute 'keys' already exists"),
+    ],
+)  # fmt: skip
+def test_it_is_refused_by_its_key(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        plan(load_recipe("tiny_cpu", SETTINGS | {"data.path": "/nowhere"} | settings))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_that_is_none_is_never_built(tmp_path) -> None:
+    """Building a RunLog would drop lines of the metrics that it is pointed at."""
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 9}\n')
+    recipe = {"task": "gansound.engine.log.RunLog", "run": str(tmp_path), "start": 1, "data": {}, "steps": 1}
+    with pytest.raises(RecipeError, match="expected a Task"):
+        plan(recipe)
+    assert metrics.read_text() == '{"step": 9}\n'
+
+
+@pytest.mark.parametrize("deep", ["[" * 5000, "{a: " * 5000, "- " * 5000])
+def test_depth_is_refused(tmp_path, deep: str) -> None:
+    (tmp_path / "deep.yaml").write_text(f"task: {deep}")
+    with pytest.raises(RecipeError):
+        load_recipe(tmp_path / "deep.yaml")
+    nested: Any = 1
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(RecipeError, match="nested too deeply"):
+        build({"x": nested}, dict[str, Any], "top")
+
+
+def test_a_budget_counts_before_memory_is_taken() -> None:
+    with budget(1000, 10, "here"):
+        nn.Linear(10, 20)  # 880 bytes
+    nn.Linear(10, 2000)  # outside it counts no more
+    with pytest.raises(ValueError, match="over 10 tensors of weights, here"), budget(10**6, 10, "here"):
+        nn.Sequential(*(nn.Linear(1, 1) for _ in range(6)))
+    with pytest.raises(ValueError, match=r"over 10 layers, here"), budget(10**6, 10, "here"):
+        nn.Sequential(*(nn.ReLU() for _ in range(11)))
+    # 2 GiB, whose first values would take seconds and as much memory.
+    with pytest.raises(ValueError, match="MiB"), budget(10**6, 10, "here"):
+        nn.Linear(2**15, 2**14)
