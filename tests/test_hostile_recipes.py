@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from gansound.engine.plan import plan
@@ -17,8 +16,8 @@ OPTIMIZER = "generator_optimization.optimizer"
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"generator.blocks": "30000"}, "generator: over 10,000 "),
-        ({"generator.channels": "3000000"}, "generator: weights of over "),
+        ({"generator.blocks": "30000"}, "generator: over 4,000 "),
+        ({"generator.channels": "30000000"}, "generator: weights of over "),
         ({"generator.channels": f"1{'0' * 30}"}, "generator.channels: got a whole number of 100 bits"),
         ({"generator.channels": f"1{'0' * 5000}"}, "generator.channels: "),
         ({"discriminators.msd.network.layers": "100000"}, "discriminators.msd.network: "),

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _COPIES = 4  # of every weight: its gradient and Adam's two moments
 # The largest vocoders have 0.5 GiB of weights, and 1,000 tensors with their discriminators.
-_MOST_BYTES, _MOST_TENSORS = 2**31, 10_000
+_MOST_BYTES, _MOST_TENSORS = 2**31, 4_000
 _NO_MEMORY_KNOWN = 2**36
 
 
