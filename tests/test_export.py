@@ -341,6 +341,22 @@ def test_what_the_command_line_shows_is_wrong_ends_with_2(command, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "kind, name, suffix",
+    [
+        ("torch_export", "v.onnx", ".pt2"),
+        ("torch_export", "v.pt", ".pt2"),
+        ("onnx", "README.md", ".onnx"),
+        ("onnx", "v", ".onnx"),
+    ],
+)
+def test_a_suffix_of_another_format_is_refused(command, tmp_path, capsys, kind, name, suffix):
+    (tmp_path / name).write_text("mine")
+    assert command("--format", kind, "-o", tmp_path / name) == 2
+    assert f"expected a name that ends in {suffix}" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+
+
 @needs_onnx
 def test_the_command_measures_int8_and_refuses_what_is_heard(command, tmp_path, capsys, monkeypatch):
     target = tmp_path / "x.onnx"

@@ -232,10 +232,58 @@ def test_a_frame_that_is_not_finite(stream: Callable, vocoder: Vocoder, bad: int
     broken[[3, 70], bad] = np.nan, np.inf
     code, out, err = stream(stdin=as_bytes(broken))
     assert code == 1
-    assert f"frame {bad} (counted from 0) holds NaN or infinite values" in err
+    assert f"stdin: frame {bad} (counted from 0) holds nan in band 3" in err
     assert len(out) == 2 * bad * HOP
     if bad:
         assert np.abs(samples(out) - whole(vocoder, mel[:, :bad])).max() <= STEP
+
+
+@pytest.mark.parametrize("bad", [1.1e4, -3e19, np.inf])
+def test_a_value_that_no_mel_has(stream: Callable, tmp_path: Path, bad: float) -> None:
+    mel = some_mel(70)
+    mel[7, 66] = bad
+    (tmp_path / "frames.f32").write_bytes(as_bytes(mel))
+    code, _, err = stream("-i", tmp_path / "frames.f32", "-o", tmp_path / "out.wav")
+    assert code == 1
+    assert f"frames.f32: frame 66 (counted from 0) holds {np.float32(bad):.4g} in band 7" in err
+    assert "look like" not in err
+    assert not (tmp_path / "out.wav").exists()
+    code, _, _ = stream(stdin=as_bytes(np.full((BANDS, 5), 200.0, np.float32)))
+    assert code == 0
+
+
+@pytest.mark.parametrize("kind, name", [("<f8", "float64"), (">f4", "big-endian float32")])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_numbers_of_another_type_are_recognised(
+    stream: Callable, tmp_path: Path, kind: str, name: str, rounded: bool
+) -> None:
+    mel = np.random.default_rng(0).standard_normal((BANDS, 40)) - 3
+    mel = some_mel(40) if rounded else mel  # float32 values in float64: their low bits are zero
+    code, out, err = stream("-o", tmp_path / "out.wav", stdin=mel.T.astype(kind).tobytes())
+    assert (code, out) == (1, b"")
+    assert "stdin: frame 0 (counted from 0) holds" in err
+    assert f"the bytes look like {name}" in err
+    assert "out.wav" not in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_on_stdin_is_recognised(stream: Callable, tmp_path: Path) -> None:
+    saved = io.BytesIO()
+    np.save(saved, some_mel(20))
+    sound = io.BytesIO()
+    soundfile.write(sound, np.zeros(9000), 22050, format="WAV")
+    (tmp_path / "frames.f32").write_bytes(saved.getvalue())
+    pieces = [saved.getvalue()[:3], saved.getvalue()[3:]]
+    for arguments, stdin, said in (
+        ([], saved.getvalue(), "stdin: begins as a .npy file"),
+        ([], pieces, "stdin: begins as a .npy file"),
+        (["-i", tmp_path / "frames.f32"], b"", "frames.f32: begins as a .npy file"),
+        ([], sound.getvalue(), "stdin: begins as a WAV file"),
+    ):
+        code, out, err = stream(*arguments, stdin=stdin)
+        assert (code, out) == (1, b"")
+        assert said in err
+        assert "-i" in err
 
 
 def test_nothing_in_is_nothing_out(stream: Callable) -> None:

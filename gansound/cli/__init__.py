@@ -18,6 +18,9 @@ from typing import Any, NoReturn
 
 from gansound.cli.errors import explain
 from gansound.cli.log import logging_to_stderr
+from gansound.cli.signals import ended_by_signals
+from gansound.cli.streams import abandon_if_gone, ready_streams
+from gansound.visible import visible_lines
 
 # name -> (module, the line that `gansound --help` shows without importing it)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -67,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
             (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}. See `{self.prog} --help`\n")
+        self.exit(2, visible_lines(f"error: {message}. See `{self.prog} --help`") + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("GANSOUND_DEBUG", "") not in ("", "0")
     try:
+        ready_streams()
         try:
-            code = _run(arguments)
+            with ended_by_signals():
+                code = _run(arguments)
         except SystemExit as stop:  # argparse: help, version, usage
             code = stop.code if isinstance(stop.code, int) else 0
         sys.stdout.flush()  # a full disk or a closed pipe behind stdout shows here, not at exit
@@ -90,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if message:
             _say(message)
-        if isinstance(error, OSError):
-            _abandon_stdout()
+    for stream in (sys.stdout, sys.stderr):
+        abandon_if_gone(stream)
     return code
 
 
@@ -195,10 +200,12 @@ def _split_extra(arguments: list[str], known: frozenset[str]) -> tuple[list[str]
 
 
 def _say(message: str) -> None:
+    message = visible_lines(message)
     try:
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.text import Text
+
+            from gansound.cli.console import Console
 
             Console(stderr=True).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
         else:
@@ -206,14 +213,3 @@ def _say(message: str) -> None:
             sys.stderr.flush()
     except OSError:
         pass  # stderr is gone too: nobody is left to tell
-
-
-def _abandon_stdout() -> None:
-    """Keep the interpreter from failing a second time when it flushes a closed or full stdout at its end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError:
-            pass

@@ -147,9 +147,10 @@ def _drawn(class_path: str) -> Any:
 @contextmanager
 def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
     """Gives a callable to be told of each case as it begins."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from gansound.cli.console import Console
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -168,14 +169,14 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
 
 
 def _show(args: argparse.Namespace, bench: dict[str, Any], plan: "Plan") -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from gansound.cli.console import Console
     from gansound.report.bench import bench_picture, bench_tables, noise_percent
     from gansound.report.pictures import save, write_bytes
 
     if args.json is not None:  # before the tables, which a closed pipe may refuse
-        text = json.dumps(bench, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(bench, indent=2, allow_nan=False)
         write_bytes(args.json, (text + "\n").encode())
     if args.picture is not None:
         save(bench_picture(bench), args.picture)

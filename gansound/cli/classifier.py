@@ -126,8 +126,9 @@ def _clips(
 
 @contextmanager
 def _progress(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float], None]]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from gansound.cli.console import Console
 
     console = Console(stderr=True)
     columns = (
@@ -144,8 +145,7 @@ def _progress(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float], Non
 
 
 def _show(args: argparse.Namespace, trained: "Trained") -> None:
-    from rich.console import Console
-
+    from gansound.cli.console import Console
     from gansound.report.pictures import png_bytes
     from gansound.report.sets import confusion_picture, confusion_table
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansound.cli import add_global_options
 from gansound.cli.errors import UsageError
+from gansound.cli.streams import tell
 from gansound.data.corpus import LAYOUTS
 
 if TYPE_CHECKING:
@@ -105,8 +105,9 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _progress(title: str, quiet: bool) -> Iterator[Any]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from gansound.cli.console import Console
 
     console = Console(stderr=True)
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -129,7 +130,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.json is not None:
         from gansound.report.pictures import write_bytes
 
-        text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(report.to_dict(), indent=1, allow_nan=False)
         write_bytes(args.json, f"{text}\n".encode())
     _show(report)
     if not report.files:
@@ -140,11 +141,11 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _show(report: "CorpusReport") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from gansound.audio import SILENT_PEAK_DB
+    from gansound.cli.console import Console
 
     console = Console()
     s = report.summary
@@ -280,7 +281,8 @@ def _prepare(args: argparse.Namespace) -> int:
     again = f", {done.reused} of the files done before" if done.reused else ""
     lines.append(f"{done.seconds_in / 3600:.2f} h in {took:.1f} s: {pace}{again}")
     if not args.quiet:
-        sys.stdout.write("\n".join(lines) + "\n")
+        for line in lines:
+            tell(line)
     return 0
 
 

@@ -39,9 +39,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--input {args.input}: {'not a file' if args.input.exists() else 'no such file'}")
     if args.output.exists() and not args.output.is_dir():
         raise UsageError(f"-o {args.output}: is there and not a folder")
-    from rich.console import Console
-
     from gansound import audio
+    from gansound.cli.console import Console
     from gansound.inference.vocoder import Vocoder
     from gansound.metrics.evaluation import Item, evaluate
     from gansound.metrics.griffin_lim import GriffinLim

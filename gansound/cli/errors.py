@@ -24,7 +24,7 @@ class UsageError(ValueError):
 def explain(error: BaseException) -> tuple[int, str]:
     """The exit code and the one message for an error that ended a command; an empty message says nothing."""
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted"
+        return INTERRUPTED, " by ".join(["interrupted", *map(str, error.args)])  # Ctrl-C, or a signal's name
     if isinstance(error, BrokenPipeError):  # the reader had enough: `gansound ... | head`
         return 1, ""
     if isinstance(error, UsageError) or _is_recipe_error(error):

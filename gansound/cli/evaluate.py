@@ -204,9 +204,9 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
 
 
 def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[str, ...]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from gansound.cli.console import Console
     from gansound.metrics.judge import MEASURES
     from gansound.report.pictures import write_bytes
     from gansound.report.record import evaluation_record
@@ -246,9 +246,7 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
             "precision": args.precision,
         }
         record = evaluation_record(evaluation, **about)
-        write_bytes(
-            args.json, (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        )
+        write_bytes(args.json, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
         console.print(Text(f"figures: {args.json}"))
     if args.html is not None:
         console.print(Text(f"page: {args.html / 'index.html'}"))

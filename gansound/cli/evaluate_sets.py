@@ -137,7 +137,7 @@ def run(args: argparse.Namespace, model: "LoadedModel | None") -> int:
 @contextmanager
 def _stages(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """A context to say in what is being done: on a terminal while it is, in the log elsewhere."""
-    from rich.console import Console
+    from gansound.cli.console import Console
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -298,9 +298,9 @@ def _numbers(labels: list[str | None], known: tuple[str, ...]) -> list[int] | No
 
 
 def _show(args: argparse.Namespace, found: "dict[float, SetEvaluation]", fake: _Clips, train: _Clips) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from gansound.cli.console import Console
     from gansound.report.pictures import save, write_bytes
     from gansound.report.sets import neighbours_picture, sets_record, sets_table, truncation_picture
 
@@ -321,7 +321,7 @@ def _show(args: argparse.Namespace, found: "dict[float, SetEvaluation]", fake: _
         }
         records = [sets_record(evaluation, truncation=t) for t, evaluation in found.items()]
         record = about | sets_record(found[full], truncation=full) | {"truncations": records}
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(record, indent=2, allow_nan=False)
         write_bytes(args.json, f"{text}\n".encode())
         console.print(Text(f"figures: {args.json}"))
     if args.picture is not None:

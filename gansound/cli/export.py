@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
+from gansound.cli.streams import tell
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
@@ -35,6 +36,7 @@ int8 is measured beside fp32 by copy synthesis, and refused where it costs audib
 than {MAX_PESQ_LOSS:g}, or the mel distance up by more than {MAX_MEL_GROWTH:.0%}. --force writes it \
 all the same."""
 _SYSTEMS = ("fp32", "int8")
+_SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.quiet:
         kind = "one step of a stream" if args.streaming else "whole utterances"
-        print(f"{path}: {kind}, {args.precision}, {path.stat().st_size / 1e6:.1f} MB")
+        tell(f"{path}: {kind}, {args.precision}, {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
@@ -107,6 +109,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--evaluate-on and --force belong to --precision int8")
     if args.evaluate_on is not None and not args.evaluate_on.exists():
         raise UsageError(f"--evaluate-on {args.evaluate_on}: no such folder or manifest")
+    suffix = _SUFFIXES[args.format]
+    if args.output.suffix.lower() != suffix:
+        raise UsageError(
+            f"-o {args.output}: expected a name that ends in {suffix}, for --format {args.format}"
+        )
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():
         raise UsageError(f"-o {args.output}: expected a file in a folder that exists")
     needed = ["onnx", "onnxscript", *(["onnxruntime"] if args.precision == "int8" else [])] if onnx else []
@@ -123,7 +130,7 @@ def _judge(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> None:
     count = len(evaluation.utterances)
     told = f"{figures}, on {count} recording{'s' * (count != 1)}"
     if not args.quiet:
-        print(told)
+        tell(told)
     if (problem := loss(evaluation)) and not args.force:
         raise ValueError(
             f"int8 isn't written: {problem} ({told}). Take fp32, measure on other recordings with --evaluate-on, or "

@@ -20,6 +20,7 @@ from gansound.cli.clip_files import (
     write_sounds,
 )
 from gansound.cli.errors import UsageError
+from gansound.cli.streams import tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,13 +105,13 @@ def run(args: argparse.Namespace) -> int:
     seconds = total * clips.clip_samples / clips.sample_rate
     if not args.quiet:
         count = f"{total} sound{'s' * (total > 1)}"
-        print(f"{args.output}: {count}, {seconds:.1f} s, {seconds / written.seconds:.0f} times real time")
+        tell(f"{args.output}: {count}, {seconds:.1f} s, {seconds / written.seconds:.0f} times real time")
     if args.page:
         about = {"truncation": f"{args.truncation:g}"} if args.truncation != 1 else {}
         rows = grid_rows(written.shown)
         page = write_page(args, clips, rows, title=f"Sounds of {clips.name}", about=about)
         if not args.quiet:
-            print(page)
+            tell(page)
     return 0
 
 

@@ -22,6 +22,7 @@ from gansound.cli.clip_files import (
     write_sounds,
 )
 from gansound.cli.errors import UsageError
+from gansound.cli.streams import tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,8 +204,9 @@ def _invert(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} {getattr(args, name)}: expected {least} or more")
     clips = open_clips(args)
     label_of(clips, None if args.label is None else [args.label])
-    from rich.console import Console
     from rich.progress import Progress
+
+    from gansound.cli.console import Console
 
     inverted: list[tuple[str, list[tuple[str, Favourite]]]] = []
     targets: Rows = {}
@@ -347,4 +349,4 @@ def _advance(progress: "Progress", task: "TaskID", step: int, _: float) -> None:
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text)
+        tell(text)

@@ -4,9 +4,22 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from gansound.visible import visible, visible_lines
 
 
-class _PlainFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """The message, fit to be shown."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))
+
+
+class _PlainFormatter(_Formatter):
     """``warning: text``; what is merely told has no prefix."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -25,10 +38,12 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     level = logging.WARNING if verbosity < 0 else logging.DEBUG if verbosity > 0 else logging.INFO
     handler: logging.Handler
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
+        from gansound.cli.console import Console
+
         handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+        handler.setFormatter(_Formatter())
     else:
         handler = logging.StreamHandler()
         handler.setFormatter(_PlainFormatter())

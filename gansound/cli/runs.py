@@ -192,7 +192,7 @@ def _draw(args: argparse.Namespace, runs: "Mapping[str, RunHistory]", asked: Seq
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(record, indent=2) + "\n"
     if path == Path("-"):
         print(text, end="")
         return
@@ -208,9 +208,9 @@ def _show(
     columns: Sequence[str],
     found: Mapping[str, Mapping[str, Any]] | None,
 ) -> None:
-    from rich.console import Console
     from rich.text import Text
 
+    from gansound.cli.console import Console
     from gansound.report.runs import differences_table, run_detail, runs_table
 
     console = Console()

@@ -40,6 +40,11 @@ READ_FRAMES = 64
 BLOCK_FRAMES = 4096  # of a .npy file between two mappings
 UNKNOWN_SIZE = 2**32 - 1  # what a WAV header says while its end isn't known
 _HEADER_BYTES = 44
+# How files begin that are no frames, and might be sent all the same.
+_MAGIC = {
+    b"\x93NUMPY": "a .npy file", b"PK\x03\x04": "a .npz or .pt file", b"RIFF": "a WAV file", b"fLaC": "a FLAC file",
+    b"OggS": "an Ogg file",
+}  # fmt: skip
 
 
 class BadFramesError(ValueError):
@@ -93,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with sink(args.output, spec.sample_rate, wav=args.wav) as write, stream:
         failure: BadFramesError | None = None
         try:
-            for mel in _shown(finite(mels), total, shown=to_file and not args.quiet):
+            for mel in _shown(sound_only(mels, args.input), total, shown=to_file and not args.quiet):
                 write(stream.push(mel))
         except BadFramesError as error:
             failure = error  # what came before it is sound
@@ -177,6 +182,13 @@ def frames_as_they_come(descriptor: int, n_mels: int, name: str) -> "Iterator[np
     frames = 0
     while data := os.read(descriptor, READ_FRAMES * frame_bytes - len(have)):
         have += data
+        if not frames and (
+            kind := next((kind for magic, kind in _MAGIC.items() if have.startswith(magic)), None)
+        ):
+            raise BadFramesError(
+                f"{name}: begins as {kind}, expected nothing but frames of {n_mels} float32 numbers. Give -i the name "
+                "of a .npy file, or write mel.T.astype('<f4').tobytes()"
+            )
         if count := len(have) // frame_bytes:
             whole = np.frombuffer(bytes(have[: count * frame_bytes]), dtype="<f4")
             del have[: count * frame_bytes]
@@ -226,25 +238,42 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
     return pieces(), frames
 
 
-def finite(mels: "Iterable[np.ndarray]") -> "Iterator[np.ndarray]":
-    """The pieces as they are, up to the first frame that isn't finite.
+def sound_only(mels: "Iterable[np.ndarray]", name: str) -> "Iterator[np.ndarray]":
+    """The pieces as they are, up to the first frame that no mel of sound holds.
 
     Raises:
-        BadFramesError: such a frame, by its number.
+        BadFramesError: such a frame, by its number and value, and what the input may be instead.
     """
     import numpy as np
 
+    from gansound.mel.spec import GREATEST_VALUE
+
     before = 0
     for mel in mels:
-        good = np.isfinite(mel).all(axis=0)
+        good = np.abs(mel) <= GREATEST_VALUE  # neither does NaN pass
         if not good.all():
-            first = int(np.argmin(good))
+            first = int(np.argmin(good.all(axis=0)))
+            band = int(np.argmin(good[:, first]))
             yield mel[:, :first]
             raise BadFramesError(
-                f"frame {before + first} (counted from 0) holds NaN or infinite values; the sound ends before it"
+                f"{'stdin' if name == STDIO else name}: frame {before + first} (counted from 0) holds "
+                f"{mel[band, first]:.4g} in band {band}, as no mel does{_other_reading(mel)}; the sound ends before it"
             )
         before += mel.shape[1]
         yield mel
+
+
+def _other_reading(mel: "np.ndarray") -> str:
+    """What the bytes of frames are, where they make numbers of another type that would do."""
+    import numpy as np
+
+    data = np.ascontiguousarray(mel.T).tobytes()
+    for kind, name in (("<f8", "float64"), (">f4", "big-endian float32")):
+        size = np.dtype(kind).itemsize
+        other = np.frombuffer(data[: len(data) // size * size], kind)
+        if other.size and np.median(np.abs(other)) > 1e-3 and np.all(np.abs(other) < 1e3):
+            return f" (the bytes look like {name}; expected float32, little-endian)"
+    return ""
 
 
 @contextmanager
@@ -323,8 +352,9 @@ def _shown(mels: "Iterator[np.ndarray]", total: int | None, *, shown: bool) -> "
     if not (shown and total and sys.stderr.isatty()):
         yield from mels
         return
-    from rich.console import Console
     from rich.progress import Progress
+
+    from gansound.cli.console import Console
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("vocoding", total=total)

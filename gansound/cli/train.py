@@ -4,11 +4,12 @@ import argparse
 import json
 import logging
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 from gansound.cli.errors import INTERRUPTED, UsageError
+from gansound.cli.signals import on_signals
+from gansound.cli.streams import tell
 
 log = logging.getLogger(__name__)
 
@@ -109,10 +110,13 @@ def run(args: argparse.Namespace) -> int:
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
     quiet = args.quiet or os.environ.get("RANK", "0") != "0"
-    # Batch systems send it some time before they kill: the run then writes a checkpoint and ends.
-    before = signal.signal(signal.SIGTERM, lambda *_: training.stop())
     try:
-        with progress_line(planned.settings.steps, quiet=quiet) as observe:
+        # Batch systems send SIGTERM some time before they kill: the run then writes a checkpoint and ends. So it does
+        # where its terminal is closed.
+        with (
+            on_signals(lambda _: training.stop()),
+            progress_line(planned.settings.steps, quiet=quiet) as observe,
+        ):
             training.fit(observe)
     except StoppedError as stopped:
         log.warning("%s", stopped)
@@ -125,11 +129,9 @@ def run(args: argparse.Namespace) -> int:
         where = f"goes on from {found[-1]}" if found else "starts anew: no checkpoint was written yet"
         log.warning("the same command %s", where)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     training.close()
     if not quiet:
-        print(folder / "model")
+        tell(folder / "model")
     return 0
 
 
@@ -170,10 +172,10 @@ def overrides(extra: list[str]) -> dict[str, Any]:
 
 
 def show_keys(recipe: dict[str, Any], allow: list[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from gansound.cli.console import Console
     from gansound.engine.plan import keys
 
     console = Console()

@@ -14,8 +14,7 @@ log = logging.getLogger(__name__)
 
 def show_profile(planned: "Plan", steps: int, folder: Path, *, name: str) -> None:
     """Profile `steps` steps; the main process prints, and writes `profile.*` into `folder`."""
-    from rich.console import Console
-
+    from gansound.cli.console import Console
     from gansound.engine.folder import write_beside
     from gansound.engine.profile import TRACED_STEPS, WARM_UP_STEPS, profile
     from gansound.report.pictures import save

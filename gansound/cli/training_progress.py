@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from gansound.cli.console import Console
 
 if TYPE_CHECKING:
     from gansound.engine.run import Progress as RunProgress

@@ -3,7 +3,6 @@
 import argparse
 import errno
 import logging
-import os
 import pickle
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError, explain
+from gansound.cli.streams import tell
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
@@ -76,8 +76,7 @@ def run(args: argparse.Namespace) -> int:
                 break
             continue
         if not args.quiet:
-            # A name that isn't UTF-8 must not end the batch either.
-            print(os.fsencode(target).decode("utf-8", "replace"))
+            tell(target)
     if failed and len(work) > 1:
         log.error("%d of %d failed: %s", len(failed), len(work), ", ".join(map(str, failed)))
     return 1 if failed else 0
@@ -245,8 +244,9 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 def _shown(work: list[tuple[Path, Path]], *, quiet: bool) -> Iterable[tuple[Path, Path]]:
-    from rich.console import Console
     from rich.progress import Progress
+
+    from gansound.cli.console import Console
 
     console = Console(stderr=True)
     if quiet or len(work) == 1 or not console.is_terminal:

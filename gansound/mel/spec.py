@@ -13,6 +13,7 @@ from torch import Tensor
 from gansound.mel import filters
 from gansound.mel.presets import PRESETS
 
+GREATEST_VALUE = 1e4  # of a mel in any unit; what is beyond was read wrongly, and overflows inside a net
 Framing = Literal["same", "center"]
 Padding = Literal["reflect", "zero"]
 Window = Literal["hann", "hann_symmetric"]
@@ -275,6 +276,11 @@ class MelSpec:
         mel = mel.to(torch.float32)
         if bad := int((~torch.isfinite(mel)).sum()):
             raise ValueError(f"mel: {bad} of {mel.numel()} values are NaN or infinite")
+        if bad := int((mel.abs() > GREATEST_VALUE).sum()):
+            raise ValueError(
+                f"mel: {bad} of {mel.numel()} values lie beyond ±{GREATEST_VALUE:,.0f}, where no mel of sound does, "
+                f"the greatest at {float(mel.abs().max()):.3g}. Look at how it was saved and read"
+            )
         return mel if mel.ndim == 3 else mel.unsqueeze(0)
 
     def suspicions(self, mel: Tensor) -> list[str]:

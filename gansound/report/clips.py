@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from gansound.audio import read
 from gansound.metrics.spectral import magnitude_stft, mel_window_samples
 from gansound.report.pictures import GREY, RANGE_DB, spectrogram_db, write_bytes
+from gansound.visible import visible_html as escape
 
 PICTURES = "spectrograms"
 PAGE_LIMIT = 2000

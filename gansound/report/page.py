@@ -7,7 +7,6 @@ can be mailed; larger ones keep them in `assets/` beside `index.html`.
 import base64
 import tempfile
 from collections.abc import Iterator, Mapping
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from gansound.metrics.evaluation import GROUND_TRUTH, Evaluation, Item, Utteranc
 from gansound.report.figures import counted, style
 from gansound.report.pictures import colour_range_db, png_bytes, spectrogram, write_bytes
 from gansound.report.tables import figure_names
+from gansound.visible import visible_html as escape
 
 EMBED_LIMIT_BYTES = 12_000_000
 """Pages whose sound and pictures are smaller than this become one file."""

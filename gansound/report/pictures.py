@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gansound.metrics.pair import one_waveform
 from gansound.metrics.spectral import magnitude_stft, mel_window_samples
+from gansound.visible import visible
 
 GREY = "#7d7d7d"
 LINE_COLOURS = ("#3b82c4", "#d9822b", "#3a9d6e", "#b45fc2", "#c94f4f", "#8a7a2f", "#4aa3a3", "#888888")
@@ -220,7 +221,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 def _plain(text: str) -> str:
     """Text that matplotlib shows as it is: a dollar sign would start its mathematics."""
-    return text.replace("$", r"\$")
+    return visible(text).replace("$", r"\$")
 
 
 def _bare(size_inches: tuple[float, float]) -> Figure:

@@ -88,8 +88,9 @@ def keep(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         log.info("%s: can't be kept (%s); the next process makes it again", path, error)
+    finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
 
 def fingerprint(generator: StreamingGenerator, *, weights: bool = True) -> str:
