@@ -7,6 +7,7 @@ The names below are loaded when first used, so that ``import gansound`` costs no
 256
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from gansound.inference.streaming import StreamingVocoder
     from gansound.inference.vocoder import Vocoder
     from gansound.mel import MelSpec
+
+# Nothing calls home. Read when these libraries are first imported, which is after this; OpenVINO's is at its import.
+for _name in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_name, "1")
 
 __all__ = ["ClipGenerator", "MelSpec", "StreamingVocoder", "Vocoder", "__version__"]
 

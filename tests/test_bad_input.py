@@ -462,10 +462,10 @@ def test_a_full_disk_ends_a_batch(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def full(path: Path, *_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def full(writer: audio.Writer, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(writer.path))
 
-    monkeypatch.setattr(audio, "write", full)
+    monkeypatch.setattr(audio.Writer, "append", full)
     assert main(["vocode", str(corpus), "-o", str(tmp_path / "a" / "b"), "--model", str(model)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2

@@ -209,10 +209,14 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
     """
     import numpy as np
 
+    from gansound.mel.files import check_npy
+
     def opened() -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     try:
+        with path.open("rb") as file:
+            check_npy(file, path.stat().st_size)
         mel = opened()
     except (ValueError, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(".")

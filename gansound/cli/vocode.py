@@ -3,12 +3,11 @@
 import argparse
 import errno
 import logging
-import pickle
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gansound.cli.backend import add_backend_arguments, open_vocoder
 from gansound.cli.errors import UsageError, explain
@@ -33,7 +32,6 @@ EXAMPLES = """examples:
 One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV.
 The path of each sound is printed. What fails is named and left out, and the exit code is then 1."""
 
-MEL_SUFFIXES = frozenset({".npy", ".pt", ".safetensors"})
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -91,6 +89,7 @@ def plan(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
         ValueError: there is no mel and no recording.
     """
     from gansound import audio
+    from gansound.mel.files import MEL_SUFFIXES
 
     inputs = list(dict.fromkeys(inputs))
     for path in inputs:
@@ -159,6 +158,7 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None
         OSError: the output can't be written; nothing half-written stays.
     """
     from gansound import audio
+    from gansound.mel.files import MEL_SUFFIXES, read_mel
 
     if source.suffix.lower() in MEL_SUFFIXES:
         mel = vocoder.mel_spec.check(read_mel(source))
@@ -166,65 +166,20 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
         for suspicion in vocoder.mel_spec.suspicions(mel):
             log.warning("%s: %s", source, suspicion)
-        sound = vocoder(mel, warn=False)[0].cpu().numpy()
+        sound = vocoder.pieces(mel, warn=False)
     else:
         info = audio.probe(source)
-        samples, rate = audio.read(source)
         done = [f"mixed {info.channels} channels to one"] if info.channels > 1 else []
-        if rate != vocoder.sample_rate:
-            done.append(f"resampled from {rate} Hz to the model's {vocoder.sample_rate} Hz")
+        if info.sample_rate != vocoder.sample_rate:
+            done.append(f"resampled from {info.sample_rate} Hz to the model's {vocoder.sample_rate} Hz")
         if (note := " and ".join(done)) and (told is None or note not in told):
             log.info("%s: %s", source, note)
             if told is not None:
                 told.add(note)
-        sound = vocoder.vocode_audio(samples, rate)
-    with _folder(target.parent):
-        audio.write(target, sound, vocoder.sample_rate)
-
-
-def read_mel(path: Path) -> Any:
-    """A mel from a file, checked by nobody yet. Nothing in the file is run: no pickles.
-
-    Raises:
-        ValueError: not a file of one array or tensor.
-    """
-    import numpy as np
-
-    what_to_do = "Save one array of numbers, bands x frames"
-    suffix = path.suffix.lower()
-    try:
-        if path.stat().st_size == 0:
-            raise ValueError("the file is empty (0 bytes)")
-        if suffix == ".npy":
-            with path.open("rb") as file:
-                found: Any = np.lib.format.read_array(file, allow_pickle=False)
-        elif suffix == ".pt":
-            import torch
-
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            from safetensors.torch import load_file
-
-            found = load_file(path)
-    except pickle.UnpicklingError:
-        # torch's own text advises to load it anyway, and so to run whatever the file says.
-        raise ValueError(
-            f"{path}: holds something else than plain tensors, and isn't unpickled: a pickle can run any code. "
-            f"{what_to_do}, with torch.save(mel, ...)"
-        ) from None
-    except Exception as error:  # each reader raises its own kinds
-        detail = (
-            str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        )
-        if "Object arrays" in detail:
-            detail = "an array of Python objects, which isn't unpickled: a pickle can run any code"
-        raise ValueError(f"{path}: can't be read as a mel: {detail}. {what_to_do}") from None
-    if isinstance(found, dict):
-        if len(found) != 1:
-            names = ", ".join(map(str, list(found)[:5]))
-            raise ValueError(f"{path}: expected one tensor, got {len(found)}: {names}")
-        found = next(iter(found.values()))
-    return found
+        sound = vocoder.vocode_blocks(audio.blocks(source), info.sample_rate)
+    with _folder(target.parent), audio.Writer(target, vocoder.sample_rate) as writer:
+        for piece in sound:
+            writer.append(piece)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from gansound.draw import Draws
 from gansound.generators.latent import LatentGenerator
 from gansound.inference.clip_form import clip_form, mixed
 from gansound.inference.device import choose_device
+from gansound.inference.forks import check_process
 from gansound.model_folder import LoadedModel, load_model_folder
 
 log = logging.getLogger(__name__)
@@ -230,6 +231,7 @@ class ClipGenerator:
 
     def render(self, latents: Tensor | NDArray[Any], labels: Labels = None) -> Rendered:
         """As `synthesize`, with the peaks, and without a word about them."""
+        check_process()
         z = self._checked(latents)
         y = self.numbered(labels, len(z))
         audio = np.empty((len(z), self.channels, self.clip_samples), np.float32)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gansound.inference.backends.runner import PUSHED_FRAMES, Runner
+from gansound.inference.forks import check_process
 from gansound.mel import MelSpec
 
 log = logging.getLogger(__name__)
@@ -242,6 +243,7 @@ class StreamingVocoder:
 
     def _run(self, frames: Tensor) -> np.ndarray:
         """Step through frames of the utterance, or after its end; the samples of the utterance that come out."""
+        check_process()
         runner, hop = self._runner, self._runner.hop_length
         late = runner.lookahead_samples
         steps = frames.shape[-1]

@@ -3,7 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,12 +13,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from gansound.audio import resample
+from gansound.audio import Resampler
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
 from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.device import choose_device
+from gansound.inference.forks import check_process
 from gansound.inference.streaming import SampleType, StreamingVocoder
 from gansound.mel import MelSpec
+from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
 from gansound.nn.generator import StreamingGenerator
 
@@ -73,6 +76,7 @@ class Vocoder:
         self.mel_spec: MelSpec = model.mel
         self.info: dict[str, Any] = dict(model.info)
         self._config = model.config
+        self._path, self._allow = model.path, tuple[str, ...]()
 
     @classmethod
     def from_pretrained(
@@ -100,7 +104,14 @@ class Vocoder:
         device = choose_device(device)  # before the time that loading takes
         check_backend(backend, precision, device)
         model = load_model_folder(os.fspath(name_or_path), allow=allow)
-        return cls(model, device, backend=backend, precision=precision)
+        vocoder = cls(model, device, backend=backend, precision=precision)
+        vocoder._allow = tuple(allow)
+        return vocoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process a vocoder goes as the folder it came from, which is read again there."""
+        where = os.fspath(self._path.absolute()), str(self.device), self.backend, self.precision, self._allow
+        return _reopened, (type(self), *where)
 
     @property
     def sample_rate(self) -> int:
@@ -120,10 +131,7 @@ class Vocoder:
         Raises:
             ValueError: wrong number of bands or dimensions, no frames, not a number.
         """
-        checked = self.mel_spec.check(mel)
-        for suspicion in self.mel_spec.suspicions(checked) if warn else ():
-            log.warning("%s", suspicion)
-        return self._synthesize(checked.to(self.device))
+        return self._synthesize(self._checked(mel, warn=warn).to(self.device))
 
     def vocode_audio(self, audio: ArrayLike, sample_rate: int) -> np.ndarray:
         """Copy synthesis: the mel of a recording, and the waveform made from that mel.
@@ -147,16 +155,60 @@ class Vocoder:
         if not np.isfinite(given).all():
             bad = int(np.argmin(np.isfinite(given)))
             raise ValueError(f"the audio holds NaN or infinite samples, the first at sample {bad}")
-        samples = resample(given, sample_rate, self.sample_rate)
-        if samples.size == 0:
-            raise ValueError(f"{given.size} samples at {sample_rate} Hz are none at {self.sample_rate} Hz")
-        length = len(samples)
+        return np.concatenate(list(self.vocode_blocks([given], sample_rate)))
+
+    def vocode_blocks(self, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+        """`vocode_audio` of a recording that comes piece by piece, in memory that doesn't grow with its length.
+
+        Args:
+            blocks: `(n,)` each, float, finite, such as `gansound.audio.blocks` gives.
+            sample_rate: of them, in Hz.
+
+        Returns:
+            Pieces `(n,)` float32 at the vocoder's sample rate; joined they are `vocode_audio`'s sound of the whole.
+
+        Raises:
+            ValueError: no samples, or none left at the model's rate.
+        """
+        resampler = Resampler(sample_rate, self.sample_rate)
+        given = taken = done = 0
+
+        def samples() -> Iterator[Tensor]:
+            nonlocal given, taken
+            for block in chain(blocks, [None]):
+                ready = resampler.flush() if block is None else resampler.push(block[None])
+                given += 0 if block is None else len(block)
+                taken += ready.shape[-1]
+                yield torch.from_numpy(np.ascontiguousarray(ready[0], np.float32)).to(self.device)
+
         # A last hop that isn't full is completed with silence, and cut off again.
-        whole = -(-length // self.mel_spec.hop_length) * self.mel_spec.hop_length
-        padded = torch.from_numpy(np.pad(samples, (0, whole - length)))[None].to(self.device)
-        frames = whole // self.mel_spec.hop_length
-        mel = self.mel_spec.mel(padded)[..., :frames]
-        return self._synthesize(mel)[0, :length].cpu().numpy()
+        for sound in self._pieces(mel_pieces(self.mel_spec, samples())):
+            piece = sound[0, : taken - done].cpu().numpy()
+            done += len(piece)
+            yield piece
+        if not done:
+            raise ValueError(f"{given} samples at {sample_rate} Hz are none at {self.sample_rate} Hz")
+
+    def pieces(self, mel: Tensor | np.ndarray, *, warn: bool = True) -> Iterator[np.ndarray]:
+        """The sound of one mel, as `vocoder(mel)`, piece by piece: an hour of it needs no more memory than the mel.
+
+        Args:
+            mel: `(n_mels, F)` or `(1, n_mels, F)`, see the call.
+            warn: see the call.
+
+        Returns:
+            Pieces `(n,)` float32, `F * hop_length` samples in all.
+
+        Raises:
+            ValueError: more than one mel, and as of the call.
+        """
+        checked = self._checked(mel, warn=warn)
+        if len(checked) != 1:
+            raise ValueError(f"holds {len(checked)} mels, expected one (bands x frames)")
+        step = PIECE_FRAMES
+        parts = (checked[..., at : at + step].to(self.device) for at in range(0, checked.shape[-1], step))
+        for sound in self._pieces(parts):
+            yield sound[0].cpu().numpy()
 
     def runner(self, purpose: Purpose) -> Runner:
         """What runs the generator, for whole utterances or for streams; made at its first use.
@@ -164,6 +216,7 @@ class Vocoder:
         Raises:
             ValueError: the generator doesn't stream, or its backend isn't to be had.
         """
+        check_process()
         with self._making:
             if purpose not in self._runners:
                 if not isinstance(self.generator, StreamingGenerator):
@@ -185,12 +238,36 @@ class Vocoder:
 
     def _synthesize(self, mel: Tensor) -> Tensor:
         if not isinstance(self.generator, StreamingGenerator):  # somebody's own class
+            check_process()
             with torch.no_grad():
                 return self.generator(mel).float()
         return self.runner("whole").synthesize(mel)
+
+    def _pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+        if isinstance(self.generator, StreamingGenerator):
+            yield from self.runner("whole").pieces(mels)
+        elif parts := list(mels):
+            yield self._synthesize(torch.cat(parts, -1))
+
+    def _checked(self, mel: Tensor | np.ndarray, *, warn: bool) -> Tensor:
+        checked = self.mel_spec.check(mel)
+        for suspicion in self.mel_spec.suspicions(checked) if warn else ():
+            log.warning("%s", suspicion)
+        return checked
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` loads."""
         return save_model_folder(
             os.fspath(path), self.generator, self.mel_spec, config=self._config, info=self.info
         )
+
+
+def _reopened(
+    kind: type[Vocoder],
+    path: str,
+    device: str,
+    backend: Backend,
+    precision: Precision,
+    allow: tuple[str, ...],
+) -> Vocoder:
+    return kind.from_pretrained(path, device, backend=backend, precision=precision, allow=allow)

@@ -1,5 +1,7 @@
 """PyTorch itself: no extra dependency, any device; and compiled by its own compiler."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -25,14 +27,19 @@ class EagerRunner(Runner):
         if next(generator.parameters()).is_cuda:
             self.offline_frames = 4096  # a GPU wants much work at once
 
-    def synthesize(self, mel: Tensor) -> Tensor:
+    def pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
         # Up to a few chunks one go is quicker (MelGAN to 1.5 s, a frame-rate net to 12 s): it has no look-ahead to
         # wait for, and its memory is bounded all the same.
-        if mel.shape[-1] <= 4 * self.offline_frames and self.precision == "fp32":
-            with torch.no_grad():
-                audio: Tensor = self.generator(mel)
-                return audio
-        return super().synthesize(mel)
+        coming, begun = iter(mels), list[Tensor]()
+        while self.precision == "fp32" and sum(mel.shape[-1] for mel in begun) <= 4 * self.offline_frames:
+            if (mel := next(coming, None)) is None:
+                if begun:
+                    with torch.no_grad():  # not around the yield: it would hold for whoever takes the sound
+                        sound: Tensor = self.generator(torch.cat(begun, -1))
+                    yield sound
+                return
+            begun.append(mel)
+        yield from super().pieces(chain(begun, coming))
 
     def init_state(self, batch: int = 1) -> State:
         return self._form.init_state(batch)
@@ -63,8 +70,8 @@ class CompileRunner(EagerRunner):
         super().__init__(generator, precision)
         self._compiled: Any = torch.compile(self._interior, dynamic=False, options={"freezing": True})
 
-    def synthesize(self, mel: Tensor) -> Tensor:
-        return Runner.synthesize(self, mel)  # the plain net isn't compiled
+    def pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+        return Runner.pieces(self, mels)  # the plain net isn't compiled
 
     def init_state(self, batch: int = 1) -> State:
         return _laid_out(super().init_state(batch))

@@ -4,14 +4,15 @@ States live inside its inference requests, which saves handing them out and in a
 net is compiled, which takes a fraction of a second, so a push of any length is cut into steps of a few lengths.
 """
 
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
-from openvino.passes import MakeStateful, Manager
 from torch import Tensor
 
 from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner, step_lengths
@@ -19,6 +20,26 @@ from gansound.inference.backends.step_graph import step_graph
 from gansound.nn import streaming
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Where its telemetry isn't to be had, OpenVINO does without; otherwise it sends an event when it is imported."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+
+
+with _without_telemetry():
+    import openvino
+    from openvino.passes import MakeStateful, Manager
 
 _EXACT_SAMPLES = 2**22  # twice the length is computed with, and a few frames are added
 _HINTS = {"fp32": "f32", "bf16": "bf16"}

@@ -1,6 +1,7 @@
 """What a backend is: one generator, in one precision, run step by step."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -99,24 +100,53 @@ class Runner(ABC):
         Shape:
             `(B, n_mels, F)` → `(B, F * hop_length)` float32, on the mel's device.
         """
-        frames, late, chunk_frames = mel.shape[-1], self.lookahead_samples, self.offline_frames
-        audio = torch.empty(mel.shape[0], frames * self.hop_length, device=mel.device)
-        state = self.init_state(mel.shape[0])
+        audio = torch.empty(mel.shape[0], mel.shape[-1] * self.hop_length, device=mel.device)
+        done = 0
+        for piece in self.pieces([mel]):
+            audio[:, done : done + piece.shape[-1]] = piece
+            done += piece.shape[-1]
+        assert done == audio.shape[-1]
+        return audio
+
+    def pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The sound of an utterance whose mel comes in pieces, as it gets ready; joined it is `synthesize`'s.
+
+        Shape:
+            `(B, n_mels, n)` each → `(B, T)` each; F frames in all make `F * hop_length` samples.
+        """
+        chunk_frames, hop, late = self.offline_frames, self.hop_length, self.lookahead_samples
+        state: Any = None
+        start = 0
         # One step that holds the end, then what is still inside the net comes out of steps of nothing.
-        for start in range(0, frames + self.lookahead_frames, chunk_frames):
-            chunk = mel[..., start : start + chunk_frames]
-            if start + chunk_frames >= frames > start:
+        for chunk, frames in self._steps(mels):
+            state = self.init_state(chunk.shape[0]) if state is None else state
+            if frames is not None and chunk.shape[-1]:
                 state = self.finish(state, remaining=chunk.shape[-1])
-            steps = min(chunk_frames, frames + self.lookahead_frames - start)
+            left = chunk_frames if frames is None else frames + self.lookahead_frames - start
+            steps = min(chunk_frames, left)
             if self.compiles_each_length:  # what is past the end means nothing
                 steps = min(chunk_frames, 1 << (steps - 1).bit_length())
             if missing := steps - chunk.shape[-1]:
                 chunk = torch.nn.functional.pad(chunk, (0, missing))
-            interior = start >= self.interior_frames and start + chunk_frames < frames
-            out, state = self.step(chunk, state, interior=interior)
-            first = start * self.hop_length - late
-            skip = max(0, -first)
-            end = min(first + out.shape[-1], audio.shape[-1])
-            if end > first + skip:
-                audio[:, first + skip : end] = out[:, skip : end - first]
-        return audio
+            out, state = self.step(chunk, state, interior=frames is None and start >= self.interior_frames)
+            first = start * hop - late
+            end = first + out.shape[-1] if frames is None else min(first + out.shape[-1], frames * hop)
+            if end > max(0, first):
+                yield out[:, max(0, -first) : end - first]
+            start += chunk_frames
+
+    def _steps(self, mels: Iterable[Tensor]) -> Iterator[tuple[Tensor, int | None]]:
+        """The mel cut anew into chunks, and its frames in all once they are known, from the last chunk on."""
+        chunk_frames, start = self.offline_frames, 0
+        have: Tensor | None = None
+        for mel in mels:
+            have = mel if have is None else torch.cat([have, mel], -1)
+            while have.shape[-1] > chunk_frames:
+                yield have[..., :chunk_frames], None
+                have, start = have[..., chunk_frames:], start + chunk_frames
+        if have is None or not have.shape[-1]:
+            return
+        frames = start + have.shape[-1]
+        yield have, frames
+        for _ in range(start + chunk_frames, frames + self.lookahead_frames, chunk_frames):
+            yield have[..., :0], frames

@@ -172,6 +172,7 @@ def _session(path: Path) -> Any:
     _require("onnxruntime")
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # where it was imported before gansound
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])

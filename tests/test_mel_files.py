@@ -1,0 +1,143 @@
+"""Mels from files that anyone may have made: no more memory than the file holds, and one line for each that is none."""
+
+import io
+import resource
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from gansound import cli
+from gansound.mel.files import read_mel
+from tests.tiny import save_tiny_model
+
+MEL = np.random.default_rng(0).standard_normal((80, 7)).astype(np.float32)
+
+
+def test_each_kind_gives_what_was_saved(tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", MEL)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(MEL))
+    np.save(tmp_path / "wide.NPY.npy", MEL.astype(np.float64))
+    with (tmp_path / "v2.npy").open("wb") as file:
+        np.lib.format.write_array(file, MEL, version=(2, 0))
+    torch.save(torch.from_numpy(MEL), tmp_path / "a.pt")
+    torch.save({"mel": torch.from_numpy(MEL)}, tmp_path / "dict.pt")
+    torch.save(torch.from_numpy(MEL.T.copy()).T, tmp_path / "turned.pt")  # no copy: a view in other strides
+    torch.save(torch.from_numpy(MEL), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    safetensors.torch.save_file({"mel": torch.from_numpy(MEL)}, tmp_path / "a.safetensors")
+    for path in tmp_path.iterdir():
+        np.testing.assert_array_equal(np.asarray(read_mel(path)), MEL, err_msg=path.name)
+
+
+def npy_header(path: Path, shape: tuple[int, ...], data: bytes = b"") -> None:
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.write(data)
+
+
+def cut(path: Path) -> None:
+    npy_header(path, (80, 7), MEL.tobytes()[:-1])
+
+
+def huge(path: Path) -> None:
+    npy_header(path, (80, 2**36), b"\0" * 1000)
+
+
+def beyond_all_counting(path: Path) -> None:
+    npy_header(path, (80, 2**70), b"\0" * 1000)
+
+
+def negative(path: Path) -> None:
+    npy_header(path, (80, -7), MEL.tobytes())
+
+
+def expanded(path: Path) -> None:
+    torch.save(torch.zeros(80, 1).expand(80, 20_000_000), path)
+
+
+def one_number(path: Path) -> None:
+    torch.save(torch.zeros(1).expand(80, 20_000_000), path)
+
+
+def overlapping(path: Path) -> None:
+    torch.save(torch.as_strided(torch.zeros(20_000), (10_000, 10_000), (1, 1)), path)
+
+
+def bomb(path: Path) -> None:
+    stored = io.BytesIO()
+    torch.save(torch.zeros(80, 100_000), stored)
+    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+
+
+def sparse(path: Path) -> None:
+    torch.save(torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (80, 10_000_000)), path)
+
+
+def on_no_device(path: Path) -> None:
+    torch.save(torch.zeros(80, 10_000_000, device="meta"), path)
+
+
+def claiming(path: Path) -> None:
+    data = safetensors.torch.save({"mel": torch.from_numpy(MEL)})
+    path.write_bytes(data.replace(b"[80,7]", b"[80,9]"))
+
+
+def beyond_the_end(path: Path) -> None:
+    header = b'{"mel":{"dtype":"F32","shape":[80,1000000],"data_offsets":[0,320000000]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 1000)
+
+
+def two(path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(3), "b": torch.zeros(3)}, path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize(
+    "make, suffix, words",
+    [
+        (cut, ".npy", "2,240 bytes, but 2,239 bytes follow it"),
+        (huge, ".npy", "but 1,000 bytes follow it"),
+        (beyond_all_counting, ".npy", "but 1,000 bytes follow it"),
+        (negative, ".npy", "shape (80, -7)"),
+        (expanded, ".pt", "repeats its values"),
+        (one_number, ".pt", "6,400,000,000 bytes, in a file of"),
+        (overlapping, ".pt", "repeats its values"),
+        (bomb, ".pt", "would unpack to"),
+        (sparse, ".pt", "expected a plain one"),
+        (on_no_device, ".pt", "expected a plain one"),
+        (claiming, ".safetensors", ""),
+        (beyond_the_end, ".safetensors", ""),
+        (two, ".safetensors", "expected one tensor, got 2: a, b"),
+    ],
+)
+def test_what_claims_more_than_it_holds_is_refused(
+    tmp_path: Path, make: Callable[[Path], None], suffix: str, words: str
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    make(path)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="can't be read as a mel") as caught:
+        read_mel(path)
+    assert str(path) in str(caught.value)
+    assert words in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 40_000  # KiB
+
+
+def test_the_commands_take_no_more_either(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    one_number(tmp_path / "x.pt")
+    huge(tmp_path / "x.npy")
+    with_model = ["--model", str(model), "--backend", "eager"]
+    assert cli.main(["vocode", str(tmp_path / "x.pt"), "-o", str(tmp_path / "a.wav"), *with_model]) == 1
+    assert (
+        cli.main(["stream", "-i", str(tmp_path / "x.npy"), "-o", str(tmp_path / "a.wav"), *with_model]) == 1
+    )
+    err = capsys.readouterr().err
+    assert err.count("can't be read as a mel") == 2
+    assert not (tmp_path / "a.wav").exists()

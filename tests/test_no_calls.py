@@ -1,0 +1,96 @@
+"""gansound calls nobody: no socket to the outside, no look-up of a name, nothing written about the user."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gansound import audio
+from gansound.inference.backends import available
+from tests.tiny import arguments, save_tiny_model
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# An audit hook hears what Python's own sockets do, and ends the process where they do it.
+WATCH = """
+import os, sys, time
+def heard(event, args):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"):
+        if event.startswith("socket.get") or not isinstance(args[1], (str, bytes)):
+            os.write(2, f"CALLED {event} {args}\\n".encode())
+            os._exit(99)
+sys.addaudithook(heard)
+"""
+
+USE = """
+import gansound, numpy as np
+from gansound import cli
+model, data, out = sys.argv[1:4]
+for backend in sys.argv[4].split(","):
+    vocoder = gansound.Vocoder.from_pretrained(model, device="cpu", backend=backend)
+    vocoder(np.full((80, 6), -3.0, np.float32))
+    with vocoder.stream() as stream:
+        stream.push(np.full((80, 6), -3.0, np.float32))
+if "onnxruntime" in sys.modules:
+    from gansound.inference.export import load_onnx, export_onnx
+    export_onnx(vocoder, out + "/v.onnx")
+"""
+
+COMMANDS = """
+from gansound import cli
+model, data, out = sys.argv[1:4]
+assert cli.main(["vocode", data, "--model", model, "-o", out + "/sounds"]) == 0
+assert cli.main(["train", "tiny_cpu", "--data.path", data, "--steps", "1", "--run", out + "/run", *sys.argv[5:]]) == 0
+sounds = ["--steps", "1", "--batch_size", "2", "--data.workers", "0", "--run", out + "/clips"]
+small = ["--generator.init_args.channels", "4", "--discriminator.init_args.channels", "4"]
+assert cli.main(["train", "wavegan_tiny_cpu", "--data.path", data, *sounds]) == 0
+assert cli.main(["generate", "--model", out + "/clips/model", "-n", "2", "-o", out + "/generated"]) == 0
+"""
+
+
+def traced(tmp_path: Path) -> list[str]:
+    """A command line before another's, by which the system's own calls are noted too, where that can be done."""
+    strace = shutil.which("strace")
+    if strace is None or subprocess.run([strace, "-f", "-qq", "-o", os.devnull, "true"]).returncode:
+        return []
+    return [
+        strace,
+        "-f",
+        "-qq",
+        "--seccomp-bpf",
+        "-e",
+        "trace=socket,connect,sendto",
+        "-o",
+        str(tmp_path / "calls"),
+    ]
+
+
+@pytest.mark.parametrize("use", [USE, COMMANDS], ids=["vocoders", "commands"])
+def test_nobody_is_called(tmp_path: Path, use: str) -> None:
+    home, out, data = tmp_path / "home", tmp_path / "out", tmp_path / "data"
+    for folder in (home, out, data):
+        folder.mkdir()
+    for index in range(3):
+        noise = 0.1 * np.random.default_rng(index).standard_normal(22050)
+        audio.write(data / f"{index}.wav", noise.astype(np.float32), 22050)
+    model = save_tiny_model(tmp_path / "model")
+    backends = ",".join(b for b, precision in available() if precision == "fp32" and b != "compile")
+    setting = {
+        k: v for k, v in os.environ.items() if "TELEMETRY" not in k and k not in ("CI", "GANSOUND_BACKEND")
+    }
+    setting |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", WATCH + use + "\ntime.sleep(1)", str(model), str(data), str(out), backends]
+    before = traced(tmp_path)
+    done = subprocess.run(
+        [*before, *line, *arguments()], cwd=tmp_path, env=setting, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    written = {path.relative_to(home).parts[:2] for path in home.rglob("*") if path.is_file()}
+    assert written <= {(".cache", "gansound"), (".cache", "matplotlib"), (".config", "matplotlib")}
+    if before:
+        calls = [call for call in (tmp_path / "calls").read_text().splitlines() if "AF_INET" in call]
+        assert calls == []
