@@ -193,3 +193,15 @@ def test_a_vocoder_is_refused():
 def test_fades_that_do_not_fit_are_refused(fades):
     with pytest.raises(ValueError, match=next(iter(fades))):
         loud(**fades)
+
+
+@pytest.mark.parametrize("labels", [(), ("hat", "kick", "snare")])
+def test_what_is_no_label_is_one_message(labels) -> None:
+    clips = tiny_clips(labels)
+    for wrong in (5, [None], [5, None], [""], "", ["kick", 3]):
+        with pytest.raises(ValueError, match="label"):
+            clips.generate(2, label=wrong)
+        with pytest.raises(ValueError, match="label"):
+            clips.synthesize(clips.latents(2), wrong)
+    with pytest.raises(ValueError, match="label"):
+        clips.synthesize(clips.latents(2), [])

@@ -159,3 +159,21 @@ def test_vocode_holds_nothing_of_the_whole(
     found, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
     assert len(found) == len(whole) == seconds * 22050
     np.testing.assert_allclose(found, whole.clip(-1, 1), rtol=0, atol=1 / 32768)
+
+
+def test_channels_that_cancel_are_not_vocoded_to_silence(folder: Path, tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    sound = noise(22050)
+    audio.write(tmp_path / "out_of_phase.wav", np.stack([sound, -sound]), 22050)
+    vocoder = Vocoder.from_pretrained(folder, device="cpu", backend="eager")
+    from gansound.cli.vocode import vocode
+
+    vocode(vocoder, tmp_path / "out_of_phase.wav", tmp_path / "out.wav")
+    found, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    one = max(
+        (vocoder.vocode_audio(sign * sound, 22050) for sign in (1, -1)),
+        key=lambda o: -np.abs(o - found).max(),
+    )
+    np.testing.assert_allclose(found, one.clip(-1, 1), rtol=0, atol=1e-3)
+    assert np.abs(found).max() > 0.01
+    assert "cancel" in caplog.text

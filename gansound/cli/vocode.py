@@ -169,7 +169,11 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None
         sound = vocoder.pieces(mel, warn=False)
     else:
         info = audio.probe(source)
-        done = [f"mixed {info.channels} channels to one"] if info.channels > 1 else []
+        done = []
+        if (channel := audio.cancelling(source)) is not None:
+            done.append(f"took channel {channel + 1} of {info.channels} alone: mixed to one they cancel")
+        elif info.channels > 1:
+            done.append(f"mixed {info.channels} channels to one")
         if info.sample_rate != vocoder.sample_rate:
             done.append(f"resampled from {info.sample_rate} Hz to the model's {vocoder.sample_rate} Hz")
         if (note := " and ".join(done)) and (told is None or note not in told):

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +191,8 @@ class ClipGenerator:
         Raises:
             ValueError: a label that isn't there, or any where the model has none.
         """
+        if not isinstance(label, Iterable | None):
+            raise ValueError(f"label {label!r}: expected a name, or several that take turns")
         names = [label] if isinstance(label, str) else list(self.labels if label is None else label)
         if not names and not self.labels:
             return None
@@ -205,6 +207,8 @@ class ClipGenerator:
             raise ValueError(
                 f"label {name!r}: this model has no labels, it was trained on one class of sounds"
             )
+        if not isinstance(name, str):
+            raise ValueError(f"label {name!r}: expected a name, one of {', '.join(self.labels)}")
         if name not in self.labels:
             near = difflib.get_close_matches(name.lower(), [label.lower() for label in self.labels], n=1)
             guess = next((f"; did you mean {one!r}?" for one in self.labels if one.lower() in near), "")
@@ -272,6 +276,8 @@ class ClipGenerator:
         Raises:
             ValueError: labels that aren't there, or not one for each of n.
         """
+        if not isinstance(labels, Iterable | None):
+            raise ValueError(f"labels {labels!r}: expected a name, or one for each latent")
         if labels is None:
             if self.labels:
                 raise ValueError(
@@ -280,7 +286,7 @@ class ClipGenerator:
             return None
         if isinstance(labels, str):
             return torch.full((n,), self.label_number(labels))
-        if not isinstance(labels, Tensor | np.ndarray) and all(isinstance(name, str) for name in labels):
+        if not isinstance(labels, Tensor | np.ndarray) and any(isinstance(one, str | None) for one in labels):
             found = torch.tensor([self.label_number(name) for name in labels])
         else:
             found = torch.as_tensor(labels)
