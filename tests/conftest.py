@@ -1,10 +1,15 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use, and how the tests are shared between processes."""
 
 import os
+
+# Before there is anyone to count them: nets this small lose by sharing a step, and the cores have other tests to run.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +19,51 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 # Measuring backends takes seconds for each model, and what it finds is another thing each time.
 os.environ.setdefault("GANSOUND_BACKEND", "eager")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gansound-tests-")
+
+# Files whose tests start processes that wait for each other, kill some, or measure: never two of them at a time.
+APART = {
+    "test_bench.py",
+    "test_checkpoint.py",
+    "test_data_faults.py",
+    "test_distributed.py",
+    "test_kills.py",
+    "test_profile.py",
+}
+PAGES = "test_house.py::test_examples_of_a_page_run"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in two processes where pytest-xdist is there, what the command line names in this one.
+
+    `-n 0` and `-n 4` say otherwise.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # one of the two, or what a test starts: it starts no others
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.usepdb
+    if whole and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses = 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process is left with it in the end."""
+    items.sort(key=lambda item: PAGES not in item.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, for they share what they made; but each page of examples is a task itself."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].rpartition("/")[2]
+            return nodeid if PAGES in nodeid else "apart" if file in APART else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -79,12 +79,12 @@ def test_ten_steps_equal_the_plain_loop() -> None:
     torch.manual_seed(0)
     spec = MelSpec.preset("melgan_neurips")
     # In double: Adam's first steps are signs of gradients, and in single precision rounding turns a few of them.
-    theirs_g, theirs_d = Generator(ngf=4).double(), Discriminator(ndf=4).double()
+    theirs_g, theirs_d = Generator(ngf=4).double(), Discriminator(ndf=4, most=64).double()
     recipe = load_recipe(
         "melgan_ljspeech",
         {
             "generator.init_args": {"channels": 64},
-            "discriminators.msd.network.init_args": {"channels": 4},
+            "discriminators.msd.network.init_args": {"channels": 4, "max_channels": 64},
             "data.segment_samples": 2048,
         },
     )

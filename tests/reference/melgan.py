@@ -79,18 +79,18 @@ class Generator(nn.Module):
 
 
 class NLayerDiscriminator(nn.Module):
-    def __init__(self, ndf, n_layers, factor):
+    def __init__(self, ndf, n_layers, factor, most):
         super().__init__()
         layers = OrderedDict()
         layers["layer_0"] = nn.Sequential(nn.ReflectionPad1d(7), WNConv(1, ndf, 15), nn.LeakyReLU(SLOPE))
         width = ndf
         for i in range(1, n_layers + 1):
-            before, width = width, min(width * factor, 1024)
+            before, width = width, min(width * factor, most)
             layers[f"layer_{i}"] = nn.Sequential(
                 WNConv(before, width, 10 * factor + 1, stride=factor, padding=5 * factor, groups=before // 4),
                 nn.LeakyReLU(SLOPE),
             )
-        before, width = width, min(width * 2, 1024)
+        before, width = width, min(width * 2, most)
         layers[f"layer_{n_layers + 1}"] = nn.Sequential(
             WNConv(before, width, 5, padding=2), nn.LeakyReLU(SLOPE)
         )
@@ -108,10 +108,10 @@ class NLayerDiscriminator(nn.Module):
 class Discriminator(nn.Module):
     """audio (B, 1, T) → for each scale a list of maps, the logits last."""
 
-    def __init__(self, num_d=3, ndf=16, n_layers=4, factor=4):
+    def __init__(self, num_d=3, ndf=16, n_layers=4, factor=4, most=1024):
         super().__init__()
         self.model = nn.ModuleDict(
-            {f"disc_{i}": NLayerDiscriminator(ndf, n_layers, factor) for i in range(num_d)}
+            {f"disc_{i}": NLayerDiscriminator(ndf, n_layers, factor, most) for i in range(num_d)}
         )
         self.halve = nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False)
 
