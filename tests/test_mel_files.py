@@ -1,6 +1,7 @@
 """Mels from files that anyone may have made: no more memory than the file holds, and one line for each that is none."""
 
 import io
+import os
 import resource
 import zipfile
 from collections.abc import Callable
@@ -93,6 +94,10 @@ def beyond_the_end(path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 1000)
 
 
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 25000\n")
+
+
 def two(path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(3), "b": torch.zeros(3)}, path)
 
@@ -113,6 +118,9 @@ def two(path: Path) -> None:
         (on_no_device, ".pt", "expected a plain one"),
         (claiming, ".safetensors", ""),
         (beyond_the_end, ".safetensors", ""),
+        (pointer, ".npy", "git lfs pull"),
+        (pointer, ".pt", "git lfs pull"),
+        (pointer, ".safetensors", "git lfs pull"),
         (two, ".safetensors", "expected one tensor, got 2: a, b"),
     ],
 )
@@ -141,3 +149,11 @@ def test_the_commands_take_no_more_either(tmp_path: Path, capsys: pytest.Capture
     err = capsys.readouterr().err
     assert err.count("can't be read as a mel") == 2
     assert not (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", MEL)
+    (tmp_path / "a.npy").chmod(0)
+    with pytest.raises(PermissionError):
+        read_mel(tmp_path / "a.npy")

@@ -316,15 +316,15 @@ def test_a_long_file_is_never_in_memory_whole(tmp_path: Path) -> None:
     frames = 78_000
     path = tmp_path / "long.npy"
     mel = np.lib.format.open_memmap(path, "w+", np.float32, (BANDS, frames))
-    mel[0] = np.arange(frames)
+    mel[0] = np.arange(frames) / 10
     del mel
     pieces, total = command.mapped_mel(path, BANDS)
     assert total == frames
     seen = 0
     tracemalloc.start()
     try:
-        for piece in command.finite(pieces):
-            assert piece[0, 0] == seen
+        for piece in command.sound_only(pieces, "long.npy"):
+            assert piece[0, 0] == np.float32(seen / 10)
             seen += piece.shape[1]
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MEL_SUFFIXES = frozenset({".npy", ".pt", ".safetensors"})
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _WHAT_TO_DO = "Save one array of numbers, bands x frames"
 
 
@@ -21,12 +22,16 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
 
     Raises:
         ValueError: not a file of one plain array or tensor, or it claims more than the file has room for.
+        PermissionError: it may not be read.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
         if size == 0:
             raise ValueError("the file is empty (0 bytes)")
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise ValueError("a pointer of Git LFS, not the file itself, which git lfs pull brings")
         read = _READERS[path.suffix.lower()]
         return read(path, size)
     except pickle.UnpicklingError:
@@ -35,6 +40,8 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
             f"{path}: holds something else than plain tensors, and isn't unpickled: a pickle can run any code. "
             f"{_WHAT_TO_DO}, with torch.save(mel, ...)"
         ) from None
+    except PermissionError:
+        raise
     except Exception as error:  # each reader raises its own kinds
         detail = (
             str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
