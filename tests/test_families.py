@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from gansound.inference.vocoder import Vocoder
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
 from gansound.nn.generator import StreamingGenerator
 from tests.corpus import write_corpus
-from tests.families import FAMILIES
-from tests.streams import chunking
+from tests.families import FAMILIES, Family
+from tests.streams import awaken, chunking
 from tests.test_streaming_models import awake, mels, rms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,10 +60,26 @@ def test_the_table_names_every_family():
     assert found == {family.cls for family in FAMILIES.values()}
 
 
+def test_the_example_of_contributing_is_a_family():
+    """Its file as it stands there, and its line in the suite."""
+    text = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
+    file, line = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"Family": Family}
+    exec(compile(file, "smallest.py", "exec"), names)  # it is ours
+    (family,) = eval(f"{{{line}}}", names).values()
+    for causal in (False, True):
+        torch.manual_seed(0)
+        streamed(awaken(family.make(causal), mels(40, torch.float32)).requires_grad_(False))
+    assert family.make(True).receptive_field.lookahead == family.waits_samples == 0
+
+
 @every_family
 def test_it_streams(name):
     """In single precision, to 1e-5."""
-    generator = awake(name, False, torch.float32)
+    streamed(awake(name, False, torch.float32))
+
+
+def streamed(generator):
     mel = mels(57, torch.float32)
     state, parts, start = generator.init_state(1), [], 0
     for chunk in chunking(57, 9, np.random.default_rng(0)):

@@ -15,7 +15,7 @@ from gansound.cli.train import overrides
 from gansound.cli.training_progress import TrainingProgress, duration
 from gansound.inference.clips import ClipGenerator
 from gansound.inference.vocoder import Vocoder
-from gansound.recipe import load_recipe, recipe_names
+from gansound.recipe import load_recipe, recipe_names, recipe_summaries
 from tests.corpus import write_corpus
 from tests.tiny import arguments
 
@@ -209,6 +209,22 @@ def test_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["mel.sample_rate", "int", "22050", "Hz."] in rows
     assert main(["train", "wavegan_tiny_cpu", "--keys"]) == 0
     assert "\nmel" not in capsys.readouterr().out
+
+
+def test_without_a_recipe_the_shipped_ones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train"]) == 2
+    told = capsys.readouterr().err
+    assert main(["train", "--help"]) == 0
+    helped = capsys.readouterr().out
+    summaries = recipe_summaries()
+    assert set(summaries) == set(recipe_names())
+    for name, summary in summaries.items():
+        assert 15 < len(summary) < 110
+        for listed in (told, helped):
+            assert [line.split(maxsplit=1) for line in listed.splitlines()].count([name, summary]) == 1
+    assert summaries["melgan_ljspeech"] == (
+        "MelGAN as published, for LJSpeech or any corpus of one speaker at 22.05 kHz"
+    )
 
 
 def test_overrides() -> None:

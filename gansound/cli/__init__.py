@@ -27,6 +27,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("gansound.cli.demo", "the shipped vocoder on a shipped clip: sound, picture, figures"),
     "data": ("gansound.cli.data", "look at a corpus, make a manifest of it"),
     "train": ("gansound.cli.train", "train a model from a recipe, or go on with a run"),
+    "recipe": (
+        "gansound.cli.recipe",
+        "write a recipe that fits a family, a sample rate and a mel convention",
+    ),
     "runs": ("gansound.cli.runs", "list runs of training, compare them, look at one"),
     "vocode": ("gansound.cli.vocode", "turn mel spectrograms or recordings into sound"),
     "stream": ("gansound.cli.stream", "mel frames in, sound out, as they come"),

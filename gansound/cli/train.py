@@ -39,7 +39,13 @@ EXTRA = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
+    parser.epilog = f"shipped recipes:\n{shipped_recipes()}\n\n{EXAMPLES}"
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help="a YAML file, or the name of a shipped recipe; without it the shipped ones are listed",
+    )
     parser.add_argument(
         "-o",
         "--run",
@@ -77,6 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gansound.recipe import load_recipe
 
+    if args.recipe is None:
+        raise UsageError(
+            f"expected a recipe: a file (`gansound recipe` writes one for any rate), or one of\n{shipped_recipes()}"
+        )
     settings = overrides(args.extra)
     if args.init_from is not None:
         if "init_from" in settings:
@@ -133,6 +143,15 @@ def run(args: argparse.Namespace) -> int:
     if not quiet:
         tell(folder / "model")
     return 0
+
+
+def shipped_recipes() -> str:
+    """A line for each: its name and what it is."""
+    from gansound.recipe import recipe_summaries
+
+    summaries = recipe_summaries()
+    width = max(map(len, summaries), default=0)
+    return "\n".join(f"  {name:{width}}  {summary}" for name, summary in summaries.items())
 
 
 def _steps(text: str) -> int:

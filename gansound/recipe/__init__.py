@@ -8,7 +8,7 @@ over its base: mappings deeply, lists whole; a changed `class_path` drops the ba
 
 from gansound.recipe.build import ALLOWED, build, check_classes, parameters
 from gansound.recipe.describe import KeyHelp, describe
-from gansound.recipe.load import load_recipe, recipe_names
+from gansound.recipe.load import load_recipe, recipe_names, recipe_summaries
 from gansound.recipe.text import RecipeError, parse_yaml, to_yaml
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "parameters",
     "parse_yaml",
     "recipe_names",
+    "recipe_summaries",
     "to_yaml",
 ]

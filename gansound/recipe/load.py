@@ -1,5 +1,6 @@
 """Finding a recipe, merging it over its bases, and applying dotted overrides."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,20 @@ def _shipped() -> Path:
 def recipe_names() -> list[str]:
     """The recipes that are found by name."""
     return sorted(path.stem for path in _shipped().glob("*.yaml"))
+
+
+def recipe_summaries() -> dict[str, str]:
+    """What each shipped recipe's head says first, to a full stop or a colon, citations left out; by its name."""
+    found = {}
+    for name in recipe_names():
+        head: list[str] = []
+        for line in (_shipped() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+            if not line.startswith("# "):
+                break
+            head.append(line.removeprefix("# "))
+        said = re.sub(r"\s*\([^)]*\)", "", " ".join(head))
+        found[name] = re.split(r"[.:;](?=\s|$)", said, maxsplit=1)[0]
+    return found
 
 
 def _find(name: str, beside: Path | None, key: str) -> Path:
