@@ -1,7 +1,8 @@
-"""MelGAN's multi-scale discriminator: the same net on the waveform and on its slower copies.
+"""Multi-scale discriminators: the same net on the waveform and on its slower copies.
 
-Kumar et al., "MelGAN", NeurIPS 2019, arXiv 1910.06711, section 2.2; widths and kernels as published in
-descriptinc/melgan-neurips.
+MelGAN's: Kumar et al., "MelGAN", NeurIPS 2019, arXiv 1910.06711, section 2.2; widths and kernels as published in
+descriptinc/melgan-neurips. HiFi-GAN's: Kong et al., NeurIPS 2020, arXiv 2010.05646, section 2.2; as published in
+jik876/hifi-gan.
 """
 
 import itertools
@@ -9,9 +10,10 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansound.nn.conv import Conv1d, weight_norm
+from gansound.nn.conv import Conv1d, published_keys, spectral_norm, weight_norm
 
 NEGATIVE_SLOPE = 0.2
+HIFIGAN_NEGATIVE_SLOPE = 0.1
 GROUP_CHANNELS = 4  # input channels that one group of a downsampling convolution sees
 
 
@@ -118,11 +120,7 @@ class MultiScaleDiscriminator(nn.Module):
         Raises:
             ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
         """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for {len(self.scales)} "
-                f"scales, got {tuple(audio.shape)}"
-            )
+        _check_audio(audio, self.shortest_samples, len(self.scales))
         x = audio.unsqueeze(1)
         results = []
         for number, scale in enumerate(self.scales):
@@ -147,3 +145,112 @@ def melgan_neurips_keys(discriminator: MultiScaleDiscriminator) -> dict[str, str
         place = {0: ".1", depth - 1: ""}.get(int(layer), ".0")
         keys[key] = f"model.disc_{scale}.model.layer_{layer}{place}.{names.get(tensor, tensor)}"
     return keys
+
+
+# Of each layer: what it multiplies the first width by, its kernel, its stride, its groups.
+_HIFIGAN_LAYERS = (
+    (1, 15, 1, 1), (1, 41, 2, 4), (2, 41, 2, 16), (4, 41, 4, 16), (8, 41, 4, 16), (8, 41, 1, 16), (8, 5, 1, 1),
+)  # fmt: skip
+
+
+class HiFiGANScaleDiscriminator(nn.Module):
+    """One of HiFi-GAN's scales.
+
+    Args:
+        channels: width after the first two convolutions; then 2, 4 and 8 times that. A multiple of 16.
+        spectral: divide each weight by its largest singular value, instead of splitting off its length.
+
+    Shape:
+        audio `(B, 1, T)` → 8 feature maps `(B, C, T')`, the last being the logits `(B, 1, T')`, T' = ceil(T / 64).
+    """
+
+    def __init__(self, channels: int, spectral: bool) -> None:
+        super().__init__()
+        if channels < 1 or channels % 16:
+            raise ValueError(f"channels must be a multiple of 16, one for each group, got {channels}")
+        normed = spectral_norm if spectral else weight_norm
+        layers, width = [], 1
+        for times, kernel_size, stride, groups in _HIFIGAN_LAYERS:
+            layers.append(Conv1d(width, channels * times, kernel_size, stride=stride, groups=groups))
+            width = channels * times
+        self.layers = nn.ModuleList(normed(layer) for layer in (*layers, Conv1d(width, 1, 3)))
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        """Shape: `(B, 1, T)` → feature maps `(B, C, T')`, the last being the logits `(B, 1, T')`."""
+        *hidden, last = self.layers
+        maps = [audio]
+        for layer in hidden:
+            maps.append(F.leaky_relu(layer(maps[-1]), HIFIGAN_NEGATIVE_SLOPE))
+        maps.append(last(maps[-1]))
+        return maps[1:]
+
+
+class HiFiGANMultiScaleDiscriminator(nn.Module):
+    """Equal nets on the waveform and on its average-pooled halves; the first is spectral-normed, the others weight-normed.
+
+    Args:
+        scales: how many nets; net i hears the signal at 1/2**i of its rate.
+        channels: width of each net after its first convolution, a multiple of 16.
+
+    Attributes:
+        judged_apart: each pass takes a step of the spectral norm's power iteration; the published code takes one for
+            the real and one for the generated sounds.
+
+    Shape:
+        audio `(B, T)`, T >= `shortest_samples` = 2**(scales - 1) → for each scale 8 feature maps `(B, C, T')`, the
+        last being the logits `(B, 1, T')`.
+
+    Raises:
+        ValueError: when a size isn't positive or the width doesn't fit the groups.
+    """
+
+    judged_apart = True
+
+    def __init__(self, scales: int = 3, channels: int = 128) -> None:
+        super().__init__()
+        if scales < 1:
+            raise ValueError(f"scales must be positive, got {scales}")
+        self.scales = nn.ModuleList(
+            HiFiGANScaleDiscriminator(channels, spectral=number == 0) for number in range(scales)
+        )
+        self.shortest_samples = 2 ** (scales - 1)
+
+    def forward(self, audio: Tensor) -> list[list[Tensor]]:
+        """Judge.
+
+        Shape:
+            audio `(B, T)` → over scales, over layers: feature maps `(B, C, T')`, the last being the logits.
+
+        Raises:
+            ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
+        """
+        _check_audio(audio, self.shortest_samples, len(self.scales))
+        x = audio.unsqueeze(1)
+        results = []
+        for number, scale in enumerate(self.scales):
+            if number:
+                x = F.avg_pool1d(x, kernel_size=4, stride=2, padding=2)
+            results.append(scale(x))
+        return results
+
+
+def hifigan_keys(discriminator: HiFiGANMultiScaleDiscriminator) -> dict[str, str]:
+    """Our state-dict keys and, for each, the key that jik876/hifi-gan uses for the same tensor.
+
+    `scales.i.layers.j` is `discriminators.i.convs.j`, the last layer `discriminators.i.conv_post`.
+    """
+    depth = len(_HIFIGAN_LAYERS)
+    layers = {
+        f"scales.{i}.layers.{j}": f"discriminators.{i}." + (f"convs.{j}" if j < depth else "conv_post")
+        for i in range(len(discriminator.scales))
+        for j in range(depth + 1)
+    }
+    return published_keys(discriminator, layers)
+
+
+def _check_audio(audio: Tensor, shortest_samples: int, scales: int) -> None:
+    if audio.dim() != 2 or audio.shape[1] < shortest_samples:
+        raise ValueError(
+            f"expected audio of shape (batch, {shortest_samples} or more samples), for {scales} scales, got "
+            f"{tuple(audio.shape)}"
+        )

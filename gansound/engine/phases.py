@@ -108,6 +108,7 @@ class Phases:
             NonFiniteLoss: a gradient is not a number, in all processes alike; no weight has been changed by its phase.
         """
         figures: dict[str, Tensor] = {}
+        adversarial = adversarial and self.task.judged(step)
         self._lost = None
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()  # what the graphs made in the last step may be written over

@@ -47,7 +47,9 @@ def set_up(settings: RunSettings, task: Task) -> Accelerator:
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=task.takes_turns)
+        ],
     )
     ranks, parts = accelerator.num_processes, settings.micro_batches
     if settings.batch_size % (ranks * parts):

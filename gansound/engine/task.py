@@ -54,6 +54,8 @@ class Task(Protocol):
     """Updates of the discriminators for each of the generator, each on a batch of its own."""
     over_batch: bool
     """Whether a loss compares the items of a batch, so that parts of it don't add up to the whole."""
+    takes_turns: bool
+    """Whether a discriminator takes part in some steps only."""
     memory: Memory | None
     steady: Sequence[str]
     """Losses that fall and don't jump in a healthy run; where one does, the run goes back."""
@@ -63,6 +65,9 @@ class Task(Protocol):
     @property
     def needs_discriminators(self) -> bool:
         """Whether its generator has nothing to learn from without them."""
+
+    def judged(self, step: int) -> bool:
+        """Whether any discriminator takes part in a step."""
 
     def to(self, device: torch.device) -> None: ...
     def check_segment(self, segment_samples: int) -> None: ...

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_norm
 
 from gansound.nn import images
@@ -246,12 +247,70 @@ def weight_norm(layer: Module) -> Module:
     return layer
 
 
+class SpectralNorm(nn.Module):
+    """A weight divided by its largest singular value, which each pass in training comes nearer to.
+
+    Miyato et al., "Spectral Normalization for GANs", arXiv 1802.05957, algorithm 1: first the right vector from the
+    left, then the left from the right, as in `torch.nn.utils.spectral_norm`, whose newer form goes the other way round:
+    a published training goes on exactly so. In full precision also under autocast.
+
+    Args:
+        weight: a row of dim 0 is a row of its matrix.
+
+    Attributes:
+        u, v: the singular vectors, as far as they are known.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        rows, columns = weight.flatten(1).shape
+        self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
+        self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
+        for _ in range(15):
+            self._turn(weight.detach().flatten(1))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            if self.training:
+                self._turn(matrix.detach())
+            # Copies, for the next pass changes the vectors before this one's gradient is taken.
+            return weight / torch.dot(self.u.clone(), torch.mv(matrix, self.v.clone()))
+
+    @torch.no_grad()
+    def _turn(self, matrix: Tensor) -> None:
+        self.v.copy_(F.normalize(torch.mv(matrix.T, self.u), dim=0))
+        self.u.copy_(F.normalize(torch.mv(matrix, self.v), dim=0))
+
+
+def spectral_norm(layer: Module) -> Module:
+    """Divide a layer's weight by its largest singular value, see `SpectralNorm`.
+
+    The layer's state dict then holds `parametrizations.weight.original` and the vectors `parametrizations.weight.0.u`
+    and `v`.
+    """
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(weight))
+    return layer
+
+
 def published_keys(module: nn.Module, layers: Mapping[str, str]) -> dict[str, str]:
     """The keys of a module's state dict and, for each, another project's, its layers named by `layers`.
 
-    Weight norm's pair is there called `weight_g`, `weight_v`, as torch did before it had parametrizations.
+    Weight norm's pair is there called `weight_g`, `weight_v`, as torch did before it had parametrizations, and spectral
+    norm's weight and vectors `weight_orig`, `weight_u`, `weight_v`.
     """
-    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    names = {
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+        "parametrizations.weight.original": "weight_orig",
+        "parametrizations.weight.0.u": "weight_u",
+        "parametrizations.weight.0.v": "weight_v",
+    }
     keys = {}
     for key in module.state_dict():
         layer = next(name for name in layers if key.startswith(name + "."))

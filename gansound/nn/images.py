@@ -70,13 +70,37 @@ def convolve_transposed(
     return _items(y, len(x))
 
 
+def convolve_image(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+) -> Tensor:
+    """`torch.nn.functional.conv2d`, in the layout that is quick where `quick_on` says so.
+
+    Shape:
+        x `(B, in, H, W)`, weight `(out, in, h, w)` → `(B, out, H', W')`.
+    """
+    if quick_on(x.device):
+        x, weight, bias = _autocast(x, weight, bias)
+        layout = _memory(x, weight)
+        x, weight = x.contiguous(memory_format=layout), weight.contiguous(memory_format=layout)
+    return F.conv2d(x, weight, bias, stride, padding, dilation)
+
+
 def _layout(x: Tensor, weight: Tensor) -> tuple[torch.memory_format, int]:
     """How images lie in memory, and how many items stand as rows of one."""
-    together = math.gcd(len(x), max(1, IMAGE_COLUMNS // x.shape[2]))
+    return _memory(x, weight), math.gcd(len(x), max(1, IMAGE_COLUMNS // x.shape[2]))
+
+
+def _memory(x: Tensor, weight: Tensor) -> torch.memory_format:
     # A weight larger than what it is for isn't worth moving; and in double there is no oneDNN, and torch's own
     # convolution takes channels last in places only.
     plain = weight.numel() > x.numel() or x.dtype == torch.float64
-    return torch.contiguous_format if plain else torch.channels_last, together
+    return torch.contiguous_format if plain else torch.channels_last
 
 
 def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

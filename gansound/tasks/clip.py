@@ -76,6 +76,7 @@ class ClipTask:
 
     mel: MelSpec | None = None
     needs_discriminators = True
+    takes_turns = False
     steady = ()
     domain = "wave"
     """What its augmentations change."""
@@ -310,6 +311,10 @@ class ClipTask:
             if classes and labels is not None:
                 terms[f"class_generated/{name}"] = self.auxiliary.generator(class_logits(maps), labels)
         return terms
+
+    def judged(self, step: int) -> bool:
+        """All discriminators take part in every step."""
+        return True
 
     def constrain(self) -> None:
         """Weight clipping and its like."""

@@ -21,6 +21,7 @@ from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.sections import section
+from gansound.tasks.adversary import Adversary
 from gansound.tasks.features import (
     Example,
     Features,
@@ -31,20 +32,6 @@ from gansound.tasks.features import (
     halves,
     logits,
 )
-
-
-@dataclass
-class Adversary:
-    """A discriminator and its share in the generator's loss.
-
-    Args:
-        network: maps `(B, T)` to a list over sub-discriminators of feature maps, the logits last; its
-            `shortest_samples`, where it has one, is the least T it takes.
-        weight: of its adversarial and feature-matching losses for the generator.
-    """
-
-    network: nn.Module
-    weight: float = 1.0
 
 
 @dataclass
@@ -68,10 +55,14 @@ class WeightedFeatureMatching:
     Args:
         loss: which convention.
         weight: its coefficient, times the weight of each discriminator.
+        fresh_real: compare with the real sounds' features in the discriminators as they are after their update, as
+            jik876/hifi-gan does, for another forward pass; without, with those they have just learnt from, as
+            descriptinc/melgan-neurips does.
     """
 
     loss: FeatureMatching = field(default_factory=FeatureMatching)
     weight: float = 10.0
+    fresh_real: bool = False
 
 
 class VocoderTask:
@@ -128,20 +119,30 @@ class VocoderTask:
         self.adversarial = adversarial or Hinge()
         matching = feature_matching or WeightedFeatureMatching()
         self.feature_matching = matching.loss
+        self.fresh_real = matching.fresh_real or self.adversarial.needs_real
         self.criteria = nn.ModuleDict({name: term.loss for name, term in self.losses.items()})
         self.front_end = MelFrontEnd(mel)
         self.critic_steps, self.over_batch, self.memory = 1, False, None
+        self.takes_turns = any(adversary.every > 1 for adversary in self.discriminators.values())
         self.twice_differentiated = ()
         self.weights = {name: term.weight for name, term in self.losses.items()}
         for name, adversary in self.discriminators.items():
-            self.weights[f"adversarial/{name}"] = adversary.weight
-            self.weights[f"feature_matching/{name}"] = adversary.weight * matching.weight
+            weight = adversary.weight * adversary.every
+            self.weights[f"adversarial/{name}"] = weight
+            self.weights[f"feature_matching/{name}"] = weight * matching.weight
             self.weights[f"discriminator/{name}"] = 1.0
         self.steady = (*self.losses, *(f"feature_matching/{name}" for name in self.discriminators))
 
     @property
     def needs_discriminators(self) -> bool:
         return not self.losses
+
+    def judged(self, step: int) -> bool:
+        """Whether any discriminator takes part in a step."""
+        return bool(self._due(step))
+
+    def _due(self, step: int) -> list[str]:
+        return [name for name, adversary in self.discriminators.items() if adversary.due(step)]
 
     def to(self, device: torch.device) -> None:
         """Move what is neither generator nor discriminator: the engine places those two."""
@@ -157,6 +158,8 @@ class VocoderTask:
 
     def check_segment(self, segment_samples: int) -> None:
         """Raises ValueError for a segment that isn't whole hops, or too short for a loss or a discriminator."""
+        for name, adversary in self.discriminators.items():
+            adversary.check_segment(f"discriminators.{name}", segment_samples)
         hop = self.mel.hop_length
         shortest = {name: getattr(judge, "shortest_samples", 1) for name, judge in self._judges().items()}
         asking = max(shortest, key=lambda name: shortest[name])
@@ -186,10 +189,14 @@ class VocoderTask:
     ) -> Verdict:
         """Losses `discriminator/NAME`, how often each won, and the features of the real batch."""
         verdict = Verdict({}, {}, {})
-        for name, network in self.discriminator.items():
+        for name in self._due(step):
+            shown = self.discriminators[name].shown(name, (batch["audio"], fake), draws)
+            network = self.discriminator[name]
             with section("discriminator forward"), precision():
-                both = network(torch.cat([batch["audio"], fake]))
-            real, made = halves(both)
+                if getattr(network, "judged_apart", False):
+                    real, made = (all_widened(network(sound)) for sound in shown)
+                else:
+                    real, made = halves(network(torch.cat(shown)))
             verdict.losses[f"discriminator/{name}"] = self.adversarial.discriminator(
                 logits(real), logits(made)
             )
@@ -208,15 +215,19 @@ class VocoderTask:
         precision: Precision,
     ) -> dict[str, Tensor]:
         """The spectral terms by their names, and of each discriminator `adversarial/NAME`, `feature_matching/NAME`."""
-        made = {}
-        for name in verdict or {}:
+        made, true = {}, dict(verdict or {})
+        for name in true:
+            shown_real, shown = self.discriminators[name].shown(name, (batch["audio"], fake), draws)
             with section("discriminator forward, for the generator"), precision():
-                made[name] = self.discriminator[name](fake)
+                if self.fresh_real:
+                    with torch.no_grad():
+                        true[name] = all_widened(self.discriminator[name](shown_real))
+                made[name] = self.discriminator[name](shown)
         with section("spectral losses"):
             terms = {name: term(fake, batch["audio"]) for name, term in self.criteria.items()}
-        for name, real in (verdict or {}).items():
+        for name, real in true.items():
             maps = all_widened(made[name])
-            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(maps))
+            terms[f"adversarial/{name}"] = self.adversarial.generator(logits(maps), logits(real))
             with section("feature matching"):
                 terms[f"feature_matching/{name}"] = self.feature_matching(real, maps)
         return terms

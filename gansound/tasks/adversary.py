@@ -1,0 +1,65 @@
+"""A vocoder's discriminators as a recipe names them: their share in the loss, how often, and on how much they judge."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gansound.draw import Draws
+
+
+@dataclass
+class Adversary:
+    """A discriminator and its share in the generator's loss.
+
+    Args:
+        network: maps `(B, T)` to a list over sub-discriminators of feature maps, the logits last; its
+            `shortest_samples`, where it has one, is the least T it takes, and where its `judged_apart` is true, real
+            and generated sounds pass one after the other instead of together.
+        weight: of its adversarial and feature-matching losses for the generator.
+        every: steps from one in which it takes part to the next; it learns and teaches in those alone, and its losses
+            for the generator then count as many times, so that the mean pull stays the same.
+        crop_samples: judge a stretch of so many samples of each segment, another one each time; null judges all.
+
+    Raises:
+        ValueError: counts that aren't positive.
+    """
+
+    network: nn.Module
+    weight: float = 1.0
+    every: int = 1
+    crop_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every counts steps from 1 on, got {self.every}")
+        if self.crop_samples is not None and self.crop_samples < 1:
+            raise ValueError(f"crop_samples must be 1 or more, or null for all, got {self.crop_samples}")
+
+    def check_segment(self, key: str, segment_samples: int) -> None:
+        """Raises ValueError for a crop that is longer than a segment, or too short for the network."""
+        if self.crop_samples is None:
+            return
+        shortest = getattr(self.network, "shortest_samples", 1)
+        if not shortest <= self.crop_samples <= segment_samples:
+            raise ValueError(
+                f"{key}.crop_samples must be from {shortest}, the least that its network takes, to "
+                f"data.segment_samples {segment_samples}, got {self.crop_samples}"
+            )
+
+    def due(self, step: int) -> bool:
+        """Whether it takes part in a step."""
+        return step % self.every == 0
+
+    def shown(self, name: str, sounds: Sequence[Tensor], draws: Draws) -> list[Tensor]:
+        """What it judges of sounds `(B, T)`: of all of them the same stretch of each item, or all of it.
+
+        The stretch depends on the item's position and the discriminator's name alone.
+        """
+        samples = sounds[0].shape[1]
+        if self.crop_samples is None or self.crop_samples >= samples:
+            return list(sounds)
+        starts = draws.integers(f"{name} crop", 0, samples - self.crop_samples, 1)
+        index = starts + torch.arange(self.crop_samples, device=starts.device)
+        return [sound.gather(1, index) for sound in sounds]
