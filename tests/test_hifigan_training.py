@@ -29,7 +29,9 @@ def test_shapes_are_the_published_ones_through_the_name_map(shared, kind):
     make, keys = KINDS[kind]
     with torch.device("meta" if kind == "mpd" else "cpu"):
         net = make()
-    assert {keys(net)[key]: list(tensor.shape) for key, tensor in net.state_dict().items()} == spec["state_dict"]
+    assert {keys(net)[key]: list(tensor.shape) for key, tensor in net.state_dict().items()} == spec[
+        "state_dict"
+    ]
     assert sum(p.numel() for p in net.parameters()) == spec["_meta"]["n_params_with_weight_norm"]
 
 
@@ -100,7 +102,9 @@ def test_ten_steps_of_the_recipe_equal_the_plain_loop():
     }
     settle(theirs_d["msd"])
     pairs = [(task.generator, theirs_g, hifigan_keys(task.generator))]
-    pairs += [(task.discriminator[kind], theirs_d[kind], KINDS[kind][1](task.discriminator[kind])) for kind in KINDS]
+    pairs += [
+        (task.discriminator[kind], theirs_d[kind], KINDS[kind][1](task.discriminator[kind])) for kind in KINDS
+    ]
     for ours, theirs, keys in pairs:
         bring_over(theirs, ours, keys)
     start = [{key: value.clone() for key, value in theirs.state_dict().items()} for _, theirs, _ in pairs]
@@ -118,7 +122,9 @@ def test_ten_steps_of_the_recipe_equal_the_plain_loop():
             theirs_g, theirs_d.values(), optimizer_g, optimizer_d, mel, audio.unsqueeze(1), filters
         )
         figures = phases.step([[{"audio": audio, "position": torch.arange(2)}]], adversarial=True)
-        total = sum(task.weights[name] * figures[name] for name in task.weights if not name.startswith("disc"))
+        total = sum(
+            task.weights[name] * figures[name] for name in task.weights if not name.startswith("disc")
+        )
         assert total == pytest.approx(losses[1], rel=1e-6)
     for (ours, theirs, keys), before in zip(pairs, start, strict=True):
         final = theirs.state_dict()
@@ -129,7 +135,8 @@ def test_ten_steps_of_the_recipe_equal_the_plain_loop():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"periods": ()}, {"periods": (1, 2)}, {"periods": (2, 2)}, {"channels": 0}, {"max_channels": 0}]
+    "arguments",
+    [{"periods": ()}, {"periods": (1, 2)}, {"periods": (2, 2)}, {"channels": 0}, {"max_channels": 0}],
 )
 def test_periods_that_cannot_be_are_refused(arguments):
     with pytest.raises(ValueError, match="got"):

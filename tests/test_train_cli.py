@@ -25,12 +25,20 @@ WAVE = {
     "generator.init_args.dim": "2",
     "discriminators.wave.network.init_args": "{clip_samples: 2048, dim: 2}",
 }
+HIFIGAN = {
+    "generator.init_args.channels": "16",
+    "discriminators.mpd.network.init_args": "{channels: 1}",
+    "discriminators.msd.network.init_args": "{channels: 16}",
+}
 # What makes each recipe quick; a recipe that isn't named here runs as it is.
 SMALL = {
     "melgan_ljspeech": {
         "generator.init_args": "{channels: 32}",
         "discriminators.msd.network.init_args": "{channels: 4, max_channels: 32}",
     },
+    "hifigan_v1_ljspeech": HIFIGAN,
+    "hifigan_v2_ljspeech": HIFIGAN,
+    "hifigan_v3_ljspeech": HIFIGAN,
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "specgan_drums": {

@@ -127,9 +127,11 @@ def hifigan_keys(discriminator: MultiPeriodDiscriminator) -> dict[str, str]:
 
     `periods.i.layers.j` is `discriminators.i.convs.j`, `periods.i.last` is `discriminators.i.conv_post`.
     """
-    layers = {}
+    layers: dict[str, str] = {}
     for i, period in enumerate(discriminator.periods):
         assert isinstance(period, PeriodDiscriminator)
-        layers |= {f"periods.{i}.layers.{j}": f"discriminators.{i}.convs.{j}" for j in range(len(period.layers))}
+        layers |= {
+            f"periods.{i}.layers.{j}": f"discriminators.{i}.convs.{j}" for j in range(len(period.layers))
+        }
         layers[f"periods.{i}.last"] = f"discriminators.{i}.conv_post"
     return published_keys(discriminator, layers)

@@ -70,7 +70,9 @@ class ResolutionDiscriminator(nn.Module):
         """Shape: `(B, T)` → `(B, n_fft // 2 + 1, F)`, F = 1 + (T + 2 * side_samples - n_fft) // hop."""
         n_fft, hop_length, win_length = self.resolution
         with torch.autocast(audio.device.type, enabled=False):
-            padded = F.pad(audio.unsqueeze(1), (self.side_samples, self.side_samples), mode="reflect").squeeze(1)
+            padded = F.pad(
+                audio.unsqueeze(1), (self.side_samples, self.side_samples), mode="reflect"
+            ).squeeze(1)
             window = torch.ones(win_length, dtype=audio.dtype, device=audio.device)
             spectrum = torch.stft(
                 padded, n_fft, hop_length, win_length, window, center=False, return_complex=True

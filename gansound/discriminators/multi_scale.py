@@ -186,7 +186,7 @@ class HiFiGANScaleDiscriminator(nn.Module):
 
 
 class HiFiGANMultiScaleDiscriminator(nn.Module):
-    """Equal nets on the waveform and on its average-pooled halves; the first is spectral-normed, the others weight-normed.
+    """Equal nets on the waveform and its average-pooled halves, the first spectral-normed, the others weight-normed.
 
     Args:
         scales: how many nets; net i hears the signal at 1/2**i of its rate.
