@@ -30,12 +30,18 @@ from torch import Tensor, nn
 from gansound.mel import MelSpec
 from gansound.nn.fold import fold_parametrizations, load_folded
 from gansound.recipe import RecipeError, build, parameters
+from gansound.recipe.budget import budget
 
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, DISCRIMINATORS = "config.json", "model.safetensors", "discriminators.safetensors"
 FORMAT = 1
 ROOTS = ("gansound.generators", "gansound.nn")
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INTEGERS = (torch.int64, torch.int32)  # counters of normalizations
+_UNFOLDED = 3
+_SLACK_BYTES, _SLACK_TENSORS = 1 << 28, 1000  # filters and windows that a file needn't hold
+_MOST_CONFIG_BYTES = 1 << 24
 SHIPPED = Path(__file__).parent / "models"
 
 
@@ -112,14 +118,11 @@ def save_model_folder(
     temporary, old = _beside(path)
     if old.is_dir() and not path.exists():  # a save was killed between its two renames
         old.rename(path)
+    elif old.is_dir():  # or behind them
+        _carry_over(old, path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        if path.is_dir():
-            for extra in path.iterdir():
-                if extra.name not in (CONFIG, WEIGHTS, DISCRIMINATORS):
-                    copy_one = shutil.copytree if extra.is_dir() else shutil.copy2
-                    copy_one(extra, temporary / extra.name)
         _write(temporary / WEIGHTS, safetensors.torch.save(state, metadata={"format": "pt"}))
         _write(temporary / CONFIG, (text + "\n").encode())
         if discriminators:
@@ -148,16 +151,18 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     described = _read_config(path)
     try:
         mel = MelSpec.from_dict(described["mel"]) if "mel" in described else None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
         raise ModelFolderError(f"{path / CONFIG}: {error}") from error
-    try:
-        state = safetensors.torch.load_file(path / WEIGHTS)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelFolderError(
-            f"{path / WEIGHTS}: can't be read as safetensors: {error}. Fetch or save it again"
-        ) from error
+    state = _weights(path / WEIGHTS, "Fetch or save it again")
+    # What is built is bounded by what the file holds: folded, a weight is one tensor, and unfolded two or three.
+    elements = sum(tensor.numel() for tensor in state.values())
+    held = budget(
+        4 * _UNFOLDED * elements + _SLACK_BYTES,
+        _UNFOLDED * len(state) + _SLACK_TENSORS,
+        f"{WEIGHTS} holds fewer",
+    )
     # Building draws initial weights: neither they nor a default device may reach the caller's training.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), held:
         try:
             generator = build(
                 described["generator"],
@@ -171,9 +176,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
             raise ModelFolderError(f"{path / CONFIG}: {error}") from error
     generator = fold_parametrizations(generator.float().eval())
     _check_shape_law(generator, mel, path / CONFIG)
-    _load_state(
-        generator, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, path / WEIGHTS
-    )
+    _load_state(generator, state, path / WEIGHTS)
     return LoadedModel(generator, mel, described["info"], path, described["generator"])
 
 
@@ -186,13 +189,23 @@ def load_discriminators(name_or_path: str | Path) -> dict[str, Tensor] | None:
     path = _locate(str(name_or_path), [DISCRIMINATORS])
     if not (path / DISCRIMINATORS).is_file():
         return None
+    return _weights(path / DISCRIMINATORS, "Fetch it again, or move it away to start with new discriminators")
+
+
+def _weights(path: Path, advice: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file: floating-point numbers in float32, and whole numbers as they are."""
     try:
-        return safetensors.torch.load_file(path / DISCRIMINATORS)
+        if not path.is_file():  # a link of the Hub's cache to a file is one
+            raise OSError("no regular file")
+        state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ModelFolderError(
-            f"{path / DISCRIMINATORS}: can't be read as safetensors: {error}. Fetch it again, or delete it to "
-            "start with new discriminators"
-        ) from error
+        raise ModelFolderError(f"{path}: can't be read as safetensors: {error}. {advice}") from error
+    for name, tensor in state.items():
+        if tensor.dtype not in (*_FLOATS, *_INTEGERS):
+            raise ModelFolderError(
+                f"{path}: {name} is {tensor.dtype}, expected real numbers of 16, 32 or 64 bits. {advice}"
+            )
+    return {name: tensor.float() if tensor.dtype in _FLOATS else tensor for name, tensor in state.items()}
 
 
 def _locate(name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
@@ -252,7 +265,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             raise ModelFolderError(f"{path}: has no {name}. A model folder holds {CONFIG} and {WEIGHTS}")
     where = path / CONFIG
     try:
+        if (size := where.stat().st_size) > _MOST_CONFIG_BYTES:
+            raise ModelFolderError(f"{where}: has {size:,} bytes, expected at most {_MOST_CONFIG_BYTES:,}")
         described = json.loads(where.read_text(encoding="utf-8"))
+    except ModelFolderError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ModelFolderError(f"{where}: isn't JSON: {error}") from error
     if not isinstance(described, dict) or "format" not in described:
@@ -329,6 +346,11 @@ def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str |
         for k, v in state.items()
         if k in expected and v.shape != expected[k].shape
     ]
+    wrong += [
+        f"{k} is {v.dtype}, expected {expected[k].dtype}"
+        for k, v in state.items()
+        if k in expected and v.is_floating_point() != expected[k].is_floating_point()
+    ]
     wrong += [f"{k} holds NaN or infinity" for k, v in state.items() if not bool(torch.isfinite(v).all())]
     if not wrong:
         return None
@@ -389,4 +411,13 @@ def _swap(temporary: Path, path: Path, old: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
+    if old.is_dir():
+        _carry_over(old, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Move what a save didn't write, a README say, as it is: a link stays one, and nothing is opened."""
+    for extra in old.iterdir():
+        if extra.name not in (CONFIG, WEIGHTS, DISCRIMINATORS) and not os.path.lexists(new / extra.name):
+            extra.rename(new / extra.name)

@@ -21,10 +21,11 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 import gansound
 from gansound.cli import main
 from gansound.cli.training_progress import TrainingProgress
-from gansound.engine import session, trackers
+from gansound.engine import trackers
+from gansound.engine.checkout import git_states
 from gansound.engine.history import flat
 from gansound.engine.log import forget_after
-from gansound.engine.session import Session, git_states
+from gansound.engine.session import Session
 from gansound.recipe import load_recipe
 from tests.corpus import write_corpus
 from tests.tiny import arguments
@@ -144,14 +145,46 @@ def test_without_git_or_with_one_that_hangs(
 ) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
+    without = [{"commit": git(checkout, "rev-parse", "HEAD"), "dirty": None}]
     monkeypatch.setenv("PATH", str(programs))
-    assert git_states([checkout]) == [None]
+    assert git_states([checkout]) == without
     witness = tmp_path / "asked"
     (programs / "git").write_text(f"#!/bin/sh\n: > '{witness}'\nexec /bin/sleep 250\n")
     (programs / "git").chmod(0o755)
-    monkeypatch.setattr(session, "_GIT_SECONDS", 0.5)
-    assert git_states([checkout]) == [None]
+    monkeypatch.setattr("gansound.engine.checkout._SECONDS", 0.5)
+    assert git_states([checkout]) == without
     assert witness.exists()
+
+
+def test_a_strangers_checkout_runs_nothing(checkout: Path, tmp_path: Path) -> None:
+    """Its configuration may name programs that git would run for a status: a monitor, a filter of a changed file."""
+    mark, program = tmp_path / "mark", tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch '{mark}'\ncat\n")
+    program.chmod(0o755)
+    (checkout / ".gitattributes").write_text("* filter=evil\n")
+    git(checkout, "add", ".gitattributes")
+    git(checkout, "commit", "-qm", "two")
+    (checkout / "recipe.yaml").write_text("ond\n")  # as long as before
+    git(checkout, "config", "core.fsmonitor", str(program))
+    git(checkout, "config", "filter.evil.clean", str(program))
+    subprocess.run(["git", "-C", checkout, "status"], capture_output=True, check=True)
+    assert mark.exists()  # what git alone does
+    mark.unlink()
+    commit = (checkout / ".git" / "HEAD").read_text().removeprefix("ref: ").strip()
+    expected = (checkout / ".git" / commit).read_text().strip()
+    assert git_states([checkout]) == [{"commit": expected, "dirty": True}]
+    assert not mark.exists()
+    # Branches that were packed, a second work tree, and a pipe where the branch is said.
+    git(checkout, "config", "--unset", "core.fsmonitor")
+    git(checkout, "config", "--unset", "filter.evil.clean")
+    git(checkout, "checkout", "-q", ".")
+    git(checkout, "pack-refs", "--all")
+    git(checkout, "worktree", "add", "-q", str(tmp_path / "second"))
+    clean = {"commit": expected, "dirty": False}
+    assert git_states([checkout, tmp_path / "second"]) == [clean, clean]
+    (checkout / ".git" / "HEAD").unlink()
+    os.mkfifo(checkout / ".git" / "HEAD")
+    assert git_states([checkout]) == [None]
 
 
 def raise_at(step: int, error: BaseException) -> Callable[..., None]:

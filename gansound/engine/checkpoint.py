@@ -20,6 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gansound.engine.own_files import is_own, open_own, read_own
+from gansound.engine.restoring import unfit
+
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step_(\d{8,})")
@@ -34,9 +37,14 @@ class Stateful(Protocol):
 
 
 class RunState:
-    """All that a run must remember, registered by name in one place, so that a resume forgets nothing."""
+    """All that a run must remember, registered by name in one place, so that a resume forgets nothing.
 
-    def __init__(self) -> None:
+    Args:
+        run: which run it is; a checkpoint of another isn't taken.
+    """
+
+    def __init__(self, run: str | None = None) -> None:
+        self._run = run
         self._parts: dict[str, Stateful] = {}
 
     def register(self, name: str, part: Stateful) -> None:
@@ -61,7 +69,8 @@ class RunState:
                 save_file(tensors, file)
                 sizes[file.name], sums[file.name] = file.stat().st_size, crc32(file)
                 sync(file)
-            record = {"step": step, "sizes": sizes, "crc32": sums, "rest": rest}
+            record = {"step": step, "run": self._run, "sizes": sizes, "crc32": sums, "rest": rest}
+            record["own_crc32"] = _crc32_of(record)
             (beside / "state.json").write_text(json.dumps(record, indent=1))
             sync(beside / "state.json")
             sync(beside)
@@ -80,24 +89,40 @@ class RunState:
         """Restore every part from a checkpoint that is whole; the step it was saved at.
 
         Raises:
-            ValueError: the checkpoint holds other parts than this run has, or a file of it was cut.
+            ValueError: the checkpoint is another run's, or something in it isn't what this run would have written.
         """
-        record = json.loads((checkpoint / "state.json").read_text())
+        record = _record(checkpoint)
+        advice = "Resume with the recipe the run was started with, or give another --run"
+        if self._run is not None and record.get("run") not in (None, self._run):
+            raise ValueError(f"{checkpoint} is of another run, of another recipe. {advice}")
         differing = set(self._parts) ^ set(record["rest"])
         if differing:
-            raise ValueError(
-                f"{checkpoint} and this run differ in {', '.join(sorted(differing))}; "
-                "resume with the recipe the run was started with, or give another --run"
-            )
+            raise ValueError(f"{checkpoint} and this run differ in {', '.join(sorted(differing))}. {advice}")
+        states = {}
         for name, part in self._parts.items():
             file = checkpoint / f"{name}.safetensors"
             try:
+                if not is_own(file):
+                    raise OSError("no regular file")
                 tensors = load_file(file)
             except (SafetensorError, OSError) as error:
                 raise ValueError(
-                    f"{file} is missing or cut ({error}); delete {checkpoint} to resume from the one before"
+                    f"{file} is missing or cut ({error}); move {checkpoint} away to resume from the one before"
                 ) from error
-            part.load_state_dict(join_tensors(tensors, record["rest"][name]))
+            try:
+                states[name] = join_tensors(tensors, record["rest"][name])
+                wrong = unfit(part, tensors, states[name])
+            except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+                wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            if wrong is not None:
+                raise ValueError(f"{file}: {wrong}, which this run wouldn't have written. {advice}")
+        for name, state in states.items():
+            try:
+                self._parts[name].load_state_dict(state)
+            except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+                raise ValueError(
+                    f"{checkpoint}: the state of {name} isn't one that this run would have written ({error}). {advice}"
+                ) from error
         return int(record["step"])
 
 
@@ -106,7 +131,9 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [
-        path for path in folder.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").exists()
+        path
+        for path in folder.iterdir()
+        if _NAME.fullmatch(path.name) and not path.is_symlink() and is_own(path / "state.json")
     ]
     return sorted(found, key=step_of)
 
@@ -129,17 +156,39 @@ def newest_whole(folder: Path) -> Path | None:
 def torn(checkpoint: Path) -> str | None:
     """What of a checkpoint isn't as it was written, or None; reads all of it."""
     try:
-        record = json.loads((checkpoint / "state.json").read_text())
+        record = _record(checkpoint)
+        if record["step"] != step_of(checkpoint):
+            return f"is of step {record['step']}, under the name of another"
+        if record.pop("own_crc32", None) not in (None, _crc32_of(record)):
+            return "state.json isn't as it was written"
         sizes, sums = record["sizes"], record.get("crc32", {})
         for name, size in sizes.items():
             file = checkpoint / name
+            if not is_own(file):
+                return f"{name} is no regular file"
             if (found := file.stat().st_size) != size:
                 return f"{name} has {found} bytes, {size} were written"
             if name in sums and crc32(file) != sums[name]:
                 return f"{name} holds other bytes than were written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"can't be read ({error})"
     return None
+
+
+def _record(checkpoint: Path) -> dict[str, Any]:
+    record = json.loads(read_own(checkpoint / "state.json"))
+    if (
+        not isinstance(record, dict)
+        or not isinstance(record.get("rest"), dict)
+        or type(record["step"]) is not int
+    ):
+        raise ValueError(f"{checkpoint / 'state.json'}: isn't a checkpoint's")
+    return record
+
+
+def _crc32_of(record: Mapping[str, Any]) -> int:
+    rest = {name: value for name, value in record.items() if name != "own_crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
 def set_aside(checkpoint: Path) -> None:
@@ -156,13 +205,14 @@ def prune(folder: Path, keep: int, always: Collection[int] = (), every: int | No
         if step not in always and (every is None or step % every):
             shutil.rmtree(path)
     for path in folder.glob(".step_*.writing"):
-        shutil.rmtree(path)
+        if not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def crc32(path: Path) -> int:
     """Of a file's bytes."""
     total = 0
-    with path.open("rb") as file:
+    with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
         while block := file.read(_BLOCK_BYTES):
             total = zlib.crc32(block, total)
     return total

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from gansound.engine.folder import write_beside
 from gansound.engine.history import EVENTS
+from gansound.engine.own_files import open_own, read_own
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ class Events:
         """Drop what happened after `step` and will happen again: all but the roll-backs, which a run remembers."""
         if not self._writes or not self._path.exists():
             return
-        lines = self._path.read_text().splitlines(keepends=True)
+        lines = read_own(self._path).decode(errors="replace").splitlines(keepends=True)
         write_beside(self._path, "".join(line for line in lines if _stays(line, step)))
 
     def add(self, step: int, event: str, message: str, **details: Any) -> None:
@@ -36,7 +38,7 @@ class Events:
             return
         log.warning("step %d: %s", step, message)
         try:
-            with self._path.open("a") as file:
+            with os.fdopen(open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a") as file:
                 file.write(json.dumps({"step": step, "event": event, "message": message, **details}) + "\n")
         except OSError as error:  # that of a write names no file
             raise OSError(error.errno, error.strerror, str(self._path)) from error
@@ -45,6 +47,6 @@ class Events:
 def _stays(line: str, step: int) -> bool:
     try:
         event = json.loads(line)
-    except ValueError:
+        return bool(event["event"] == "rollback" or event["step"] <= step)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False  # cut by a kill
-    return bool(event["event"] == "rollback" or event["step"] <= step)

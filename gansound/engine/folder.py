@@ -1,12 +1,15 @@
 """The text files of a run's folder: whose recipe it holds, and how they are replaced."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gansound.engine.checkpoint import sync
+from gansound.engine.own_files import open_own, read_own
 from gansound.recipe import RecipeError, parse_yaml, to_yaml
+from gansound.recipe.text import show
 
 # What may differ between a run and its resumption without making it another run.
 _MAY_CHANGE = frozenset(
@@ -20,8 +23,10 @@ _MAY_CHANGE = frozenset(
         "keep_every",
         "guards",
         "compile",
+        "micro_batches",  # so many parts add up to the whole
         "threads",
         "trackers",
+        "data.path",  # the corpus is compared, not its place
         "data.workers",
         "data.cache_gb",
         "data.max_bad_files",
@@ -29,11 +34,24 @@ _MAY_CHANGE = frozenset(
 )
 
 
-def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
-    """Raises RecipeError when a run's folder holds another recipe than the one it is resumed with."""
-    if not path.exists():
-        return
-    before, now = _fixed(parse_yaml(path.read_text(), str(path))), _fixed(recipe)
+def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> str | None:
+    """Where the corpus was when the run was last trained, if that is elsewhere than the recipe says.
+
+    Raises:
+        RecipeError: a run's folder holds another recipe than the one it is resumed with.
+    """
+    try:
+        text = read_own(path).decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: {error}. Put back what the run wrote") from error
+    there = parse_yaml(text, str(path))
+    if not isinstance(there, dict):
+        raise RecipeError(
+            f"{path}: got {show(there)}, expected the recipe of a run. Put back what the run wrote"
+        )
+    before, now = _fixed(there), _fixed(recipe)
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
@@ -44,11 +62,27 @@ def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
             f"{path.parent} holds a run of another recipe: {', '.join(changed)} differ. Give another --run, or the "
             f"recipe it was started with (gansound train {path})"
         )
+    was, now_at = _corpus(there), _corpus(recipe)
+    return was if was != now_at else None
+
+
+def identity(recipe: Mapping[str, Any]) -> str:
+    """The same for all recipes that are one run's."""
+    text = to_yaml(dict(sorted(_fixed(recipe).items())))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _corpus(recipe: Mapping[str, Any]) -> str | None:
+    data = recipe.get("data")
+    path = data.get("path") if isinstance(data, dict) else None
+    return None if path is None else str(path)
 
 
 def _fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
     fixed = {key: value for key, value in recipe.items() if key not in _MAY_CHANGE and key != "data"}
-    data = recipe.get("data") or {}
+    data = recipe.get("data")
+    if not isinstance(data, dict):
+        return fixed | {"data": data}
     return fixed | {f"data.{key}": value for key, value in data.items() if f"data.{key}" not in _MAY_CHANGE}
 
 
@@ -56,7 +90,9 @@ def write_beside(path: Path, text: str) -> None:
     """Replace a text file in one move."""
     beside = path.with_name(f".{path.name}.writing")
     try:
-        beside.write_text(text)
+        beside.unlink(missing_ok=True)
+        with os.fdopen(open_own(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w") as file:
+            file.write(text)
         sync(beside)
         os.replace(beside, path)
     except OSError as error:  # that of a write names no file

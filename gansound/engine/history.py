@@ -5,7 +5,6 @@ sessions were written, a recipe that someone broke. What can't be read is told i
 """
 
 import json
-import math
 import os
 import socket
 import statistics
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansound.engine.own_files import NotOwnError, read_own
 from gansound.recipe.text import RecipeError, parse_yaml
 
 RECIPE, METRICS, SESSIONS, EVENTS = "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "events.jsonl"
@@ -34,6 +34,7 @@ _HOUSEKEEPING = (
     "real_sign",
 )
 _FRESH_SECONDS = 600.0
+_MOST = 1e300  # of a figure: neither infinite nor a whole number of thousands of digits
 # Of a session's values, those that others rely on the kind of.
 _KINDS = {"command": list, "git": dict, "gansound_git": dict, "gansound": str, "gpus": list}
 
@@ -158,12 +159,14 @@ def read_run(folder: Path) -> RunHistory:
     problems: list[str] = []
     recipe: Any = {}
     try:
-        recipe = parse_yaml((folder / RECIPE).read_text(encoding="utf-8"), RECIPE)
+        recipe = parse_yaml(read_own(folder / RECIPE).decode(), RECIPE)
     except FileNotFoundError:
         problems.append(f"no {RECIPE}")
     except RecipeError as error:
         problems.append(str(error))
-    except (OSError, UnicodeDecodeError) as error:
+    except NotOwnError as error:
+        problems.append(str(error))
+    except (OSError, ValueError) as error:
         problems.append(f"{RECIPE}: {getattr(error, 'strerror', None) or 'no text'}")
     if not isinstance(recipe, dict):
         problems.append(f"{RECIPE}: no mapping of keys")
@@ -199,14 +202,15 @@ def flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def process_started(pid: int) -> int | None:
+def process_started(pid: object) -> int | None:
     """When a process began, in ticks since the machine did; None where the system doesn't tell, or it is gone.
 
     With it a number that the system gave to another process since isn't taken for the same.
     """
     try:
         # The second field, the program's name in brackets, may hold anything.
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{int(str(pid))}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] in ("Z", "X") else int(fields[19])  # ended, and nobody has asked how
     except (OSError, ValueError, IndexError):
         return None
 
@@ -229,10 +233,13 @@ def _alive(session: Mapping[str, Any]) -> bool:
 def _objects(path: Path, problems: list[str], *, needed: bool = False) -> list[Record]:
     """The JSON objects of a file's lines. A last line without its end is one being written, or cut by a kill."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_own(path).decode(errors="replace")
     except FileNotFoundError:
         if needed:
             problems.append(f"no {path.name}")
+        return []
+    except ValueError as error:
+        problems.append(str(error))
         return []
     except OSError as error:
         problems.append(f"{path.name}: {error.strerror}")
@@ -279,5 +286,5 @@ def _finite(record: Record) -> Record:
     return {
         name: value
         for name, value in record.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
     }

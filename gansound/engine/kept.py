@@ -17,6 +17,8 @@ from torch import nn
 
 from gansound import __version__
 from gansound.engine.checkpoint import RunState, checkpoints, newest_whole, prune, set_aside, step_of
+from gansound.engine.lock import RunLock
+from gansound.engine.own_files import read_own
 from gansound.engine.plan import Plan
 from gansound.model_folder import save_model_folder
 
@@ -68,11 +70,15 @@ class Kept:
         self.generator = generator
         self.state = state
         self.best = best
+        self.lock: RunLock | None = None
+        """Of the folder, while this process has it."""
 
     def save(self, step: int) -> None:
         """A checkpoint and the newest model."""
         if not self.accelerator.is_main_process:
             return
+        if self.lock is not None:
+            self.lock.check()
         folder, settings = self.folder / "checkpoints", self.plan.settings
         self.state.save(folder, step)
         prune(folder, settings.keep_checkpoints, {self.best.step}, settings.keep_every)
@@ -150,7 +156,7 @@ class Kept:
 def steps_of_model(path: Path) -> int | None:
     """The step at which a run's model folder was written."""
     try:
-        step: int = json.loads((path / "config.json").read_text())["info"]["steps"]
+        step: int = json.loads(read_own(path / "config.json"))["info"]["steps"]
         return step
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

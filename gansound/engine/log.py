@@ -2,19 +2,23 @@
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from gansound.engine.folder import write_beside
 from gansound.engine.history import METRICS
+from gansound.engine.own_files import open_own, read_own
 from gansound.engine.session import Session
 from gansound.engine.task import Example
 from gansound.engine.trackers import TENSORBOARD, Trackers
 from gansound.report.pictures import comparison
+
+_MOST_BYTES = 1 << 32  # three million steps, each of them logged
 
 
 class RunLog:
@@ -50,7 +54,7 @@ class RunLog:
         # A run started anew validates at step 0 again.
         forget_after(self._metrics, start if start else -1)
         self._session = Session(run, start, about or {})
-        self._file = self._metrics.open("a", buffering=1)
+        self._file = self._opened()
         self._excepthook = threading.excepthook
         threading.excepthook = self._without_tensorboard
         self._board: SummaryWriter | None = None
@@ -101,11 +105,14 @@ class RunLog:
         with self._naming(METRICS):
             self._file.close()
             forget_after(self._metrics, step)
-            self._file = self._metrics.open("a", buffering=1)
+            self._file = self._opened()
         if self._board is not None:
             with self._naming("tensorboard"):
                 self._board.close()
                 self._board = SummaryWriter(str(self._run / "tensorboard"), purge_step=step + 1)
+
+    def _opened(self) -> IO[str]:
+        return os.fdopen(open_own(self._metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", buffering=1)
 
     def _close(self) -> None:
         """Bring everything to the disk."""
@@ -133,10 +140,11 @@ class RunLog:
 
 def forget_after(metrics: Path, step: int) -> None:
     """Drop the lines of `metrics` past `step`, and a last line that a kill cut."""
-    if not metrics.exists():
+    try:
+        # A power cut may leave bytes that are no text.
+        text = read_own(metrics, _MOST_BYTES).decode(errors="replace")
+    except FileNotFoundError:
         return
-    # A power cut may leave bytes that are no text.
-    text = metrics.read_text(encoding="utf-8", errors="replace")
     kept = "".join(f"{line}\n" for line in text.split("\n") if (at := _step(line)) is not None and at <= step)
     if kept != text:
         write_beside(metrics, kept)
@@ -145,5 +153,5 @@ def forget_after(metrics: Path, step: int) -> None:
 def _step(line: str) -> int | None:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

@@ -5,6 +5,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from gansound.engine.guards import StoppedError, TrainingError
+from gansound.engine.own_files import NotOwnError, open_own, read_own
 from gansound.engine.settings import RunSettings
 from gansound.engine.task import Task
 from gansound.recipe import RecipeError
@@ -94,9 +96,10 @@ def failing_together(accelerator: Accelerator, run: Path) -> Iterator[None]:
         if ranks == 1 or isinstance(error, StoppedError):
             raise
         if not isinstance(error, RuntimeError) or isinstance(error, TrainingError) or not _is_lost(error):
-            with contextlib.suppress(OSError):  # a full disk may be the very failure
+            with contextlib.suppress(OSError, NotOwnError):  # a full disk may be the very failure
                 folder.mkdir(parents=True, exist_ok=True)
-                mine.write_text(f"{error}\n")
+                with os.fdopen(open_own(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+                    file.write(f"{error}\n")
             raise
         raise TrainingError(
             f"process {rank} of {ranks} stops: {_other_failure(folder, mine)}. The last checkpoint is good; start the "
@@ -113,7 +116,7 @@ def _other_failure(folder: Path, mine: Path) -> str:
     until = time.monotonic() + _TOLD_WITHIN_SECONDS
     while True:
         for file in sorted(folder.glob("process_*.txt")) if folder.is_dir() else []:
-            if file != mine and (text := file.read_text().strip()):
+            if file != mine and (text := read_own(file).decode(errors="replace").strip()):
                 return f"{file.stem.replace('_', ' ')} failed: {text}"
         if time.monotonic() > until:
             return "another process is gone without a message; it was killed, or its machine was lost"

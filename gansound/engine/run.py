@@ -21,7 +21,7 @@ from gansound.engine.average import MovingAverage
 from gansound.engine.checkpoint import RunState, checkpoints
 from gansound.engine.events import Events
 from gansound.engine.feed import Feed
-from gansound.engine.folder import check_same_recipe, write_beside
+from gansound.engine.folder import check_same_recipe, identity, write_beside
 from gansound.engine.guards import (
     ADVICE,
     DiscriminatorGuard,
@@ -31,7 +31,9 @@ from gansound.engine.guards import (
     StoppedError,
 )
 from gansound.engine.kept import Best, Kept
+from gansound.engine.lock import RunLock
 from gansound.engine.log import RunLog
+from gansound.engine.own_files import check_own
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
 from gansound.engine.processes import failing_together, leave, set_up
@@ -78,7 +80,8 @@ class Run:
         self.folder = folder
         self.settings = plan.settings
         self.task = plan.task
-        check_same_recipe(folder / "recipe.yaml", plan.recipe)
+        check_own(folder)
+        self._corpus_was = check_same_recipe(folder / "recipe.yaml", plan.recipe)
         check_trackers(self.settings.trackers)
         self.accelerator = set_up(self.settings, self.task)
         self.feed = Feed(self.settings, self.task)
@@ -125,7 +128,12 @@ class Run:
             ValueError: the processes see different folders, a corpus has gone bad, or a checkpoint is another run's.
         """
         with failing_together(self.accelerator, self.folder):
-            self._fit(observe)
+            if not self.accelerator.is_main_process:
+                self._fit(observe)
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with RunLock(self.folder) as self.kept.lock:
+                self._fit(observe)
 
     def stop(self) -> None:
         """Ask the run, from a signal's handler or another thread, to end after a step, with a checkpoint."""
@@ -301,7 +309,7 @@ class Run:
         return step
 
     def _register(self) -> RunState:
-        state = RunState()
+        state = RunState(identity(self.plan.recipe))
         state.register("generator", self.task.generator)
         state.register("generator_optimizer", self.plan.optimizers["generator"])
         if self.average is not None:
@@ -315,7 +323,7 @@ class Run:
                 state.register(f"{side}_scaler", scaler)
         if self.task.memory is not None:
             state.register("task", self.task.memory)
-        state.register("corpus", Corpus(self.feed.fingerprint))
+        state.register("corpus", Corpus(self.feed.fingerprint, self._corpus_was))
         state.register("explosions", self.explosions)
         state.register("skipped", self.skipped)
         state.register("best", self.best)
@@ -330,16 +338,27 @@ class Run:
 
 
 class Corpus:
-    """What a run is fed, by its fingerprint: positions name other sounds in another one."""
+    """What a run is fed, by its fingerprint: positions name other sounds in another one.
 
-    def __init__(self, fingerprint: str) -> None:
+    Args:
+        fingerprint: of what it is fed now.
+        was: where it was before, if it was elsewhere.
+    """
+
+    def __init__(self, fingerprint: str, was: str | None = None) -> None:
         self.fingerprint = fingerprint
+        self.was = was
 
     def state_dict(self) -> dict[str, str]:
         return {"fingerprint": self.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, str]) -> None:
         if state["fingerprint"] != self.fingerprint:
+            if self.was is not None:
+                raise ValueError(
+                    f"data.path: holds other sounds than {self.was}, which this run was trained on; a corpus may move, "
+                    "but not change with it. Give its new place, or another --run"
+                )
             log.warning(
                 "the corpus isn't the one that this checkpoint was trained on (files added, changed or gone): the run "
                 "goes on with it, and doesn't end as it would have without the change"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gansound.engine.history import BETTER, RunHistory
+from gansound.engine.own_files import is_own, read_own
 
 _LAST_EVENTS = 5
 
@@ -83,10 +84,12 @@ def _get(value: Any, *keys: str) -> Any:
 def _checkpoints(folder: Path) -> list[dict[str, Any]]:
     try:
         found = sorted(
-            path for path in folder.iterdir() if (path / "state.json").exists() and path.name[0] != "."
+            path
+            for path in folder.iterdir()
+            if path.name[0] != "." and not path.is_symlink() and is_own(path / "state.json")
         )
         return [
-            {"name": path.name, "mib": sum(file.stat().st_size for file in path.iterdir()) / 2**20}
+            {"name": path.name, "mib": sum(file.lstat().st_size for file in path.iterdir()) / 2**20}
             for path in found
         ]
     except OSError:  # none yet, or one that the running training deletes meanwhile
@@ -95,9 +98,9 @@ def _checkpoints(folder: Path) -> list[dict[str, Any]]:
 
 def _best_model(folder: Path) -> dict[str, Any] | None:
     try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))["info"]
+        about = json.loads(read_own(folder / "config.json"))["info"]
         figures = about.get("validation", {}).items()
         known = {name: value for name, value in figures if math.isfinite(value)}
         return {"folder": str(folder), "step": about["steps"], "validation": known}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -9,10 +9,8 @@ import logging
 import os
 import platform
 import socket
-import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,10 @@ from typing import Any
 import torch
 
 import gansound
+from gansound.engine.checkout import git_states
 from gansound.engine.guards import StoppedError
 from gansound.engine.history import SESSIONS, process_started
+from gansound.engine.own_files import open_own
 from gansound.machine import cpu_name, package_version, usable_cores
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ _NAMES = (
     "PYTHONHASHSEED", "SLURM_JOB_ID", "SLURM_NNODES", "SLURM_NODELIST", "SLURM_PROCID",
 )  # fmt: skip
 _SECRETS = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL", "AUTH")
-_GIT_SECONDS = 1.0
 
 
 class Session:
@@ -71,10 +70,11 @@ class Session:
 
     def _add(self, record: dict[str, Any]) -> None:
         try:
-            with self._file.open("a", encoding="utf-8") as file:
+            descriptor = open_own(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            with os.fdopen(descriptor, "r+b") as file:
                 # A line that a kill or a full disk cut stays by itself.
-                torn = file.tell() > 0 and not self._file.read_bytes().endswith(b"\n")
-                file.write("\n" * torn + json.dumps({"session": self._id, **record}) + "\n")
+                torn = file.seek(0, os.SEEK_END) > 0 and os.pread(descriptor, 1, file.tell() - 1) != b"\n"
+                file.write(("\n" * torn + json.dumps({"session": self._id, **record}) + "\n").encode())
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._file)) from error
 
@@ -107,44 +107,6 @@ def _circumstances() -> dict[str, Any]:
             if (name in _NAMES or name.startswith(_PREFIXES)) and not any(word in name for word in _SECRETS)
         },
     }
-
-
-def git_states(folders: Sequence[Path]) -> list[dict[str, Any] | None]:
-    """Commit of each folder's checkout, and whether tracked files differ from it; None where git can't say."""
-    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-    asked: list[subprocess.Popen[str] | None] = []
-    for folder in folders:
-        try:
-            process: subprocess.Popen[str] | None = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-            )
-        except OSError:  # no git
-            process = None
-        asked.append(process)
-    return [_git_state(process) for process in asked]
-
-
-def _git_state(process: "subprocess.Popen[str] | None") -> dict[str, Any] | None:
-    if process is None:
-        return None
-    try:
-        out, _ = process.communicate(timeout=_GIT_SECONDS)
-    except subprocess.TimeoutExpired:  # a huge checkout, or a file system that hangs
-        process.kill()
-        return None
-    lines = out.splitlines()
-    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), None)
-    if process.returncode or commit is None or commit == "(initial)":
-        return None
-    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 def _gpus() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from accelerate.utils import LoggerType
 
 from gansound.engine.folder import write_beside
 from gansound.engine.history import flat
+from gansound.engine.own_files import read_own
 from gansound.recipe import RecipeError
 from gansound.recipe.text import meant
 
@@ -112,8 +113,9 @@ def _project(name: str) -> str:
 def _ids(run: Path) -> dict[str, str]:
     """Under which names the trackers know this run; drawn once, for a folder may be moved."""
     try:
-        return dict(json.loads((run / IDS).read_text()))
-    except (OSError, ValueError, TypeError):
+        ids = json.loads(read_own(run / IDS, 1 << 16))
+        return {"run": uuid.uuid4().hex} | {str(name): str(value) for name, value in ids.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {"run": uuid.uuid4().hex}
 
 
