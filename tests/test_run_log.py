@@ -216,10 +216,13 @@ def test_how_it_ended_otherwise(
     )
 
 
-def test_told_to_end(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end(
+    number: signal.Signals, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def observe(self: TrainingProgress, now: Any) -> None:
         if now.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(TrainingProgress, "_observe", observe)
     assert train(corpus, tmp_path / "run", 4) == 130
