@@ -202,7 +202,9 @@ def test_each_figure_says_how_many_utterances_it_is_of():
     for utterance in result.utterances[1:4]:
         utterance.systems["model"]["pesq_wb"] = None
         utterance.undefined["model"] = {"pesq_wb": "PESQ: the recording is silent"}
-    console.print(summary_table(result, title="9 utterances"))
+    console.print(summary_table(result, title="9 utterances of [red]a[/red].wav"))
+    shown = console.export_text(clear=False)
+    assert "9 utterances of [red]a[/red].wav" in shown
     rows = {
         line.split("↑")[0].split("↓")[0].strip("│┃ "): line for line in console.export_text().splitlines()
     }

@@ -63,10 +63,12 @@ def sets_table(evaluation: SetEvaluation, *, title: str = "") -> Table:
     """One row a figure: generated, held-out beside training sounds, random parts of all real ones."""
     fake, real = evaluation.compared
     table = Table(
-        title=title or None,
+        title=Text(title) if title else None,
         title_style="bold",
-        caption=f"{evaluation.backbone}; {fake} sounds against {real} held out, {evaluation.single} where one set is "
-        "measured alone. 95 % intervals from halves of the sets; by chance: range over random parts",
+        caption=Text(
+            f"{evaluation.backbone}; {fake} sounds against {real} held out, {evaluation.single} where one set is "
+            "measured alone. 95 % intervals from halves of the sets; by chance: range over random parts"
+        ),
     )
     table.add_column("", no_wrap=True)
     for heading in ("generated", "real: training", "real: by chance"):

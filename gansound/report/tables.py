@@ -13,7 +13,9 @@ _COLOURS = {"better": "green", "worse": "red", "open": ""}
 
 def summary_table(evaluation: Evaluation, *, title: str = "") -> Table:
     """One row a figure, one column a system: mean and 95 % interval. An arrow points to better."""
-    table = Table(title=title or None, title_style="bold", caption="mean and 95 % bootstrap interval")
+    table = Table(
+        title=Text(title) if title else None, title_style="bold", caption="mean and 95 % bootstrap interval"
+    )
     table.add_column("", no_wrap=True)
     summaries = {system: evaluation.summary(system) for system in evaluation.systems}
     shown = [system for system in evaluation.systems if summaries[system]]
