@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 A run folder holds recipe.yaml (as resolved), metrics.jsonl, sessions.jsonl (how it was started and how it ended),
 tensorboard/, checkpoints/, model/ (the newest) and best/ (by the held-out figure), which `gansound vocode --model
 runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps, at the end, and when the
-process is told to end (SIGTERM, as batch systems do)."""
+process is told to end (SIGTERM, as batch systems do) or its terminal is closed (SIGHUP; nohup keeps it going)."""
 
 EXTRA = True
 
