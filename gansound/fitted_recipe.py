@@ -21,7 +21,15 @@ if TYPE_CHECKING:  # it imports torch, which the command's help does without
 # family → the shipped recipe that it is fitted from
 FAMILIES = {
     "freev": "freev_cpu",
+    "vocos": "vocos_24khz",
     "melgan": "melgan_ljspeech",
+    "multi_band_melgan": "multi_band_melgan_ljspeech",
+    "hifigan": "hifigan_v1_ljspeech",
+    "hifigan_v2": "hifigan_v2_ljspeech",
+    "hifigan_v3": "hifigan_v3_ljspeech",
+    "istftnet": "istftnet_ljspeech",
+    "bigvgan": "bigvgan_24khz",
+    "bigvgan_base": "bigvgan_base_22khz",
 }
 RATES_HZ = (
     16000,

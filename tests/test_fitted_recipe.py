@@ -68,7 +68,8 @@ def changed_keys(node, above=""):
             yield below
 
 
-@every_family
+# One that upsamples, one that inverts the mel's own frames, one that inverts frames of its own.
+@pytest.mark.parametrize("family", ["melgan", "freev", "vocos"])
 @pytest.mark.parametrize("name", presets())
 def test_any_convention_is_fitted_or_refused_with_its_values(family, name, tmp_path):
     rate = MelSpec.preset(name).sample_rate
@@ -84,15 +85,24 @@ def invertible(spec):
     return spec.framing == "same" and spec.win_length == spec.n_fft and spec.n_fft % spec.hop_length == 0
 
 
-@every_family
-def test_what_is_written_trains_two_steps(family, tmp_path):
-    fitted = fit(family, 32000)
+@pytest.mark.parametrize(
+    "family, rate, hop",
+    [
+        ("freev", 16000, None),
+        ("vocos", 44100, None),
+        ("multi_band_melgan", 24000, 300),
+        ("hifigan_v3", 32000, 320),
+    ],
+)
+def test_what_is_written_trains_two_steps(family, rate, hop, tmp_path):
+    fitted = fit(family, rate, hop_length=hop)
     path = tmp_path / "recipe.yaml"
     path.write_text(fitted.text)
     corpus = write_corpus(tmp_path / "corpus", files=4)
-    hop = planned(fitted, tmp_path).task.mel.hop_length
+    made = planned(fitted, tmp_path).task.mel.hop_length
+    assert made == hop or hop is None
     quick = SMALL.get(fitted.base, {}) | {
-        "data.segment_samples": str(16 * hop), "data.workers": "0", "batch_size": "2", "threads": "1",
+        "data.segment_samples": str(16 * made), "data.workers": "0", "batch_size": "2", "threads": "1",
         "validate_every": "null", "log_every": "1", "steps": "2",
     }  # fmt: skip
     if load_recipe(path).get("adversarial_from"):
@@ -103,7 +113,7 @@ def test_what_is_written_trains_two_steps(family, tmp_path):
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged] == [1, 2]
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
-    assert config["mel"]["sample_rate"] == 32000
+    assert (config["mel"]["sample_rate"], config["mel"]["hop_length"]) == (rate, made)
 
 
 # --- the rates
@@ -225,6 +235,17 @@ def test_the_published_configuration_is_left_as_it_is(command):
     assert code == 0
     assert "as published for 22050 Hz" in out
     assert out.splitlines()[-1] == "base: melgan_ljspeech"
+
+
+def test_resolutions_are_as_long_in_time_at_high_rates():
+    wide = fit("multi_band_melgan", 44100)
+    assert wide.changes["losses"]["sub_band"] == {
+        "loss": {"init_args": {"resolutions": [[768, 60, 300], [1366, 120, 600], [342, 20, 120]]}}
+    }
+    assert "losses.sub_band.loss.resolutions" in wide.reasons
+    judge = fit("vocos", 48000).changes["discriminators"]["mrd"]["network"]["init_args"]
+    assert judge == {"resolutions": [[2048, 512, 2048], [4096, 1024, 4096], [1024, 256, 1024]]}
+    assert not {"losses", "discriminators"} & set(fit("multi_band_melgan", 32000).changes)
 
 
 def test_a_full_band_convention_stays_one_at_a_higher_rate():

@@ -30,6 +30,13 @@ HIFIGAN = {
     "discriminators.mpd.network.init_args": "{channels: 1}",
     "discriminators.msd.network.init_args": "{channels: 16}",
 }
+BIGVGAN = {
+    "generator.init_args.channels": "64",
+    "generator.init_args.residual_kernel_sizes": "[3]",
+    "generator.init_args.residual_dilations": "[[1]]",
+    "discriminators.mpd.network.init_args": "{channels: 1}",
+    "discriminators.mrd.network.init_args.channels": "2",
+}
 # What makes each recipe quick; a recipe that isn't named here runs as it is.
 SMALL = {
     "melgan_ljspeech": {
@@ -39,6 +46,19 @@ SMALL = {
     "hifigan_v1_ljspeech": HIFIGAN,
     "hifigan_v2_ljspeech": HIFIGAN,
     "hifigan_v3_ljspeech": HIFIGAN,
+    "hifigan_v1_libritts": HIFIGAN,
+    "istftnet_ljspeech": HIFIGAN,
+    "vocos_24khz": {
+        "generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}",
+        "discriminators.mpd.network.init_args": "{channels: 1}",
+        "discriminators.mrd.network.init_args.channels": "2",
+    },
+    "bigvgan_24khz": BIGVGAN,
+    "bigvgan_base_22khz": BIGVGAN,
+    "multi_band_melgan_ljspeech": {
+        "generator.init_args": "{channels: 32}",
+        "discriminators.msd.network.init_args": "{channels: 4, max_channels: 32}",
+    },
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "specgan_drums": {
