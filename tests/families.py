@@ -13,6 +13,7 @@ from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.generators.istftnet import ISTFTNetGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
+from gansound.generators.universal import UniversalGenerator
 from gansound.generators.vocos import VocosGenerator
 from gansound.mel import MelSpec
 from gansound.nn.generator import StreamingGenerator
@@ -89,6 +90,10 @@ FAMILIES = {
         waits_samples=31,
     ),
     "freev": Family(FreeVGenerator, _FRAMES, waits_samples=(128 - 32) // 2, new_layers=True),
+    "universal": Family(UniversalGenerator, _FRAMES | {"n_fft": 128}, waits_samples=(128 - 32) // 2),
+    "universal centred": Family(
+        UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2
+    ),
     "vocos": Family(VocosGenerator, _FRAMES, framing="center", waits_samples=128 // 2),
     "vocos same": Family(VocosGenerator, _FRAMES | {"n_fft": 64}, waits_samples=(64 - 32) // 2),
     "bigvgan": Family(

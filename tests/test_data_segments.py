@@ -1,6 +1,7 @@
 """Segments: a pure function of seed and position, drawn fairly, cut rightly."""
 
 import copy
+import dataclasses
 import functools
 import logging
 import operator
@@ -108,6 +109,22 @@ def test_files_are_drawn_by_their_length_and_crops_evenly(tmp_path):
     assert distance < 1.95 / np.sqrt(len(ordered))  # Kolmogorov-Smirnov, p = 0.001
     assert ordered[0] >= 0
     assert ordered[-1] <= 1
+
+
+@pytest.mark.parametrize("balance, share", [(1.0, 0.9), (0.5, 0.75), (0.0, 0.5)])
+def test_speakers_are_drawn_by_a_power_of_their_hours(tmp_path, balance, share):
+    """Nine times as much of one speaker: 9 to 1, 3 to 1, 1 to 1; within a speaker by length."""
+    records = corpus(tmp_path, [SEGMENT * n for n in (60, 30, 10)])
+    spoken = [dataclasses.replace(r, speaker=s) for r, s in zip(records, "aab", strict=True)]
+    data = dataset(spoken, balance=balance)
+    drawn = np.bincount([int(data[p]["record"]) for p in range(1500)], minlength=3) / 1500
+    assert drawn[0] + drawn[1] == pytest.approx(share, abs=0.04)
+    assert drawn[0] == pytest.approx(2 * drawn[1], rel=0.2)
+
+
+def test_an_item_says_how_high_its_recording_reaches(tmp_path):
+    for rate, reaches_hz in ((RATE // 2, RATE // 2 / 2), (RATE, RATE / 2), (RATE * 2, RATE / 2)):
+        assert float(dataset(corpus(tmp_path, [9000], rate=rate))[0]["bandwidth_hz"]) == reaches_hz
 
 
 def test_short_files_are_padded_at_the_end_or_around(tmp_path):

@@ -60,6 +60,7 @@ SMALL = {
         "discriminators.msd.network.init_args": "{channels: 4, max_channels: 32}",
     },
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
+    "universal_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "specgan_drums": {
         "generator.init_args.frames": "8",

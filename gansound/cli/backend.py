@@ -1,12 +1,43 @@
 """The options by which commands take a vocoder on a backend, alike in all of them."""
 
 import argparse
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
+    from gansound.mel import MelSpec
+
+
+def add_mel_argument(parser: argparse.ArgumentParser) -> None:
+    """`--mel`."""
+    parser.add_argument(
+        "--mel",
+        metavar="NAME",
+        help="the convention of the mels, where it isn't the model's own: a preset (tacotron2, parallel_wavegan, "
+        "melgan_neurips …) or a JSON file of a convention's fields; a universal vocoder takes all of its rate and hop",
+    )
+
+
+def given_mel(args: argparse.Namespace) -> "MelSpec | None":
+    """The convention that `--mel` names; UsageError where there is no such."""
+    if args.mel is None:
+        return None
+    from gansound.mel import MelSpec
+
+    path = Path(args.mel)
+    try:
+        if path.suffix != ".json":
+            return MelSpec.preset(args.mel)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
+            raise ValueError("holds no object with the fields of a convention")
+        return MelSpec.from_dict(fields.get("mel", fields))  # a model folder's config.json will do
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(f"--mel: {error}") from None
 
 
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +78,10 @@ def open_vocoder(args: argparse.Namespace, *, device: str | None = None) -> "Voc
     except ValueError as error:
         raise UsageError(f"--device: {error}") from None
     allowed = {"allow": args.allow} if "allow" in args else {}
+    mel = given_mel(args) if "mel" in args else None
     try:
         return Vocoder.from_pretrained(
-            args.model, where, backend=args.backend, precision=args.precision, **allowed
+            args.model, where, mel=mel, backend=args.backend, precision=args.precision, **allowed
         )
     except BackendUnavailable as error:
         raise UsageError(f"--backend, --precision: {error}") from None

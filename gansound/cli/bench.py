@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from gansound.cli.backend import add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CLASS",
         help="a class of gansound.generators, with its defaults and random weights",
     )
+    add_mel_argument(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures as one JSON object")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="write a picture of them (PNG)")
     parser.add_argument(
@@ -107,8 +109,16 @@ def _threads(text: str, cores: int) -> tuple[int, ...]:
 @contextmanager
 def _model(args: argparse.Namespace) -> Iterator[str]:
     """The model's name, or a folder with random weights that lasts as long."""
-    if args.model is not None:
+    mel = given_mel(args)
+    if args.model is not None and mel is None:
         yield args.model
+        return
+    if args.model is not None:
+        from gansound.inference.vocoder import Vocoder
+
+        with TemporaryDirectory(prefix="gansound-bench-") as folder:
+            vocoder = Vocoder.from_pretrained(args.model, "cpu", mel=mel, backend="eager")
+            yield str(vocoder.save_pretrained(Path(folder) / "model"))
         return
     from gansound.model_folder import save_model_folder
 

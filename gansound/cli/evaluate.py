@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansound.cli import evaluate_sets
-from gansound.cli.backend import add_backend_arguments, open_vocoder
+from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.errors import UsageError
 from gansound.cli.progress import progress
 
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the split, as in training, and of the intervals"
     )
     parser.add_argument("--device", help="cpu (one thread, the default), cuda, cuda:1 ...")
+    add_mel_argument(parser)
     add_backend_arguments(parser)
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that measure (default: 1)"

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansound.cli.backend import add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
 
@@ -28,6 +29,7 @@ EXAMPLES = f"""examples:
   gansound export --model default --format onnx -o vocoder.onnx
   gansound export --model default --format onnx --streaming -o stream.onnx
   gansound export --model default --format onnx --precision int8 --evaluate-on recordings/ -o small.onnx
+  gansound export --model runs/universal/model --mel tacotron2 --format onnx -o vocoder_for_tacotron2.onnx
   gansound export --model runs/melgan/model --format torch_export -o vocoder.pt2
 
 samples/onnx_reader.py of gansound's repository plays the streaming graph with numpy and onnxruntime alone.
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PACKAGE",
         help="a package of yours whose generator the model folder may name",
     )
+    add_mel_argument(parser)
     parser.add_argument("--format", required=True, choices=["onnx", "torch_export"], help="of the file")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument("--streaming", action="store_true", help="the graph of a step, with its states")
@@ -76,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     from gansound.inference.export import OPSET, export_onnx, export_torch
     from gansound.inference.vocoder import Vocoder
 
-    vocoder = Vocoder.from_pretrained(args.model, device="cpu", backend="eager", allow=args.allow)
+    vocoder = Vocoder.from_pretrained(
+        args.model, device="cpu", mel=given_mel(args), backend="eager", allow=args.allow
+    )
     if args.format == "torch_export":
         path = export_torch(vocoder, args.output, streaming=args.streaming)
     else:

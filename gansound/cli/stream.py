@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from gansound.cli.backend import add_backend_arguments, open_vocoder
+from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a package of yours whose generator the model folder may name",
     )  # fmt: skip
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
+    add_mel_argument(parser)
     add_backend_arguments(parser)
     parser.add_argument(
         "--threads",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansound.cli.backend import add_backend_arguments, open_vocoder
+from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.errors import UsageError, explain
 from gansound.cli.streams import tell
 
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
+    add_mel_argument(parser)
     add_backend_arguments(parser)
 
 

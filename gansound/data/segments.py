@@ -20,13 +20,15 @@ from gansound.draw import draw
 PEAK_LIMIT = 0.99
 _CROP_TRIES = 4
 _LEVEL_WINDOWS = 16
+_FINENESS = 64  # of shares that are made whole numbers
 
 
 class SegmentDataset(PositionDataset):
     """Segments of ``segment_samples`` at ``sample_rate``, mono, one for each position 0 … 2**64 - 1.
 
     An item: ``audio`` (segment_samples,) float32, ``position``, ``record`` (index into ``records``), ``start``
-    (sample of the file where it begins, at the model's rate; negative: zeros before), ``gain_db``, ``retries``.
+    (sample of the file where it begins, at the model's rate; negative: zeros before), ``gain_db``, ``retries``,
+    ``bandwidth_hz``: half the lower of the file's rate and the model's, above which the segment is empty.
 
     records: usually one split. A file that isn't of the rate and length they say is drawn past, see
         :mod:`gansound.data.items`.
@@ -37,6 +39,8 @@ class SegmentDataset(PositionDataset):
         seen, but rarely; None keeps the first draw.
     crop: "random", or "start" for one-shots: every file equally often, from its first sample on.
     pad: where zeros go when a file is shorter than a segment: "end", or "random" for a drawn offset.
+    balance: a speaker with h hours is drawn in proportion to h ** balance: 1 every second equally often, 0 every
+        speaker equally often. Below 1 every record is read once, for its speaker.
     cache_bytes: decoded audio is kept in memory (shared by forked workers) when all of it fits in this; as
         16-bit integers where the files are 16-bit, mono and of the model's rate, else as float32.
     """
@@ -55,6 +59,7 @@ class SegmentDataset(PositionDataset):
         silence_db: float | None = 30.0,
         crop: Literal["random", "start"] = "random",
         pad: Literal["end", "random"] = "end",
+        balance: float = 1.0,
         cache_bytes: int = 2**30,
     ) -> None:
         if not records:
@@ -81,8 +86,11 @@ class SegmentDataset(PositionDataset):
         self.pad = pad
         self.source = Source(records, sample_rate, cache_bytes)
         self.records = self.source.records
+        self._rates = self.records.sample_rates
         lengths = self.source.frames
         weights = np.ones_like(lengths) if crop == "start" else (lengths - 1) // segment_samples + 1
+        if balance != 1:
+            weights = _balanced(weights, [record.speaker for record in self.records], balance)
         self._cumulative = narrowed(np.cumsum(weights, dtype=np.int64))
         self._share_levels()
 
@@ -122,7 +130,14 @@ class SegmentDataset(PositionDataset):
         gain = self._gain(position, samples)
         if gain:
             samples = samples * np.float32(10 ** (gain / 20))
-        return {"audio": samples, "record": chosen, "start": start, "gain_db": float(gain)}
+        bandwidth = min(int(self._rates[chosen]), self.sample_rate) / 2
+        return {
+            "audio": samples,
+            "record": chosen,
+            "start": start,
+            "gain_db": float(gain),
+            "bandwidth_hz": bandwidth,
+        }
 
     def _crop(self, index: int, length: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         spare = int(self.source.frames[index]) - length
@@ -169,6 +184,14 @@ class SegmentDataset(PositionDataset):
             return 0.0
         gain = float(draw(self.seed, position, "gain").uniform(*self.gain_db))
         return min(gain, 20 * np.log10(PEAK_LIMIT) - 1e-4 - audio.peak_db(samples))
+
+
+def _balanced(weights: np.ndarray, speakers: Sequence[str | None], balance: float) -> np.ndarray:
+    """Weights of records such that a speaker's together are the power `balance` of what they were."""
+    _, speaker = np.unique([name or "" for name in speakers], return_inverse=True)
+    together = np.bincount(speaker, weights)
+    shares = weights * (together ** (balance - 1))[speaker]
+    return np.maximum(1, np.round(shares / shares.min() * _FINENESS)).astype(np.int64)
 
 
 class PositionSampler(Sampler[int]):

@@ -78,6 +78,7 @@ class DataSettings:
         silence_db: a crop this far below its file's level is drawn again a few times; null keeps the first.
         crop: `random`, or `start` for one-shots.
         pad: where a file shorter than a segment gets its zeros.
+        balance: 1 draws every second of the corpus equally often, 0 every speaker, values between go between.
         valid: share of the corpus held out for validation, where the manifest doesn't say.
         test: share held out for `gansound evaluate`, likewise.
         workers: processes that load; 0 loads in the training process.
@@ -95,6 +96,7 @@ class DataSettings:
     silence_db: float | None = 30.0
     crop: Literal["random", "start"] = "random"
     pad: Literal["end", "random"] = "end"
+    balance: float = 1.0
     valid: float = 0.05
     test: float = 0.05
     workers: int = 1
@@ -113,6 +115,8 @@ class DataSettings:
                 raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
         if self.speed is not None and not 0 < self.speed <= 1:
             raise ValueError(f"speed must be above 0 and at most 1 octave, got {self.speed}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be between 0 and 1, got {self.balance}")
         if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:
             raise ValueError(f"gain_db must be [lowest, highest] in dB, got {list(self.gain_db)}")
         if self.valid < 0 or self.test < 0 or self.valid + self.test >= 1:

@@ -181,6 +181,7 @@ class Feed:
             silence_db=data.silence_db,
             crop=data.crop,
             pad=data.pad,
+            balance=data.balance,
             cache_bytes=int(data.cache_gb * 2**30),
         )
 

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gansound.audio import Resampler
+from gansound.generators.universal import UniversalGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
 from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.device import choose_device
@@ -84,6 +86,7 @@ class Vocoder:
         name_or_path: str | os.PathLike[str] = "default",
         device: str | torch.device | None = None,
         *,
+        mel: str | MelSpec | None = None,
         backend: Backend = "auto",
         precision: Precision = "fp32",
         allow: Sequence[str] = (),
@@ -93,25 +96,29 @@ class Vocoder:
         Args:
             name_or_path: `default` is the shipped vocoder.
             device: such as `cpu` or `cuda:1`.
+            mel: the convention of the mels it will be given, a preset's name or a `MelSpec`, where it isn't the model's
+                own: a universal vocoder takes every one of its rate and hop.
             backend: what runs it, see the class.
             precision: what it computes in, see the class.
             allow: packages besides gansound whose generator classes the folder may name.
 
         Raises:
             ModelFolderError: (a ValueError) not found, not readable, or it names a class that is refused.
-            ValueError: there is no such device, backend or precision here.
+            ValueError: there is no such device, backend or precision here, or the model can't take such mels.
         """
         device = choose_device(device)  # before the time that loading takes
         check_backend(backend, precision, device)
         model = load_model_folder(os.fspath(name_or_path), allow=allow)
+        if mel is not None:
+            model = _in_convention(model, MelSpec.preset(mel) if isinstance(mel, str) else mel)
         vocoder = cls(model, device, backend=backend, precision=precision)
         vocoder._allow = tuple(allow)
         return vocoder
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process a vocoder goes as the folder it came from, which is read again there."""
-        where = os.fspath(self._path.absolute()), str(self.device), self.backend, self.precision, self._allow
-        return _reopened, (type(self), *where)
+        where = os.fspath(self._path.absolute()), str(self.device), self.mel_spec
+        return _reopened, (type(self), *where, self.backend, self.precision, self._allow)
 
     @property
     def sample_rate(self) -> int:
@@ -266,8 +273,21 @@ def _reopened(
     kind: type[Vocoder],
     path: str,
     device: str,
+    mel: MelSpec,
     backend: Backend,
     precision: Precision,
     allow: tuple[str, ...],
 ) -> Vocoder:
-    return kind.from_pretrained(path, device, backend=backend, precision=precision, allow=allow)
+    return kind.from_pretrained(path, device, mel=mel, backend=backend, precision=precision, allow=allow)
+
+
+def _in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
+    """The same model for mels of another convention; ValueError where it can't take them."""
+    if mel == model.mel:
+        return model
+    if not isinstance(model.generator, UniversalGenerator):
+        raise ValueError(
+            f"{model.path}: takes mels of its own convention only ({'; '.join(model.mel.differences(mel))}). Make such "
+            "mels, or train a universal vocoder (recipe universal_cpu), which takes any of its rate and hop"
+        )
+    return replace(model, generator=model.generator.for_mel(mel), mel_or_none=mel)

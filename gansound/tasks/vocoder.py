@@ -259,9 +259,10 @@ class VocoderTask:
             if usable == 0:
                 continue
             real = torch.from_numpy(audio[:usable]).to(device)[None]
-            mel = self.condition({"audio": real})
-            fake = generator(mel).float()
-            distances.append((self.front_end(fake)[..., : mel.shape[-1]] - mel).abs().mean().item())
+            fake = generator(self.condition({"audio": real})).float()
+            frames = usable // self.mel.hop_length
+            made_mel, real_mel = (self.front_end(x)[..., :frames] for x in (fake, real))
+            distances.append((made_mel - real_mel).abs().mean().item())
             example = Example(name, self.sample_rate, real[0].cpu().numpy(), fake[0].cpu().numpy())
             examples.append(example)
             levels.append(level_figures(example.real, example.fake))

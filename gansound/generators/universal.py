@@ -1,0 +1,181 @@
+"""A frame-rate vocoder for the mels of every convention of its rate and hop.
+
+FreeV (Lv et al., arXiv 2406.08196) begins with the pseudo-inverse of the mel filter bank, but its network still reads
+the mel itself, and so knows one convention only. Here the network reads what the inverse yields: amplitudes of linear
+frequency, 0 in the bins that the convention never saw. A convention is then no more than a matrix before the first
+layer, without a weight, and another one may be put in its place at any time.
+
+The rest is FreeV's and APNet 2's (arXiv 2311.11545) as in `gansound.generators.freev`: the log-amplitude corrected by
+the trunk, the phase as the angle of two learned maps, and an inverse STFT; nothing else runs above the frame rate.
+"""
+
+import copy
+from collections import OrderedDict
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from gansound.mel import MelSpec
+from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
+from gansound.nn.convnext import ConvNeXtBlock
+from gansound.nn.generator import StreamingGenerator
+from gansound.nn.istft import ISTFT
+from gansound.nn.residual import Parallel
+from gansound.nn.streaming import Pointwise
+
+PHASE_RADIUS = 0.1
+"""Of the two maps whose angle is the phase; within it the amplitude falls with them."""
+
+
+class UniversalGenerator(StreamingGenerator):
+    """Mel spectrogram of any convention to waveform.
+
+    `layers.inverse` is the convention, without weights; `layers.core` is all the rest, and takes amplitudes
+    `(B, F, n_fft // 2 + 1)`.
+
+    Args:
+        mel: the convention of the mels it is given. Its sample rate and hop are the model's; everything else of it may
+            be another than in training.
+        n_fft: window of the inverse STFT, and of the amplitudes that the network reads, in samples.
+        channels: width of the trunk.
+        hidden_channels: width inside each block.
+        blocks: ConvNeXt blocks in the trunk.
+        kernel_size: frames each block's depthwise convolution sees.
+        causal: look at the past only; the inverse STFT still waits.
+
+    Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
+
+    Raises:
+        ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
+            size isn't positive, or the kernel is even and not causal.
+    """
+
+    def __init__(
+        self,
+        mel: MelSpec,
+        n_fft: int = 1024,
+        channels: int = 256,
+        hidden_channels: int = 768,
+        blocks: int = 6,
+        kernel_size: int = 7,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(channels, hidden_channels, blocks) < 1:
+            raise ValueError(
+                f"channels, hidden_channels and blocks must be 1 or more, got {channels}, {hidden_channels}, {blocks}"
+            )
+        self.n_mels = mel.n_mels
+        self.hop_length = mel.hop_length
+        self.n_fft = n_fft
+        bins = n_fft // 2 + 1
+        convnext = [
+            ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
+            for _ in range(blocks)
+        ]
+        trunk = nn.Sequential(
+            OrderedDict(
+                input=_SeenBins(),
+                embed=nn.Linear(2 * bins, channels),
+                embed_norm=nn.LayerNorm(channels, eps=1e-6),
+                blocks=nn.Sequential(*convnext),
+                final_norm=nn.LayerNorm(channels, eps=1e-6),
+                head=nn.Linear(channels, 3 * bins),  # log-amplitude correction, real, imaginary
+            )
+        )
+        core = nn.Sequential(
+            OrderedDict(
+                spectrum=_Spectrum(trunk),
+                istft=ISTFT(n_fft, mel.hop_length, framing=mel.framing),
+            )
+        )
+        self.layers = nn.Sequential(OrderedDict(inverse=_Inverse(mel, n_fft), core=core))
+        self.mel = mel
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def for_mel(self, mel: MelSpec) -> Self:
+        """The same net, sharing its weights, for mels of another convention.
+
+        Raises:
+            ValueError: of another rate or hop, or with a window too different to be inverted.
+        """
+        for name in ("sample_rate", "hop_length"):
+            if getattr(mel, name) != getattr(self.mel, name):
+                raise ValueError(
+                    f"mel {name}: got {getattr(mel, name)}, expected {getattr(self.mel, name)}: a universal vocoder "
+                    "takes every convention of its own sample rate and hop"
+                )
+        core = OrderedDict(self.layers.core.named_children())  # type: ignore[union-attr]
+        core["istft"] = ISTFT(self.n_fft, mel.hop_length, framing=mel.framing)
+        other = self._with(inverse=_Inverse(mel, self.n_fft), core=nn.Sequential(core))
+        other.mel, other.n_mels = mel, mel.n_mels
+        return other.to(next(self.parameters()).device)
+
+    def around(self, core: nn.Module) -> Self:
+        """The same convention before another core, such as the average of its weights."""
+        return self._with(inverse=self.layers.inverse, core=core)
+
+    def _with(self, inverse: Any, core: nn.Module) -> Self:
+        other = copy.copy(self)
+        other._modules = {
+            "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
+        }
+        return other
+
+
+class _Inverse(MelInverse, Pointwise):
+    """The mel's log, affine and filter bank undone. Shape: `(B, n_mels, F)` -> `(B, F, n_fft // 2 + 1)`."""
+
+
+class _SeenBins(Pointwise):
+    """What the trunk sees: ln(amplitude) of speech lies around -5 with a spread of 3; then which bins there are.
+
+    Shape: `(B, F, bins)` -> `(B, F, 2 * bins)`.
+    """
+
+    def forward(self, amplitude: Tensor) -> Tensor:
+        seen = (amplitude > 0).to(amplitude.dtype)
+        return torch.cat([(_log(amplitude) + 5) / 3 * seen, seen], dim=-1)
+
+
+class _Log(Pointwise):
+    def forward(self, amplitude: Tensor) -> Tensor:
+        return _log(amplitude)
+
+
+class _Spectrum(Parallel):
+    """The amplitudes corrected by the trunk, with the trunk's phase.
+
+    The phase is that of two maps, and where both are small the amplitude falls with them: an angle of nearly nothing
+    would turn rounding into sound.
+
+    Shape: `(B, F, bins)` -> `(B, F, n_fft + 2)`, real parts before imaginary parts.
+    """
+
+    columns_dim = 1
+
+    def __init__(self, trunk: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.given = _Log()
+        self.trunk = trunk
+
+    def paths(self) -> list[nn.Module]:
+        return [self.given, self.trunk]
+
+    def combine(self, *outputs: Tensor) -> Tensor:
+        given, head = outputs
+        head = head.to(torch.promote_types(head.dtype, torch.float32))
+        correction, real, imaginary = head.chunk(3, dim=-1)
+        # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
+        amplitude = (given + correction).clamp(max=7.0).exp()
+        scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + PHASE_RADIUS**2)
+        return torch.cat([scale * real, scale * imaginary], dim=-1)
+
+
+def _log(amplitude: Tensor) -> Tensor:
+    return amplitude.clamp_min(AMPLITUDE_FLOOR).log()

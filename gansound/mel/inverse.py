@@ -1,0 +1,76 @@
+"""From a mel of any convention back to the amplitudes of one short-time spectrum, as far as the bands tell them.
+
+The pseudo-inverse of the filter bank is FreeV's (Lv et al., arXiv 2406.08196). Here it leads from every convention to
+the same bins, and says which of them the convention saw.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gansound.mel import filters
+from gansound.mel.spec import MelSpec
+
+AMPLITUDE_FLOOR = 1e-5
+"""Of a bin that was seen: less is silence. A bin that wasn't seen is 0."""
+
+# Wide banks of many bands have rows that differ by little; what only their difference tells is rounding.
+_RELATIVE_TOLERANCE = 1e-3
+
+
+class MelInverse(nn.Module):
+    """Amplitudes of the spectrum with a Hann window of `n_fft` samples whose mel this is.
+
+    Log, affine and floor are undone, then the filter bank by its pseudo-inverse, in float32 (float64 stays). Where the
+    convention's own window is of another length, bins between its bins are interpolated and all is scaled to the energy
+    of a window of `n_fft`: right for noise, and for tones nearly so, since bands blur them more than windows do.
+
+    Args:
+        mel: the convention.
+        n_fft: of the spectrum that is wanted.
+
+    Shape:
+        `(B, n_mels, F)` → `(B, F, n_fft // 2 + 1)`, at least `AMPLITUDE_FLOOR` in the bins that the convention's bands
+        cover, 0 in bins that it never saw.
+
+    Raises:
+        ValueError: the convention's window is less than half or more than twice as long as `n_fft`.
+    """
+
+    matrix: Tensor
+    seen: Tensor
+
+    def __init__(self, mel: MelSpec, n_fft: int) -> None:
+        super().__init__()
+        if not mel.win_length <= 2 * n_fft <= 4 * mel.win_length:
+            raise ValueError(
+                f"mel win_length: got {mel.win_length} samples, expected {math.ceil(n_fft / 2)} to {2 * n_fft}: the "
+                f"amplitudes of {n_fft} samples can't be told from windows so different"
+            )
+        self.mel = mel
+        bank = mel.filter_bank().double()
+        back = torch.linalg.pinv(bank, rtol=_RELATIVE_TOLERANCE)
+        seen = (bank.sum(0) > 0).double()
+        if mel.n_fft != n_fft:
+            between = _interpolation(mel.n_fft // 2 + 1, n_fft // 2 + 1)
+            back, seen = between @ back, (between @ seen > 0.5).double()
+        own_energy = filters.hann(mel.win_length, mel.window).double().square().sum()
+        scale = (filters.hann(n_fft, "hann").double().square().sum() / own_energy).sqrt()
+        # Constants of the convention, not weights: derived again at construction, so they aren't stored.
+        self.register_buffer("matrix", (back * scale).float(), persistent=False)
+        self.register_buffer("seen", seen.float(), persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """The amplitudes of a mel in the convention."""
+        mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
+        linear = self.mel.to_magnitude(mel).transpose(1, 2) @ self.matrix.to(mel.dtype).T
+        # The power that the convention added to each bin would be a hum in silence.
+        power = (linear.square() - self.mel.magnitude_eps).clamp_min(AMPLITUDE_FLOOR**2)
+        return power.sqrt() * self.seen.to(mel.dtype)
+
+
+def _interpolation(given: int, wanted: int) -> Tensor:
+    """Linear, from values at `given` equally spaced places to `wanted` over the same range: `(wanted, given)`."""
+    place = torch.linspace(0, given - 1, wanted, dtype=torch.float64)
+    return (1 - (place[:, None] - torch.arange(given, dtype=torch.float64)).abs()).clamp_min(0)

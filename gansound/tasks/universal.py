@@ -1,0 +1,147 @@
+"""What a batch means to a vocoder of every convention: each item is seen through a mel drawn for it.
+
+And recordings differ in what they hold: above half of its own rate one says nothing, and nothing is learnt from it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gansound.draw import Draws, streams
+from gansound.generators.universal import UniversalGenerator
+from gansound.losses.adversarial import AdversarialLoss
+from gansound.mel import MelFrontEnd, MelSpec
+from gansound.mel.conventions import drawn_conventions
+from gansound.mel.inverse import MelInverse
+from gansound.tasks.adversary import Adversary
+from gansound.tasks.features import Features, Precision, Verdict
+from gansound.tasks.vocoder import VocoderTask, WeightedFeatureMatching, WeightedLoss
+
+_EDGE = 0.97  # of half a file's rate: a resampler's slope begins there
+
+
+class UniversalVocoderTask(VocoderTask):
+    """Mel spectrogram of any convention to waveform.
+
+    What learns is the generator's core, from amplitudes; the convention before it has no weights.
+
+    Args:
+        mel: the convention in which the model is stored and validated; it fixes rate, hop and framing.
+        generator: the universal one.
+        discriminators: as of `VocoderTask`.
+        adversarial: likewise.
+        feature_matching: likewise.
+        losses: likewise.
+        conventions: how many conventions items are seen through, drawn once; the presets of the rate come first.
+        own_share: share of the items that are seen through `mel` itself.
+
+    Raises:
+        ValueError: as `VocoderTask`; or `own_share` isn't between 0 and 1, or no convention is left for the others.
+    """
+
+    def __init__(
+        self,
+        mel: MelSpec,
+        generator: UniversalGenerator,
+        discriminators: dict[str, Adversary] | None = None,
+        adversarial: AdversarialLoss | None = None,
+        feature_matching: WeightedFeatureMatching | None = None,
+        losses: dict[str, WeightedLoss] | None = None,
+        conventions: int = 64,
+        own_share: float = 0.4,
+    ) -> None:
+        super().__init__(mel, generator, discriminators, adversarial, feature_matching, losses)
+        if not 0 <= own_share <= 1 or (own_share < 1 and conventions < 1):
+            raise ValueError(
+                f"expected own_share between 0 and 1, and conventions of 1 or more where it is below 1; got "
+                f"{own_share} and {conventions}"
+            )
+        self.whole = generator
+        self.generator = generator.layers.core  # type: ignore[assignment]
+        self.own_share, self.others = own_share, conventions
+        specs = [mel, *drawn_conventions(mel, conventions)]
+        self.views = nn.ModuleList(
+            nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft)) for spec in specs
+        )
+
+    def to(self, device: torch.device) -> None:
+        """Move what is neither generator nor discriminator: the engine places those two."""
+        super().to(device)
+        self.views.to(device)
+
+    @torch.no_grad()
+    def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Amplitudes `(B, F, n_fft // 2 + 1)` as the model's own convention tells them."""
+        return self._seen(0, batch["audio"])
+
+    @torch.no_grad()
+    def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor]:
+        """Amplitudes as a convention drawn for each item tells them."""
+        drawn = [
+            rng.random(2, dtype=np.float32) for rng in streams(draws.seed, draws.positions, "convention")
+        ]
+        chosen = [0 if own < self.own_share else 1 + int(which * self.others) for own, which in drawn]
+        items = zip(batch["audio"], chosen, strict=True)
+        return (torch.cat([self._seen(which, audio[None]) for audio, which in items]),)
+
+    def _seen(self, which: int, audio: Tensor) -> Tensor:
+        frames = audio.shape[-1] // self.mel.hop_length
+        amplitudes: Tensor = self.views[which](audio)
+        return amplitudes[:, :frames]
+
+    def discriminator_phase(
+        self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws, step: int, precision: Precision
+    ) -> Verdict:
+        """As of `VocoderTask`, on what the recordings hold."""
+        batch, fake = self._held(batch, fake)
+        return super().discriminator_phase(batch, fake, draws, step, precision)
+
+    def generator_phase(
+        self,
+        batch: Mapping[str, Tensor],
+        fake: Tensor,
+        verdict: dict[str, Features] | None,
+        draws: Draws,
+        step: int,
+        precision: Precision,
+    ) -> dict[str, Tensor]:
+        """As of `VocoderTask`, on what the recordings hold."""
+        batch, fake = self._held(batch, fake)
+        return super().generator_phase(batch, fake, verdict, draws, step, precision)
+
+    def _held(self, batch: Mapping[str, Tensor], fake: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The real and the made without what lies above the real one's band, cut alike in both."""
+        audio, bandwidth = batch["audio"], batch["bandwidth_hz"]
+        held = dict(batch) | {"audio": below(audio, bandwidth, self.sample_rate)}
+        return held, below(fake, bandwidth, self.sample_rate)
+
+    def learner(self, shipped: nn.Module) -> nn.Module:
+        """The core.
+
+        Raises:
+            ValueError: it is another kind of generator.
+        """
+        if not isinstance(shipped, UniversalGenerator):
+            raise ValueError(f"got a {type(shipped).__name__}, expected a UniversalGenerator")
+        return shipped.layers.core  # type: ignore[return-value]
+
+    def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
+        """The core behind the model's own convention."""
+        return self.whole.around(generator), config
+
+
+def below(audio: Tensor, bandwidth_hz: Tensor, sample_rate: int) -> Tensor:
+    """Each waveform without what lies above its bandwidth, which is taken away in its whole spectrum.
+
+    Shape:
+        audio `(B, T)`, bandwidth_hz `(B,)` → `(B, T)`.
+    """
+    with torch.autocast(audio.device.type, enabled=False):
+        spectrum = torch.fft.rfft(audio)
+        hz = torch.arange(spectrum.shape[1], device=audio.device) * (sample_rate / audio.shape[1])
+        # A recording of the model's own rate is kept whole, bit for bit but for rounding.
+        limit = torch.where(bandwidth_hz < sample_rate / 2, _EDGE * bandwidth_hz, sample_rate)
+        return torch.fft.irfft(spectrum * (hz < limit[:, None]), n=audio.shape[1])

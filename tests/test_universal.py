@@ -1,0 +1,304 @@
+"""One vocoder for every convention: the inverse of a mel, the net behind it, and how it is taught."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gansound
+from gansound.draw import Draws
+from gansound.engine.plan import plan
+from gansound.generators.freev import FreeVGenerator
+from gansound.generators.universal import UniversalGenerator
+from gansound.losses.spectral import MelL1
+from gansound.mel import MelSpec, presets
+from gansound.mel.conventions import drawn_conventions
+from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
+from gansound.model_folder import load_model_folder, save_model_folder
+from gansound.recipe import load_recipe
+from gansound.tasks.universal import UniversalVocoderTask, below
+from gansound.tasks.vocoder import WeightedLoss
+
+OWN = MelSpec.preset("hifigan")
+SMALL = {"channels": 16, "hidden_channels": 32, "blocks": 2, "kernel_size": 3}
+OF_THE_RATE = [
+    name for name in presets() if (s := MelSpec.preset(name)).sample_rate == 22050 and s.hop_length == 256
+]
+
+
+def voice(samples: int, seed: int = 0) -> torch.Tensor:
+    """Gliding harmonics in noise, `(1, samples)`."""
+    time = torch.arange(samples) / OWN.sample_rate
+    phase = 2 * math.pi * (150 * time + 20 * torch.sin(2 * math.pi * 1.5 * time))
+    harmonics = sum(torch.sin(k * phase) / k for k in range(1, 60))
+    noise = torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+    return (0.1 * harmonics + 0.02 * noise)[None]
+
+
+def generator(mel: MelSpec = OWN, seed: int = 0, **settings: object) -> UniversalGenerator:
+    torch.manual_seed(seed)
+    net = UniversalGenerator(mel, **(SMALL | settings)).eval().requires_grad_(False)
+    for parameter in net.parameters():  # as drawn, its trunk says almost nothing
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+@pytest.mark.parametrize("name", OF_THE_RATE)
+def test_the_amplitudes_of_any_convention_have_its_mel(name):
+    spec = replace(MelSpec.preset(name), clip=None)
+    audio = voice(40 * 256)
+    mel = spec.mel(audio)
+    amplitudes = MelInverse(spec, 1024)(mel)
+    again = spec.filter_bank() @ amplitudes.transpose(1, 2)
+    assert ((again - spec.to_magnitude(mel)).abs().sum() / again.sum()).item() < 0.03
+
+
+@pytest.mark.parametrize("name", OF_THE_RATE)
+def test_a_bin_that_no_band_covers_is_zero_and_a_silent_one_is_the_floor(name):
+    spec = replace(MelSpec.preset(name), clip=None)
+    inverse = MelInverse(spec, 1024)
+    hz = torch.linspace(0, spec.sample_rate / 2, 513)
+    covered = (hz > spec.fmin + 15) & (hz < spec.fmax - 15)
+    outside = (hz < spec.fmin) | (hz > spec.fmax)
+    for audio in (voice(20 * 256), torch.zeros(1, 20 * 256)):
+        amplitudes = inverse(spec.mel(audio))[0]
+        assert bool((amplitudes[:, covered] >= AMPLITUDE_FLOOR).all())
+        assert bool((amplitudes[:, outside] == 0).all())
+    # Whatever a convention adds to the power of silence is taken off again; its floor is all that stays.
+    assert amplitudes.max().item() <= 40 * max(spec.floor, AMPLITUDE_FLOOR)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mel_scale": "htk"},
+        {"mel_norm": "none"},
+        {"n_mels": 128, "fmax": 11025.0},
+        {"n_fft": 2048, "win_length": 1200},
+        {"n_fft": 2048, "win_length": 2048},
+        {"win_length": 800},
+        {"n_fft": 512, "win_length": 512, "n_mels": 64},
+        {"magnitude_eps": 1e-4},
+    ],
+)
+def test_every_convention_gives_the_level_of_noise_and_nearly_that_of_a_tone(changes):
+    noise = 0.1 * torch.randn(1, 100 * 256, generator=torch.Generator().manual_seed(0))
+    tone = 0.3 * torch.sin(2 * math.pi * 1500 / 22050 * torch.arange(40 * 256))[None]
+    levels, heights = [], []
+    for spec in (OWN, replace(OWN, **changes)):
+        inverse = MelInverse(spec, 1024)
+        levels.append(inverse(spec.mel(noise))[0, 10:-10, 100:350].mean().item())
+        heights.append(inverse(spec.mel(tone))[0, 10:-10].amax(1).mean().item())
+    assert levels[1] == pytest.approx(levels[0], rel=0.03)
+    assert 0.6 < heights[1] / heights[0] < 1.7  # narrower bands blur it less
+    true = torch.stft(noise, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs()
+    assert levels[0] == pytest.approx(true[0, 100:350, 10:-10].mean().item(), rel=0.03)
+
+
+def test_a_window_too_different_is_refused():
+    for changes in ({"n_fft": 4096, "win_length": 4096}, {"win_length": 400}):
+        with pytest.raises(
+            ValueError, match=f"win_length: got {changes['win_length']} samples, expected 512"
+        ):
+            MelInverse(replace(OWN, **changes), 1024)
+
+
+def test_conventions_are_presets_first_and_each_can_be_inverted():
+    specs = drawn_conventions(OWN, 40)
+    assert len(specs) == 40
+    assert specs == drawn_conventions(OWN, 40) != drawn_conventions(OWN, 40, seed=1)
+    assert {s.framing for s in specs} == {"same"}
+    for name in OF_THE_RATE:
+        spec = replace(MelSpec.preset(name), framing="same", padding="reflect")
+        assert (spec in specs) == (spec != OWN)
+    assert len(set(specs)) == len(specs)
+    assert {s.mel_scale for s in specs} == {"slaney", "htk"}
+    assert len({s.n_mels for s in specs}) > 3
+    for spec in specs:
+        assert (spec.sample_rate, spec.hop_length) == (22050, 256)
+        assert bool(torch.isfinite(MelInverse(spec, 1024)(spec.mel(voice(4096)))).all())
+
+
+def test_a_convention_that_says_the_same_gives_the_same_sound():
+    audio = voice(30 * 256)
+    net = generator()
+    log10 = replace(OWN, log="log10", mean=(-2.0,), scale=(1.5,))
+    assert torch.equal(net.for_mel(OWN)(OWN.mel(audio)), net(OWN.mel(audio)))
+    torch.testing.assert_close(net.for_mel(log10)(log10.mel(audio)), net(OWN.mel(audio)), atol=2e-4, rtol=0)
+    htk = replace(OWN, mel_scale="htk", fmax=11025.0)
+    assert (net.for_mel(htk)(htk.mel(audio)) - net(OWN.mel(audio))).abs().max() > 0.01
+
+
+def test_another_convention_shares_the_weights_and_nothing_else():
+    net = generator()
+    spec = MelSpec.preset("parallel_wavegan")
+    other = net.for_mel(spec)
+    assert (other.n_mels, other.hop_length, other.mel) == (80, 256, spec)
+    assert (net.mel, net.layers.core.istft.framing) == (OWN, "same")
+    assert other.layers.core.istft.framing == "center"
+    mine, theirs = dict(net.named_parameters()), dict(other.named_parameters())
+    assert mine.keys() == theirs.keys() == net.state_dict().keys()
+    assert all(mine[name] is theirs[name] for name in mine)
+    fresh = UniversalGenerator(spec, **SMALL)
+    fresh.load_state_dict(net.state_dict())
+    mel = spec.mel(voice(20 * 256))
+    assert torch.equal(fresh.eval()(mel), other(mel))
+
+
+def test_centred_frames_stand_half_a_hop_earlier():
+    net = generator()
+    centred = net.for_mel(replace(OWN, framing="center"))
+    audio = voice(60 * 256)
+    delayed = torch.nn.functional.pad(audio, (128, 0))[:, : audio.shape[1]]
+    mel, late = centred.mel.mel(audio)[..., :60], OWN.mel(delayed)
+    torch.testing.assert_close(mel[..., 5:-5], late[..., 5:-5], atol=1e-4, rtol=1e-4)
+    made, made_late = centred(mel), net(late)
+    assert made.shape == made_late.shape == audio.shape
+    inside = slice(20 * 256, -20 * 256)
+    torch.testing.assert_close(made[:, inside], torch.roll(made_late, -128, 1)[:, inside], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "changes, field",
+    [({"sample_rate": 24000}, "sample_rate: got 24000"), ({"hop_length": 128}, "hop_length: got 128")],
+)
+def test_another_rate_or_hop_is_refused(changes, field):
+    with pytest.raises(ValueError, match=field):
+        generator().for_mel(replace(OWN, **changes))
+
+
+def test_rounding_stays_rounding_where_the_phase_is_of_nothing():
+    """Maps of the phase near zero: a change of 1e-6 in them is a change of at most 1e-5 in the phasor."""
+    net = generator()
+    bins = 513
+    given = torch.zeros(1, 1, bins)
+    head = torch.zeros(1, 1, 3 * bins)
+    before = net.layers.core.spectrum.combine(given, head)
+    head[..., bins:] = 1e-6
+    after = net.layers.core.spectrum.combine(given, head)
+    assert 0 < (after - before).abs().max().item() <= 1.01e-5
+    head[..., bins : 2 * bins], head[..., 2 * bins :] = 3.0, 4.0
+    real, imaginary = net.layers.core.spectrum.combine(given, head).chunk(2, -1)
+    torch.testing.assert_close(real, torch.full_like(real, 0.6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(imaginary, torch.full_like(real, 0.8), atol=1e-3, rtol=0)
+
+
+def test_below_keeps_what_is_below_and_nothing_above():
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 4096, generator=rng)
+    cut = below(noise, torch.tensor([4000.0, 11025.0, 8000.0]), 22050)
+    torch.testing.assert_close(cut[1], noise[1], atol=1e-5, rtol=0)
+    hz = torch.fft.rfftfreq(4096, 1 / 22050)
+    for row, limit in ((0, 0.97 * 4000), (2, 0.97 * 8000)):
+        spectrum, whole = torch.fft.rfft(cut[row]), torch.fft.rfft(noise[row])
+        torch.testing.assert_close(spectrum[hz < limit], whole[hz < limit], atol=1e-3, rtol=0)
+        assert spectrum[hz >= limit].abs().max().item() < 1e-3
+
+
+def task(conventions: int = 6, own_share: float = 0.5) -> UniversalVocoderTask:
+    torch.manual_seed(0)
+    losses = {"mel": WeightedLoss(MelL1(OWN, full_band=True), 1.0)}
+    net = UniversalGenerator(OWN, **SMALL)
+    return UniversalVocoderTask(OWN, net, losses=losses, conventions=conventions, own_share=own_share)
+
+
+def batch(items: int, bandwidth: float = 11025.0) -> dict[str, torch.Tensor]:
+    audio = torch.cat([voice(16 * 256, seed) for seed in range(items)])
+    return {"audio": audio, "bandwidth_hz": torch.full((items,), bandwidth)}
+
+
+def test_each_item_is_seen_through_a_convention_drawn_for_its_position():
+    teacher, whole = task(), batch(12)
+    (seen,) = teacher.generator_inputs(whole, Draws(0, range(12)))
+    assert seen.shape == (12, 16, 513)
+    own = teacher.condition(whole)
+    is_own = [torch.equal(a, b) for a, b in zip(seen, own, strict=True)]
+    assert 2 <= sum(is_own) <= 10
+    # A position's convention doesn't depend on the batch it stands in.
+    part = {name: value[5:9] for name, value in whole.items()}
+    (again,) = teacher.generator_inputs(part, Draws(0, range(5, 9)))
+    torch.testing.assert_close(again, seen[5:9])
+    teacher.own_share = 0.0
+    (others,) = teacher.generator_inputs(whole, Draws(0, range(12)))
+    assert not any(torch.equal(a, b) for a, b in zip(others, own, strict=True))
+    kinds = {tuple((item > 0).any(0).nonzero().flatten().tolist()) for item in others}
+    assert len(kinds) > 2
+
+
+def test_nothing_is_learnt_above_what_a_recording_holds():
+    teacher = task()
+    for bandwidth, teaches in ((11025.0, True), (8000.0, False)):
+        given = batch(2, bandwidth)
+        fake = torch.randn(2, 16 * 256, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        losses = teacher.generator_phase(given, fake, None, Draws(0, range(2)), 0, torch.no_grad)
+        losses["mel"].backward()
+        gradient = torch.fft.rfft(fake.grad).abs()
+        hz = torch.fft.rfftfreq(16 * 256, 1 / 22050)
+        above, under = gradient[:, hz > 8000].max().item(), gradient[:, hz < 7000].max().item()
+        assert under > 1e-6
+        assert (above > 1e-2 * under) == teaches
+
+
+def test_a_trained_core_is_shipped_behind_its_convention(tmp_path):
+    teacher = task()
+    with torch.no_grad():
+        teacher.generator.spectrum.trunk.head.bias.add_(0.1)
+    config = {"class_path": "gansound.generators.universal.UniversalGenerator", "init_args": SMALL}
+    whole, described = teacher.shipped(teacher.generator, config)
+    save_model_folder(tmp_path / "model", whole, OWN, config=described)
+    loaded = load_model_folder(tmp_path / "model").generator
+    mel = OWN.mel(voice(12 * 256))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(mel), whole(mel))
+        torch.testing.assert_close(
+            whole(mel), teacher.generator(teacher.condition({"audio": voice(12 * 256)})).flatten(1)
+        )
+    assert teacher.learner(loaded) is loaded.layers.core
+    with pytest.raises(ValueError, match="got a FreeVGenerator, expected a UniversalGenerator"):
+        teacher.learner(FreeVGenerator(OWN, channels=8, hidden_channels=8, blocks=1))
+
+
+@pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])
+def test_shares_that_leave_nothing_are_refused(settings):
+    with pytest.raises(ValueError, match="own_share"):
+        task(**settings)
+
+
+def test_a_vocoder_takes_another_convention_by_name(tmp_path):
+    config = {"class_path": "gansound.generators.universal.UniversalGenerator", "init_args": SMALL}
+    folder = save_model_folder(tmp_path / "any", generator(), OWN, config=config)
+    vocoder = gansound.Vocoder.from_pretrained(folder, mel="tacotron2", backend="eager")
+    spec = MelSpec.preset("tacotron2")
+    assert vocoder.mel_spec == spec
+    audio = voice(30 * 256)
+    mel = spec.mel(audio)
+    whole = vocoder(mel)
+    assert whole.shape == (1, mel.shape[-1] * 256)
+    with vocoder.stream() as stream:
+        parts = [stream.push(mel[0, :, i : i + 7].numpy()) for i in range(0, mel.shape[-1], 7)]
+        parts.append(stream.flush())
+    np.testing.assert_allclose(np.concatenate(parts), whole[0].numpy(), atol=1e-5)
+    again = gansound.Vocoder.from_pretrained(vocoder.save_pretrained(tmp_path / "own"), backend="eager")
+    assert again.mel_spec == spec
+    assert torch.equal(again(mel), whole)
+    as_json = gansound.Vocoder.from_pretrained(folder, mel=OWN, backend="eager")
+    assert as_json.mel_spec == OWN
+    with pytest.raises(ValueError, match="preset 'nothing' isn't known"):
+        gansound.Vocoder.from_pretrained(folder, mel="nothing")
+
+
+def test_a_vocoder_of_one_convention_says_the_way_out(tmp_path):
+    sizes = {"channels": 8, "hidden_channels": 8, "blocks": 1}
+    config = {"class_path": "gansound.generators.freev.FreeVGenerator", "init_args": sizes}
+    folder = save_model_folder(tmp_path / "one", FreeVGenerator(OWN, **sizes), OWN, config=config)
+    with pytest.raises(
+        ValueError, match=r"own convention only \(framing: same here, center there.*universal"
+    ):
+        gansound.Vocoder.from_pretrained(folder, mel="tacotron2")
+
+
+def test_the_recipe_builds_the_universal_task():
+    built = plan(load_recipe("universal_cpu", []))
+    assert isinstance(built.task, UniversalVocoderTask)
