@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.mel import MelSpec
+from gansound.mel.files import lfs_pointer
 from gansound.nn.fold import fold_parametrizations, load_folded
 from gansound.recipe import RecipeError, build, parameters
 from gansound.recipe.budget import budget
@@ -197,6 +198,8 @@ def _weights(path: Path, advice: str) -> dict[str, Tensor]:
     try:
         if not path.is_file():  # a link of the Hub's cache to a file is one
             raise OSError("no regular file")
+        if said := lfs_pointer(path):
+            raise OSError(said)
         state = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelFolderError(f"{path}: can't be read as safetensors: {error}. {advice}") from error

@@ -249,6 +249,9 @@ def test_weights_or_mels_that_can_not_be_are_not_saved(tmp_path):
     assert listing(tmp_path) == []
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 25000\n"
+
+
 def rewrite(path: Path, **changes) -> None:
     config = path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | changes))
@@ -283,6 +286,7 @@ def node(path: str, **init_args) -> dict:
         (spoil_mel, "mel fmax: got 9000 Hz"),
         (lambda p: rewrite(p, mel={}), "missing key"),
         (lambda p: (p / "model.safetensors").write_bytes(b"\x80\x04pickle"), "can't be read as safetensors"),
+        (lambda p: (p / "model.safetensors").write_text(POINTER), "git lfs pull"),
         (
             lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:-9]),
             "can't be read",

@@ -29,9 +29,8 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
         size = path.stat().st_size
         if size == 0:
             raise ValueError("the file is empty (0 bytes)")
-        with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
-                raise ValueError("a pointer of Git LFS, not the file itself, which git lfs pull brings")
+        if said := lfs_pointer(path):
+            raise ValueError(said)
         read = _READERS[path.suffix.lower()]
         return read(path, size)
     except pickle.UnpicklingError:
@@ -47,6 +46,13 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
             str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         )
         raise ValueError(f"{path}: can't be read as a mel: {detail}. {_WHAT_TO_DO}") from None
+
+
+def lfs_pointer(path: Path) -> str:
+    """What to say of a file that is a pointer of Git LFS to what it should be; "" of any other. Raises OSError."""
+    with path.open("rb") as file:
+        found = file.read(len(_POINTER)) == _POINTER
+    return "a pointer of Git LFS, not the file itself, which git lfs pull brings" if found else ""
 
 
 def check_npy(file: BinaryIO, size: int) -> None:
