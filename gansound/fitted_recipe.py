@@ -23,7 +23,6 @@ FAMILIES = {
     "freev": "freev_cpu",
     "vocos": "vocos_24khz",
     "melgan": "melgan_ljspeech",
-    "multi_band_melgan": "multi_band_melgan_ljspeech",
     "hifigan": "hifigan_v1_ljspeech",
     "hifigan_v2": "hifigan_v2_ljspeech",
     "hifigan_v3": "hifigan_v3_ljspeech",
@@ -82,7 +81,7 @@ class FittedRecipe:
         ]
         for name, value in self.changes.items():
             blocks += [f"# {line}" for line in self.lines(name)]
-            blocks.append(to_yaml({name: value}).rstrip())
+            blocks.append(to_yaml({name: value}, compact=True).rstrip())
         return "\n".join(blocks) + "\n"
 
     def lines(self, part: str | None = None) -> list[str]:
@@ -316,11 +315,19 @@ def inverted_n_fft(spec: "MelSpec") -> int:
 
 
 def _scaled_resolutions(node: Any, rate_hz: int, key: str, reasons: dict[str, str]) -> dict[str, Any]:
-    """Every `resolutions: [[n_fft, hop, window], ...]` below a node twice as long above 32 kHz, as an overlay."""
+    """Every `resolutions: [[n_fft, hop, window], ...]` below a node twice as long above 32 kHz, as an overlay.
+
+    Where a class has a default for them, that is what they are.
+    """
     if rate_hz <= 32000 or not isinstance(node, Mapping):
         return {}
+    inside = dict(node)
+    if "class_path" in node:
+        taken = parameters(import_class(node["class_path"], key, (), ALLOWED)).get("resolutions")
+        if taken is not None and isinstance(taken.default, tuple):
+            inside["init_args"] = {"resolutions": taken.default} | (node.get("init_args") or {})
     found: dict[str, Any] = {}
-    for name, value in node.items():
+    for name, value in inside.items():
         below = key if name == "init_args" else f"{key}.{name}"
         if name == "resolutions":
             found[name] = [[2 * size for size in resolution] for resolution in value]

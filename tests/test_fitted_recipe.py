@@ -8,7 +8,14 @@ import pytest
 
 from gansound.cli import main
 from gansound.engine.plan import plan
-from gansound.fitted_recipe import FAMILIES, RATES_HZ, fit, inverted_n_fft, upsample_rates
+from gansound.fitted_recipe import (
+    FAMILIES,
+    RATES_HZ,
+    _scaled_resolutions,
+    fit,
+    inverted_n_fft,
+    upsample_rates,
+)
 from gansound.mel import MelSpec
 from gansound.mel.presets import presets
 from gansound.recipe import load_recipe
@@ -90,7 +97,7 @@ def invertible(spec):
     [
         ("freev", 16000, None),
         ("vocos", 44100, None),
-        ("multi_band_melgan", 24000, 300),
+        ("bigvgan_base", 24000, 300),
         ("hifigan_v3", 32000, 320),
     ],
 )
@@ -238,14 +245,23 @@ def test_the_published_configuration_is_left_as_it_is(command):
 
 
 def test_resolutions_are_as_long_in_time_at_high_rates():
-    wide = fit("multi_band_melgan", 44100)
-    assert wide.changes["losses"]["sub_band"] == {
-        "loss": {"init_args": {"resolutions": [[768, 60, 300], [1366, 120, 600], [342, 20, 120]]}}
-    }
-    assert "losses.sub_band.loss.resolutions" in wide.reasons
-    judge = fit("vocos", 48000).changes["discriminators"]["mrd"]["network"]["init_args"]
-    assert judge == {"resolutions": [[2048, 512, 2048], [4096, 1024, 4096], [1024, 256, 1024]]}
-    assert not {"losses", "discriminators"} & set(fit("multi_band_melgan", 32000).changes)
+    twice = {"resolutions": [[2048, 512, 2048], [4096, 1024, 4096], [1024, 256, 1024]]}
+    wide = fit("vocos", 48000)
+    assert wide.changes["discriminators"]["mrd"]["network"]["init_args"] == twice
+    assert "discriminators.mrd.network.resolutions" in wide.reasons
+    assert "discriminators" not in fit("vocos", 32000).changes
+    own = {"losses": {"stft": {"loss": {"class_path": "gansound.losses.spectral.MultiResolutionSTFT"}}}}
+    found = _scaled_resolutions(own["losses"], 44100, "losses", reasons := {})
+    assert found["stft"]["loss"]["init_args"]["resolutions"][0] == [2048, 240, 1200]  # of its default
+    assert list(reasons) == ["losses.stft.loss.resolutions"]
+
+
+def test_kernels_are_twice_the_rates():
+    generator = fit("hifigan", 44100).changes["generator"]["init_args"]
+    assert generator["upsample_rates"] == [8, 8, 4, 2]
+    assert generator["upsample_kernel_sizes"] == [16, 16, 8, 4]
+    assert fit("hifigan_v3", 44100).changes["generator"]["init_args"]["upsample_kernel_sizes"] == [16, 16, 16]
+    assert "upsample_kernel_sizes" not in fit("hifigan_v3", 24000).changes["generator"]["init_args"]
 
 
 def test_a_full_band_convention_stays_one_at_a_higher_rate():

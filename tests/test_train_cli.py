@@ -55,10 +55,6 @@ SMALL = {
     },
     "bigvgan_24khz": BIGVGAN,
     "bigvgan_base_22khz": BIGVGAN,
-    "multi_band_melgan_ljspeech": {
-        "generator.init_args": "{channels: 32}",
-        "discriminators.msd.network.init_args": "{channels: 4, max_channels: 32}",
-    },
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "universal_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},

@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 from gansound.losses.precision import full_precision
 from gansound.mel import MelFrontEnd, MelSpec
-from gansound.nn.pqmf import PQMF
 
-# Of a quarter of the rate. Yang et al., "Multi-band MelGAN", arXiv 2005.05106, table 1.
-SUB_BAND_RESOLUTIONS = ((384, 30, 150), (683, 60, 300), (171, 10, 60))
 # (n_fft, hop, window) in samples. Yamamoto et al., "Parallel WaveGAN", arXiv 1910.11480.
 PARALLEL_WAVEGAN_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
@@ -154,17 +151,11 @@ class MultiResolutionSTFT(nn.Module):
         Raises:
             ValueError: when the shapes differ or the audio is too short for the largest n_fft.
         """
-        self._check(fake, real)
-        return self._compare(fake, real)
-
-    def _check(self, fake: Tensor, real: Tensor) -> None:
         if fake.shape != real.shape or fake.dim() != 2 or fake.shape[1] < self.shortest_samples:
             raise ValueError(
                 f"expected two waveforms of one shape (batch, more than {self.shortest_samples - 1} samples), got "
                 f"{tuple(fake.shape)} and {tuple(real.shape)}; take longer segments or smaller resolutions"
             )
-
-    def _compare(self, fake: Tensor, real: Tensor) -> Tensor:
         losses = []
         with torch.autocast(fake.device.type, enabled=False):
             fake, real = full_precision(fake), full_precision(real)
@@ -178,37 +169,3 @@ class MultiResolutionSTFT(nn.Module):
                     + log_magnitude_l1(fake_magnitude, real_magnitude)
                 )
         return torch.stack(losses).mean()
-
-
-class SubBandSTFT(MultiResolutionSTFT):
-    """`MultiResolutionSTFT` of each of the bands of a pseudo quadrature mirror filter bank, and their mean.
-
-    Yang et al., "Multi-band MelGAN", arXiv 2005.05106, section 3.2, there of the bands that a generator makes its
-    waveform of; here of the waveform's, so that any generator can be taught by it.
-
-    Args:
-        bands: of the filter bank `gansound.nn.pqmf.PQMF`, whose defaults are made for 4.
-        resolutions: (n_fft, hop, window) of each, in samples of a band.
-
-    Shape:
-        fake, real `(B, T)`, T >= `shortest_samples` → scalar.
-
-    Raises:
-        ValueError: see `MultiResolutionSTFT` and `PQMF`.
-    """
-
-    def __init__(
-        self, bands: int = 4, resolutions: tuple[tuple[int, int, int], ...] = SUB_BAND_RESOLUTIONS
-    ) -> None:
-        super().__init__(resolutions)
-        self.bank = PQMF(bands)
-        self.shortest_samples *= bands
-
-    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
-        self._check(fake, real)
-        with torch.autocast(fake.device.type, enabled=False):
-            split = [
-                self.bank.analyze(full_precision(audio)[:, None]).flatten(0, 1) for audio in (fake, real)
-            ]
-        return self._compare(*split)

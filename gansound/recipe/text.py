@@ -105,9 +105,15 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: {error}") from error
 
 
-def to_yaml(recipe: Mapping[str, Any]) -> str:
-    """The recipe as text that `load_recipe` reads back equal (tuples become lists, paths text)."""
-    return yaml.dump(dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+def to_yaml(recipe: Mapping[str, Any], *, compact: bool = False) -> str:
+    """The recipe as text that `load_recipe` reads back equal (tuples become lists, paths text).
+
+    With `compact`, what holds nothing deeper stands on a line, as one would write it by hand.
+    """
+    flow = None if compact else False
+    return yaml.dump(
+        dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=flow
+    )
 
 
 def show(value: Any) -> str:
