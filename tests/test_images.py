@@ -8,9 +8,11 @@ from torch.nn import functional as F
 
 from gansound.nn import images
 
-# The narrow ones are images with channels last, 20 groups are more than that layout is for, and `wide` has a weight
-# larger than its input.
-WIDTHS = {"narrow": (4, 6, 2), "groups": (40, 20, 20), "wide": (24, 32, 1)}
+# The narrow ones are images with channels last, 20 groups are more than that layout is for, `wide` has a weight larger
+# than its input, `mono` is of windows, and the groups of `grouped` are wide enough to be convolved one by one.
+WIDTHS = {
+    "narrow": (4, 6, 2), "groups": (40, 20, 20), "wide": (24, 32, 1), "mono": (1, 5, 1), "grouped": (16, 6, 2),
+}  # fmt: skip
 
 
 def oracle(x, weight, bias, left, right, reflect, **how):

@@ -43,6 +43,10 @@ SMALL = {
         "generator.init_args": "{channels: 32}",
         "discriminators.msd.network.init_args": "{channels: 4, max_channels: 32}",
     },
+    "multi_band_melgan_v2_ljspeech": {
+        "generator.init_args": "{channels: 32}",
+        "discriminators.msd.network.init_args": "{channels: 4, max_channels: 32}",
+    },
     "hifigan_v1_ljspeech": HIFIGAN,
     "hifigan_v2_ljspeech": HIFIGAN,
     "hifigan_v3_ljspeech": HIFIGAN,

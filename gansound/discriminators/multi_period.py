@@ -105,6 +105,10 @@ class MultiPeriodDiscriminator(nn.Module):
         self.periods = nn.ModuleList(PeriodDiscriminator(period, widths) for period in periods)
         self.shortest_samples = max(periods)
 
+    def heads(self) -> list[nn.Module]:
+        """The last layer of each net."""
+        return [period.get_submodule("last") for period in self.periods]
+
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         """Judge.
 

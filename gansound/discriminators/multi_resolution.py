@@ -132,6 +132,10 @@ class MultiResolutionDiscriminator(nn.Module):
             if isinstance(net, ResolutionDiscriminator)
         )
 
+    def heads(self) -> list[nn.Module]:
+        """The last layer of each net."""
+        return [resolution.get_submodule("last") for resolution in self.resolutions]
+
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         """Judge.
 

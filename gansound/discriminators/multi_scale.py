@@ -111,6 +111,10 @@ class MultiScaleDiscriminator(nn.Module):
         )
         self.shortest_samples = 2 ** (scales - 1)
 
+    def heads(self) -> list[nn.Module]:
+        """The last layer of each net."""
+        return [_last(scale) for scale in self.scales]
+
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         """Judge.
 
@@ -215,6 +219,10 @@ class HiFiGANMultiScaleDiscriminator(nn.Module):
         )
         self.shortest_samples = 2 ** (scales - 1)
 
+    def heads(self) -> list[nn.Module]:
+        """The last layer of each net."""
+        return [_last(scale) for scale in self.scales]
+
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         """Judge.
 
@@ -254,3 +262,9 @@ def _check_audio(audio: Tensor, shortest_samples: int, scales: int) -> None:
             f"expected audio of shape (batch, {shortest_samples} or more samples), for {scales} scales, got "
             f"{tuple(audio.shape)}"
         )
+
+
+def _last(scale: nn.Module) -> nn.Module:
+    layers = scale.get_submodule("layers")
+    assert isinstance(layers, nn.ModuleList)
+    return layers[-1]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.nn.conv import weight_norm
 from gansound.nn.same_conv import SameConv1d, SameTransposedConv1d
 
 NEGATIVE_SLOPE = 0.1
@@ -103,10 +104,15 @@ class WaveUNetDiscriminator(nn.Module):
         # All but the first see the encoder's features of their rate beside those from below.
         wider = [widths[-1], *(2 * width for width in narrower[:-1])]
         self.up = nn.ModuleList(_Up(before, after) for before, after in zip(wider, narrower, strict=True))
-        self.last = SameConv1d(channels, 1, KERNEL_SIZE, stride=1)
+        last = SameConv1d(channels, 1, KERNEL_SIZE, stride=1)
         # Features of mean square 1 would make logits of order 1 before anything is learnt; HiFi-GAN's first weights.
-        nn.init.normal_(self.last.weight, std=0.01)
+        nn.init.normal_(last.weight, std=0.01)
+        self.last = weight_norm(last)
         self.shortest_samples = STRIDE**levels
+
+    def heads(self) -> list[nn.Module]:
+        """Its last layer."""
+        return [self.last]
 
     def forward(self, audio: Tensor) -> list[list[Tensor]]:
         """Judge.

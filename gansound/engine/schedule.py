@@ -17,7 +17,7 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
         progress = min(1.0, since / max(1, steps - held))
         return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
     if schedule.decay == "exponential":
-        return schedule.gamma ** (since // schedule.gamma_steps)
+        return max(schedule.final, schedule.gamma ** (since // schedule.gamma_steps))
     return 1.0
 
 

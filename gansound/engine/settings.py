@@ -20,7 +20,7 @@ class Schedule:
         constant_steps: then stays at 1 for so many.
         decay: after that, `constant`, `cosine` (to `final` at the last step) or `exponential` (by `gamma` every
             `gamma_steps` steps, as HiFi-GAN decays by 0.999 every epoch).
-        final: the factor that a cosine ends at.
+        final: the factor that a cosine ends at, and below which an exponential doesn't fall.
         gamma: factor of one exponential decay.
         gamma_steps: steps between two exponential decays.
     """

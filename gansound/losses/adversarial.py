@@ -32,6 +32,11 @@ def hinge_generator(fake_logits: Sequence[Tensor]) -> Tensor:
     return _total(-full_precision(fake).mean() for fake in fake_logits)
 
 
+def clipped_hinge_generator(fake_logits: Sequence[Tensor]) -> Tensor:
+    """Σ mean(max(0, 1 − fake)). SoundStream, arXiv 2107.03312; Vocos, arXiv 2306.00814."""
+    return _total(F.relu(1 - full_precision(fake)).mean() for fake in fake_logits)
+
+
 def least_squares_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
     """Σ mean((real − 1)²) + mean(fake²).
 
@@ -57,12 +62,14 @@ class AdversarialLoss(ABC):
             or by spectral normalisation.
         over_batch: it compares items with each other, so that a batch worked through in parts, or dealt to several
             processes, isn't the same loss.
+        falls: the generator's loss falls wherever a logit rises, whatever the logit is.
         threshold: the logit above which a discriminator takes an item for real; None for critics, which only rank.
     """
 
     needs_real: ClassVar[bool] = False
     needs_lipschitz: ClassVar[bool] = False
     over_batch: ClassVar[bool] = False
+    falls: ClassVar[bool] = False
     threshold: float | None = 0.0
 
     @abstractmethod
@@ -79,15 +86,24 @@ class AdversarialLoss(ABC):
 
 
 class Hinge(AdversarialLoss):
-    """MelGAN's: real logits above 1 and fake ones below −1 cost nothing; the generator's loss is linear."""
+    """MelGAN's: real logits above 1 and fake ones below −1 cost nothing; the generator's loss is linear.
+
+    Args:
+        clipped: the generator's loss is a hinge too, as in SoundStream and Vocos: fake logits above 1 cost nothing.
+    """
+
+    falls = True
+
+    def __init__(self, clipped: bool = False) -> None:
+        self.clipped = clipped
 
     def discriminator(self, real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
         """See `hinge_discriminator`."""
         return hinge_discriminator(real_logits, fake_logits)
 
     def generator(self, fake_logits: Sequence[Tensor], real_logits: Sequence[Tensor] | None = None) -> Tensor:
-        """See `hinge_generator`."""
-        return hinge_generator(fake_logits)
+        """See `hinge_generator` and `clipped_hinge_generator`."""
+        return clipped_hinge_generator(fake_logits) if self.clipped else hinge_generator(fake_logits)
 
 
 class LeastSquares(AdversarialLoss):
@@ -104,12 +120,36 @@ class LeastSquares(AdversarialLoss):
         return least_squares_generator(fake_logits)
 
 
+class SoftLeastSquares(AdversarialLoss):
+    """Least squares without the rise of the generator's loss above 1, which a slicing head needs.
+
+    Shibuya et al., "BigVSAN", arXiv 2309.02836, section 3.2: softplus(1 − logit)² where least squares has (1 − logit)².
+    """
+
+    falls = True
+    threshold = 0.5
+
+    def discriminator(self, real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
+        """Σ mean(softplus(1 − real)²) + mean(softplus(fake)²)."""
+        return _total(
+            F.softplus(1 - full_precision(real)).square().mean()
+            + F.softplus(full_precision(fake)).square().mean()
+            for real, fake in zip(real_logits, fake_logits, strict=True)
+        )
+
+    def generator(self, fake_logits: Sequence[Tensor], real_logits: Sequence[Tensor] | None = None) -> Tensor:
+        """Σ mean(softplus(1 − fake)²)."""
+        return _total(F.softplus(1 - full_precision(fake)).square().mean() for fake in fake_logits)
+
+
 class Minimax(AdversarialLoss):
     """The original zero-sum game: the generator descends what the discriminator ascends, and starves where it loses.
 
     Goodfellow et al., arXiv 1406.2661, eq. 1, with D = sigmoid(logit). Against the best discriminator the value is
     2·JS − log 4.
     """
+
+    falls = True
 
     def discriminator(self, real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
         """Σ −mean(log D(real)) − mean(log(1 − D(fake)))."""
@@ -126,6 +166,8 @@ class NonSaturating(AdversarialLoss):
     Goodfellow et al., arXiv 1406.2661, section 3; StyleGAN's, with R1.
     """
 
+    falls = True
+
     def discriminator(self, real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
         """Σ −mean(log D(real)) − mean(log(1 − D(fake)))."""
         return _logistic_discriminator(real_logits, fake_logits)
@@ -141,6 +183,7 @@ class Wasserstein(AdversarialLoss):
     Arjovsky, Chintala and Bottou, "Wasserstein GAN", arXiv 1701.07875, eq. 2. WaveGAN's, with a gradient penalty.
     """
 
+    falls = True
     needs_lipschitz = True
     threshold = None
 

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from gansound.losses.precision import full_precision
 from gansound.mel import MelFrontEnd, MelSpec
+from gansound.nn.pqmf import PQMF
 
 # (n_fft, hop, window) in samples. Yamamoto et al., "Parallel WaveGAN", arXiv 1910.11480.
 PARALLEL_WAVEGAN_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
+# Of each of four bands. kan-bayashi/ParallelWaveGAN, multi_band_melgan.v2.
+SUB_BAND_RESOLUTIONS = ((384, 30, 150), (683, 60, 300), (171, 10, 60))
 
 POWER_FLOOR = 1e-7  # below it the square root's slope explodes and a logarithm measures nothing
 LONGEST_N_FFT = 32768
@@ -169,3 +172,106 @@ class MultiResolutionSTFT(nn.Module):
                     + log_magnitude_l1(fake_magnitude, real_magnitude)
                 )
         return torch.stack(losses).mean()
+
+
+class SubBandSTFT(nn.Module):
+    """`MultiResolutionSTFT` of each band of a filter bank, averaged over the bands.
+
+    Yang et al., "Multi-band MelGAN", arXiv 2005.05106, section 3.2. One departure: the paper compares with the bands
+    that the generator puts together, here those that the made waveform is taken apart to again, so that any generator
+    can learn from it; the filter bank reconstructs nearly perfectly, so the two are nearly the same.
+
+    Args:
+        mel: whose hop the bands must divide; in a recipe the task's.
+        bands: of the filter bank.
+        resolutions: (n_fft, hop, window) of each, in samples of a band.
+        pqmf_taps, pqmf_cutoff_ratio, pqmf_beta: of the filter bank, see `PQMF`.
+
+    Shape:
+        fake, real `(B, T)`, T >= `shortest_samples` → scalar.
+
+    Raises:
+        ValueError: bands that don't divide the hop; and see `PQMF` and `MultiResolutionSTFT`.
+    """
+
+    def __init__(
+        self,
+        mel: MelSpec | None = None,
+        bands: int = 4,
+        resolutions: tuple[tuple[int, int, int], ...] = SUB_BAND_RESOLUTIONS,
+        pqmf_taps: int = 62,
+        pqmf_cutoff_ratio: float = 0.142,
+        pqmf_beta: float = 9.0,
+    ) -> None:
+        super().__init__()
+        self.filter_bank = PQMF(bands, pqmf_taps, pqmf_cutoff_ratio, pqmf_beta)
+        if mel is not None and mel.hop_length % bands:
+            raise ValueError(
+                f"the bands must divide the mel's hop_length {mel.hop_length}, got {bands} bands"
+            )
+        self.stft = MultiResolutionSTFT(resolutions)
+        self.shortest_samples = bands * self.stft.shortest_samples
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
+        with torch.autocast(fake.device.type, enabled=False):
+            bands = [self.filter_bank.analyze(full_precision(x).unsqueeze(1)) for x in (fake, real)]
+            distance: Tensor = self.stft(*(band.flatten(0, 1) for band in bands))
+            return distance
+
+
+class MultiScaleMel(nn.Module):
+    """Mean absolute difference of log-mels, summed over windows from the shortest click to the longest tone.
+
+    Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN" (DAC), arXiv 2306.06546, section 3.4, where its
+    coefficient is 15; BigVGAN 2 has taken it over. Hops are a quarter of the window, bands reach up to half the rate,
+    logarithms are decimal and above 1e-5.
+
+    Args:
+        mel: whose sample rate it is; in a recipe the task's.
+        windows: in samples.
+        n_mels: bands of each window.
+
+    Shape:
+        fake, real `(B, T)`, T >= `shortest_samples` → scalar.
+
+    Raises:
+        ValueError: other numbers of windows and bands; and see `MelSpec`.
+    """
+
+    def __init__(
+        self,
+        mel: MelSpec,
+        windows: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048),
+        n_mels: tuple[int, ...] = (5, 10, 20, 40, 80, 160, 320),
+    ) -> None:
+        super().__init__()
+        if not windows or len(windows) != len(n_mels) or min(windows) < 4:
+            raise ValueError(
+                f"expected one or more windows of 4 samples or more, and n_mels for each, got {windows} and {n_mels}"
+            )
+        self.front_ends = nn.ModuleList(
+            MelFrontEnd(
+                MelSpec(
+                    sample_rate=mel.sample_rate,
+                    n_fft=window,
+                    hop_length=window // 4,
+                    win_length=window,
+                    n_mels=bands,
+                    fmin=0.0,
+                    fmax=mel.sample_rate / 2,
+                    framing="center",
+                    magnitude_eps=0.0,
+                    log="log10",
+                )
+            )
+            for window, bands in zip(windows, n_mels, strict=True)
+        )
+        self.sample_rate = mel.sample_rate
+        self.shortest_samples = max(windows) // 2 + 1  # mirrored by less than it has
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
+        with torch.autocast(fake.device.type, enabled=False):
+            fake, real = full_precision(fake), full_precision(real)
+            return torch.stack([mel_l1(mel(fake), mel(real)) for mel in self.front_ends]).sum()

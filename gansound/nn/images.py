@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IMAGE_COLUMNS = 256  # short items stand as rows of one image until it has so many columns
+WINDOW_SAMPLES = 64  # the longest kernel of a single channel whose windows are laid out beside each other
+# From so many channels on a group fills vector registers by itself.
+WIDE_GROUP_CHANNELS = 8
 # With more groups a step from column to column is a page of memory or more, which channels last is slow at.
 MOST_GROUPS = 16
 
@@ -44,9 +47,40 @@ def convolve(
     if reflect:
         x = F.pad(x.unsqueeze(2), (left, right, 0, 0), mode="reflect").squeeze(2)
         left = right = 0
-    if stride > 1 and dilation == 1:
+    if x.shape[1] == 1 and groups == dilation == 1 and weight.shape[2] <= WINDOW_SAMPLES:
+        return _of_windows(F.pad(x, (left, right)), weight, bias, stride)
+    wide = groups > 1 and x.shape[1] // groups >= WIDE_GROUP_CHANNELS
+    if wide and x.dtype == torch.float32 and stride < 4 and groups <= MOST_GROUPS:
+        # oneDNN's weight gradient of a grouped convolution with channels last takes several times that of its groups.
+        biases = [None] * groups if bias is None else bias.chunk(groups)
+        parts = [
+            _strided(part, own, own_bias, left, right, stride, dilation, 1)
+            for part, own, own_bias in zip(x.chunk(groups, 1), weight.chunk(groups), biases, strict=True)
+        ]
+        return torch.cat([part.transpose(1, 2) for part in parts], 2).transpose(1, 2)
+    if stride > 1 and dilation == 1 and not (wide and x.dtype == torch.bfloat16):
         x, weight, left, right = _columns(x, weight, left, right, stride, groups)
         stride = 1
+    return _strided(x, weight, bias, left, right, stride, dilation, groups)
+
+
+def _of_windows(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """A single channel's windows times the kernels: `(B, 1, T)` → `(B, out, T')`, channels last in memory."""
+    windows = x.squeeze(1).unfold(1, weight.shape[2], stride).contiguous()  # (B, T', k)
+    return F.linear(windows, weight.squeeze(1), bias).transpose(1, 2)
+
+
+def _strided(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    left: int,
+    right: int,
+    stride: int,
+    dilation: int,
+    groups: int,
+) -> Tensor:
+    """The convolution as one of images, whatever its stride."""
     if left != right:
         x, left = F.pad(x, (left, right)), 0
     if groups > MOST_GROUPS:

@@ -1,12 +1,16 @@
-"""A vocoder's discriminators as a recipe names them: their share in the loss, how often, and on how much they judge."""
+"""Discriminators as a recipe names them: share in the loss, how often, on how much they judge, what bounds them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
+from gansound.discriminators.slicing import check_heads
 from gansound.draw import Draws
+from gansound.losses.adversarial import AdversarialLoss
+from gansound.losses.penalties import Penalty, WeightClipping
 
 
 @dataclass
@@ -21,21 +25,26 @@ class Adversary:
         every: steps from one in which it takes part to the next; it learns and teaches in those alone, and its losses
             for the generator then count as many times, so that the mean pull stays the same.
         crop_samples: judge a stretch of so many samples of each segment, another one each time; null judges all.
+        slicing: let the last layers learn as a slicing adversarial network's (see
+            `gansound.discriminators.slicing`).
 
     Raises:
-        ValueError: counts that aren't positive.
+        ValueError: counts that aren't positive, or last layers that can't slice.
     """
 
     network: nn.Module
     weight: float = 1.0
     every: int = 1
     crop_samples: int | None = None
+    slicing: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every counts steps from 1 on, got {self.every}")
         if self.crop_samples is not None and self.crop_samples < 1:
             raise ValueError(f"crop_samples must be 1 or more, or null for all, got {self.crop_samples}")
+        if self.slicing:
+            check_heads(self.network)
 
     def check_segment(self, key: str, segment_samples: int) -> None:
         """Raises ValueError for a crop that is longer than a segment, or too short for the network."""
@@ -63,3 +72,29 @@ class Adversary:
         starts = draws.integers(f"{name} crop", 0, samples - self.crop_samples, 1)
         index = starts + torch.arange(self.crop_samples, device=starts.device)
         return [sound.gather(1, index) for sound in sounds]
+
+
+def check_penalties(
+    adversarial: AdversarialLoss, penalties: Mapping[str, Penalty], networks: Sequence[nn.Module]
+) -> None:
+    """Raises ValueError where critics need a bound and have none, or a bound that bounds nothing, or one twice."""
+    bounded = any(penalty.bounds_lipschitz for penalty in penalties.values())
+    if (
+        adversarial.needs_lipschitz
+        and not bounded
+        and not all(getattr(network, "bounds_lipschitz", False) for network in networks)
+    ):
+        raise ValueError(
+            f"adversarial: {type(adversarial).__name__} needs critics of bounded slope; add "
+            "penalties: {gradient: {class_path: gansound.losses.penalties.GradientPenalty}}, weight clipping, or "
+            "spectral_norm: true to every discriminator"
+        )
+    clipped = any(isinstance(penalty, WeightClipping) for penalty in penalties.values())
+    if clipped and any(is_parametrized(module) for network in networks for module in network.modules()):
+        raise ValueError(
+            "penalties: WeightClipping clips what spectral or weight norm divides again, and so bounds nothing; "
+            "take one of them"
+        )
+    kinds = [type(penalty).__name__ for penalty in penalties.values()]
+    if double := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise ValueError(f"penalties: {double} is there twice; add up the weights")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from gansound.discriminators.augmentation import Augmentations
 from gansound.discriminators.views import View
@@ -21,11 +20,12 @@ from gansound.draw import Draws
 from gansound.generators.latent import LatentGenerator
 from gansound.losses.adversarial import AdversarialLoss, Wasserstein
 from gansound.losses.auxiliary import AuxiliaryClassification
-from gansound.losses.penalties import Penalty, WeightClipping
+from gansound.losses.penalties import Penalty
 from gansound.mel import MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
 from gansound.sections import section
+from gansound.tasks.adversary import check_penalties
 from gansound.tasks.features import (
     Example,
     Features,
@@ -133,27 +133,8 @@ class ClipTask:
             raise ValueError("discriminators: name at least one; nothing else teaches a generator of clips")
         if self.critic_steps < 1:
             raise ValueError(f"critic_steps must be at least 1, got {self.critic_steps}")
-        networks = self.discriminator.values()
-        bounded = any(penalty.bounds_lipschitz for penalty in self.penalties.values())
-        if (
-            self.adversarial.needs_lipschitz
-            and not bounded
-            and not all(getattr(network, "bounds_lipschitz", False) for network in networks)
-        ):
-            raise ValueError(
-                f"adversarial: {type(self.adversarial).__name__} needs critics of bounded slope; add "
-                "penalties: {gradient: {class_path: gansound.losses.penalties.GradientPenalty}}, weight clipping, or "
-                "spectral_norm: true to every discriminator"
-            )
-        clipped = any(isinstance(penalty, WeightClipping) for penalty in self.penalties.values())
-        if clipped and any(is_parametrized(module) for module in self.discriminator.modules()):
-            raise ValueError(
-                "penalties: WeightClipping clips what spectral or weight norm divides again, and so bounds nothing; "
-                "take one of them"
-            )
-        kinds = [type(penalty).__name__ for penalty in self.penalties.values()]
-        if double := next((kind for kind in kinds if kinds.count(kind) > 1), None):
-            raise ValueError(f"penalties: {double} is there twice; add up the weights")
+        networks = list(self.discriminator.values())
+        check_penalties(self.adversarial, self.penalties, networks)
         if self.labels and not any(hears_labels(network) for network in networks):
             raise ValueError(
                 f"the generator has labels ({', '.join(self.labels)}) but no discriminator looks at them, so it would "

@@ -5,6 +5,7 @@ discriminators are any number of networks, each with its weight.
 """
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,15 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gansound.discriminators.augmentation.phase import PhaseAugmentation
+from gansound.discriminators.slicing import sliced_logits
 from gansound.draw import Draws
 from gansound.losses.adversarial import AdversarialLoss, Hinge
 from gansound.losses.feature_matching import FeatureMatching
+from gansound.losses.penalties import Penalty
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.sections import section
-from gansound.tasks.adversary import Adversary
+from gansound.tasks.adversary import Adversary, check_penalties
+from gansound.tasks.balance import SIZE, LossBalance
 from gansound.tasks.features import (
     Example,
     Features,
@@ -54,7 +59,7 @@ class WeightedFeatureMatching:
 
     Args:
         loss: which convention.
-        weight: its coefficient, times the weight of each discriminator.
+        weight: its coefficient, times the weight of each discriminator; 0 for none.
         fresh_real: compare with the real sounds' features in the discriminators as they are after their update, as
             jik876/hifi-gan does, for another forward pass; without, with those they have just learnt from, as
             descriptinc/melgan-neurips does.
@@ -75,10 +80,14 @@ class VocoderTask:
         adversarial: the adversarial loss, MelGAN's hinge by default.
         feature_matching: and its weight (MelGAN: 10).
         losses: further terms by name, each with its weight.
+        penalties: by name, on every discriminator, such as R1 and R2 beside relativistic pairs.
+        phase_augmentation: of all that the discriminators see, real and generated alike.
+        balance: weigh the generator's losses by their gradients instead of their values; the weights are then shares.
 
     Raises:
-        ValueError: hop length or number of bands differ between the mel and the generator, a loss or a discriminator
-            is of another sample rate than the mel, or nothing is to be learned.
+        ValueError: pieces that can't go together: hop length or number of bands differ between the mel and the
+            generator, a loss or a discriminator is of another sample rate than the mel, a loss and its penalties or
+            heads don't fit, or nothing is to be learned.
     """
 
     def __init__(
@@ -89,6 +98,9 @@ class VocoderTask:
         adversarial: AdversarialLoss | None = None,
         feature_matching: WeightedFeatureMatching | None = None,
         losses: dict[str, WeightedLoss] | None = None,
+        penalties: dict[str, Penalty] | None = None,
+        phase_augmentation: PhaseAugmentation | None = None,
+        balance: LossBalance | None = None,
     ) -> None:
         for name in ("hop_length", "n_mels"):
             if not hasattr(generator, name):
@@ -104,6 +116,9 @@ class VocoderTask:
                 )
         self.discriminators = discriminators or {}
         self.losses = losses or {}
+        self.penalties = penalties or {}
+        self.phase_augmentation = phase_augmentation
+        self.balance = balance
         if not self.discriminators and not self.losses:
             raise ValueError("give at least one of discriminators and losses: there is nothing to learn from")
         for name, judge in self._judges().items():
@@ -118,19 +133,29 @@ class VocoderTask:
         self.discriminator = nn.ModuleDict({name: a.network for name, a in self.discriminators.items()})
         self.adversarial = adversarial or Hinge()
         matching = feature_matching or WeightedFeatureMatching()
-        self.feature_matching = matching.loss
+        self.feature_matching = matching.loss if matching.weight else None
         self.fresh_real = matching.fresh_real or self.adversarial.needs_real
         self.criteria = nn.ModuleDict({name: term.loss for name, term in self.losses.items()})
         self.front_end = MelFrontEnd(mel)
-        self.critic_steps, self.over_batch, self.memory = 1, False, None
+        self.critic_steps, self.over_batch, self.memory = 1, self.adversarial.over_batch, balance
         self.takes_turns = any(adversary.every > 1 for adversary in self.discriminators.values())
-        self.twice_differentiated = ()
+        doubly = any(penalty.differentiates_twice for penalty in self.penalties.values())
+        self.twice_differentiated = tuple(self.discriminators) if doubly else ()
+        self._check()
         self.weights = {name: term.weight for name, term in self.losses.items()}
         for name, adversary in self.discriminators.items():
             weight = adversary.weight * adversary.every
             self.weights[f"adversarial/{name}"] = weight
             self.weights[f"feature_matching/{name}"] = weight * matching.weight
             self.weights[f"discriminator/{name}"] = 1.0
+            if adversary.slicing:
+                self.weights[f"direction/{name}"] = 1.0
+            for key, penalty in self.penalties.items():
+                # It is due where both are; of the discriminator's own steps every so many.
+                together = math.lcm(penalty.every, adversary.every) // adversary.every
+                self.weights[f"{key}/{name}"] = penalty.weight * together
+        if balance is not None:
+            self.weights |= {f"{SIZE}{name}": 0.0 for name in list(self.weights)}
         self.steady = (*self.losses, *(f"feature_matching/{name}" for name in self.discriminators))
 
     @property
@@ -148,13 +173,32 @@ class VocoderTask:
         """Move what is neither generator nor discriminator: the engine places those two."""
         self.front_end.to(device)
         self.criteria.to(device)
+        if self.phase_augmentation is not None:
+            self.phase_augmentation.to(device)
 
     def _judges(self) -> dict[str, nn.Module]:
         """All that is given waveforms, by its key in the recipe."""
         losses = {f"losses.{name}.loss": term.loss for name, term in self.losses.items()}
-        return losses | {
-            f"discriminators.{name}.network": a.network for name, a in self.discriminators.items()
-        }
+        networks = {f"discriminators.{name}.network": a.network for name, a in self.discriminators.items()}
+        views = {} if self.phase_augmentation is None else {"phase_augmentation": self.phase_augmentation}
+        return losses | networks | views
+
+    def _check(self) -> None:
+        check_penalties(self.adversarial, self.penalties, list(self.discriminator.values()))
+        if not self.discriminators and (self.penalties or self.phase_augmentation is not None):
+            raise ValueError(
+                "discriminators: none, but there are penalties or a phase_augmentation, which are for them; leave "
+                "those out"
+            )
+        for key in self.penalties:
+            if key in ("adversarial", "feature_matching", "discriminator", "direction", "discriminator_wins"):
+                raise ValueError(f"penalties.{key}: there is a loss of that name; take another")
+        for name, adversary in self.discriminators.items():
+            if adversary.slicing and (self.adversarial.needs_real or not self.adversarial.falls):
+                raise ValueError(
+                    f"discriminators.{name}.slicing: needs an adversarial loss that falls wherever a logit rises, such "
+                    f"as SoftLeastSquares or Hinge, got {type(self.adversarial).__name__}"
+                )
 
     def check_segment(self, segment_samples: int) -> None:
         """Raises ValueError for a segment that isn't whole hops, or too short for a loss or a discriminator."""
@@ -187,19 +231,32 @@ class VocoderTask:
     def discriminator_phase(
         self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws, step: int, precision: Precision
     ) -> Verdict:
-        """Losses `discriminator/NAME`, how often each won, and the features of the real batch."""
+        """Losses `discriminator/NAME`, `direction/NAME` of slicing heads and `PENALTY/NAME`, how often each won, and
+        the features of the real batch.
+        """
         verdict = Verdict({}, {}, {})
+        sounds = self._turned((batch["audio"], fake), draws)
         for name in self._due(step):
-            shown = self.discriminators[name].shown(name, (batch["audio"], fake), draws)
-            network = self.discriminator[name]
+            adversary, network = self.discriminators[name], self.discriminator[name]
+            shown = adversary.shown(name, sounds, draws)
             with section("discriminator forward"), precision():
                 if getattr(network, "judged_apart", False):
                     real, made = (all_widened(network(sound)) for sound in shown)
                 else:
                     real, made = halves(network(torch.cat(shown)))
-            verdict.losses[f"discriminator/{name}"] = self.adversarial.discriminator(
-                logits(real), logits(made)
-            )
+            judged = logits(real), logits(made)
+            if adversary.slicing:
+                with precision():
+                    (real_logits, real_ways), (made_logits, made_ways) = (
+                        sliced_logits(network, maps) for maps in (real, made)
+                    )
+                judged = real_logits, made_logits
+                verdict.losses[f"direction/{name}"] = self.adversarial.generator(
+                    real_ways
+                ) - self.adversarial.generator(made_ways)
+            verdict.losses[f"discriminator/{name}"] = self.adversarial.discriminator(*judged)
+            with section("penalties"):
+                verdict.losses.update(self._penalties(name, shown, draws, step))
             wins = [(r > f).float().mean() for r, f in zip(logits(real), logits(made), strict=True)]
             verdict.figures[f"discriminator_wins/{name}"] = torch.stack(wins).mean()
             verdict.kept[name] = detached(real)
@@ -216,8 +273,9 @@ class VocoderTask:
     ) -> dict[str, Tensor]:
         """The spectral terms by their names, and of each discriminator `adversarial/NAME`, `feature_matching/NAME`."""
         made, true = {}, dict(verdict or {})
+        sounds = self._turned((batch["audio"], fake), draws) if true else []
         for name in true:
-            shown_real, shown = self.discriminators[name].shown(name, (batch["audio"], fake), draws)
+            shown_real, shown = self.discriminators[name].shown(name, sounds, draws)
             with section("discriminator forward, for the generator"), precision():
                 if self.fresh_real:
                     with torch.no_grad():
@@ -228,15 +286,47 @@ class VocoderTask:
         for name, real in true.items():
             maps = all_widened(made[name])
             terms[f"adversarial/{name}"] = self.adversarial.generator(logits(maps), logits(real))
-            with section("feature matching"):
-                terms[f"feature_matching/{name}"] = self.feature_matching(real, maps)
+            if self.feature_matching is not None:
+                with section("feature matching"):
+                    terms[f"feature_matching/{name}"] = self.feature_matching(real, maps)
+        if self.balance is not None:
+            with section("balance"):
+                return self.balance(terms, self.weights, fake)
         return terms
 
+    def _turned(self, sounds: Sequence[Tensor], draws: Draws) -> Sequence[Tensor]:
+        """What the discriminators are shown, before any takes its crop."""
+        if self.phase_augmentation is None:
+            return sounds
+        with section("augmentations and views"):
+            return self.phase_augmentation(sounds, draws)
+
+    def _penalties(self, name: str, shown: Sequence[Tensor], draws: Draws, step: int) -> dict[str, Tensor]:
+        network = self.discriminator[name]
+        due = {key: penalty for key, penalty in self.penalties.items() if step % penalty.every == 0}
+        if not due:
+            return {}
+        real, made = shown
+        mix = draws.uniform(f"{name} penalty mix").to(real.dtype)
+
+        def judge(sound: Tensor) -> Tensor:
+            # Twice differentiated, so in full precision whatever the networks run in.
+            with torch.autocast(sound.device.type, enabled=False):
+                return torch.cat([score.flatten(1) for score in logits(network(sound))], 1)
+
+        terms = {key: penalty.loss(judge, network, real, made, mix) for key, penalty in due.items()}
+        return {f"{key}/{name}": term for key, term in terms.items() if term is not None}
+
     def constrain(self) -> None:
-        """Nothing bounds a vocoder's discriminators."""
+        """Weight clipping and its like."""
+        for penalty in self.penalties.values():
+            for network in self.discriminator.values():
+                penalty.constrain(network)
 
     def observe(self, figures: Mapping[str, float], items: int) -> None:
-        """Nothing adapts."""
+        """Let the balance follow the gradients' lengths."""
+        if self.balance is not None:
+            self.balance.observe(figures)
 
     @torch.no_grad()
     def validate(
