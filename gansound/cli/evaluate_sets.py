@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backbone", metavar="DIR|CLASS",
         help="folder that gansound classifier wrote, or package.module.Class, made with sample_rate=HZ "
-        "(default: log-mels)",
+        "(default: levels, tonality and texture)",
     )  # fmt: skip
     group.add_argument(
         "--allow",
@@ -254,13 +254,13 @@ def _draw(args: argparse.Namespace, clips: "ClipGenerator | None", real: _Clips,
 
 
 def _backbone(args: argparse.Namespace, sample_rate: int) -> "Backbone":
-    from gansound.metrics.sets import Backbone, LogMelBackbone
+    from gansound.metrics.sets import Backbone, HearingBackbone
     from gansound.metrics.sets.classifier import ClassifierBackbone
     from gansound.recipe import RecipeError
     from gansound.recipe.build import import_class
 
     if args.backbone is None:
-        return LogMelBackbone(sample_rate)
+        return HearingBackbone(sample_rate)
     if Path(args.backbone).is_dir():
         return ClassifierBackbone.load(args.backbone)
     try:

@@ -43,6 +43,9 @@ class SetStyle:
 STYLES = {
     "frechet_distance": SetStyle("Fréchet distance", "lower", 2, "of Gaussians; too high for small sets"),
     "kernel_distance": SetStyle("kernel distance", "lower", 4, "unbiased, may be below 0"),
+    "told_apart": SetStyle(
+        "told apart", "lower", 3, "the nearest other is of the same set; 0.5: nobody can tell"
+    ),
     "precision": SetStyle("precision", "higher", 3, "generated sounds that are near a real one"),
     "recall": SetStyle("recall", "higher", 3, "real sounds near a generated one; noise inflates it"),
     "density": SetStyle("density", "higher", 3, "how many real ones a generated sound is near to; real: 1"),

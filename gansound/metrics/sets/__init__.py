@@ -4,12 +4,19 @@ from gansound.metrics.sets.backbone import Backbone, LogMelBackbone
 from gansound.metrics.sets.distances import frechet_distance, kernel_distance
 from gansound.metrics.sets.evaluation import SetEvaluation, SetFigure, SetJudge, evaluate_sets
 from gansound.metrics.sets.inception import InceptionScore, inception_score
-from gansound.metrics.sets.neighbours import PRDC, nearest_distances, precision_recall_density_coverage
+from gansound.metrics.sets.neighbours import (
+    PRDC,
+    nearest_distances,
+    precision_recall_density_coverage,
+    told_apart,
+)
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
+from gansound.metrics.sets.texture import HearingBackbone
 
 __all__ = [
     "PRDC",
     "Backbone",
+    "HearingBackbone",
     "InceptionScore",
     "LogMelBackbone",
     "SetEvaluation",
@@ -23,4 +30,5 @@ __all__ = [
     "nearest_distances",
     "precision_recall_density_coverage",
     "quick_figures",
+    "told_apart",
 ]

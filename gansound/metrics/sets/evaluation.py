@@ -22,10 +22,11 @@ from gansound.draw import draw
 from gansound.metrics.sets.backbone import UNIT_DB, Backbone, Classifying, LogMelBackbone, checked_clips
 from gansound.metrics.sets.distances import frechet_distance, kernel, unbiased
 from gansound.metrics.sets.inception import inception_score
-from gansound.metrics.sets.neighbours import prdc_of_distances
+from gansound.metrics.sets.neighbours import prdc_of_distances, told_apart
 from gansound.metrics.sets.newness import Newness, newness
 from gansound.metrics.sets.points import Points, distances_within
 from gansound.metrics.sets.resampling import Estimate, Figures, Indices, halves_interval, spread, subset
+from gansound.metrics.sets.texture import HearingBackbone
 
 _FLOOR_DRAWS = 40
 _SUBSETS = 20
@@ -76,7 +77,7 @@ class SetJudge:
         real: held-out clips `(N, T)`.
         train: clips that were trained on `(M, T)`, prepared alike.
         sample_rate: of all clips, in Hz.
-        backbone: log-mels by default; at another rate the clips are resampled for it.
+        backbone: levels, tonality and texture by default; at another rate the clips are resampled for it.
         k: neighbours of precision, recall, density and coverage.
         seed: of subsets and halves.
         resamples: halves that an interval is from.
@@ -101,7 +102,7 @@ class SetJudge:
         train_labels: Sequence[int] | None = None,
     ) -> None:
         self.sample_rate, self.k, self.seed, self.resamples = sample_rate, k, seed, resamples
-        self.backbone: Backbone = LogMelBackbone(sample_rate) if backbone is None else backbone
+        self.backbone: Backbone = HearingBackbone(sample_rate) if backbone is None else backbone
         self._fine = LogMelBackbone(sample_rate, *_FINE)
         if k < 1:
             raise ValueError(f"k: got {k}, expected at least 1 neighbour")
@@ -283,6 +284,7 @@ class _Pair:
         return {
             "frechet_distance": frechet_distance(self._points[real], self._points[fake]),
             "kernel_distance": unbiased(*blocks(self._kernel)),
+            "told_apart": told_apart(*blocks(self._distances)),
             **prdc_of_distances(*blocks(self._distances), self._k)._asdict(),
         }
 

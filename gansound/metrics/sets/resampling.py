@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Indices = NDArray[np.intp]
 Figures = dict[str, float]
 
-SHARES = frozenset({"precision", "recall", "coverage", "authenticity", "label_agreement"})
+SHARES = frozenset({"told_apart", "precision", "recall", "coverage", "authenticity", "label_agreement"})
 
 
 @dataclass(frozen=True, slots=True)
