@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from gansound.discriminators.augmentation import Augmentations
+from gansound.discriminators.augmentation import Augmentation, Augmentations
 from gansound.discriminators.augmentation.wave import Polarity
 from gansound.discriminators.heads import AuxiliaryClassifier
 from gansound.discriminators.specgan import SpecGANDiscriminator
@@ -175,6 +175,53 @@ def test_relativistic_sees_the_real_batch_in_both_phases() -> None:
     # One pair, seen from both sides by an unchanged judge: softplus(x) and softplus(-x) but for other shifts.
     assert figures["discriminator/wave"] == pytest.approx(np.log(2), abs=0.1)
     assert figures["adversarial/wave"] == pytest.approx(np.log(2), abs=0.1)
+
+
+class Raised(Augmentation):
+    """Raises every item by 3: seen at once in what a discriminator is shown."""
+
+    domain = "wave"
+
+    def __call__(self, x: Tensor, chance: Tensor) -> Tensor:
+        return x + 3.0
+
+
+class Listening(nn.Module):
+    """A discriminator that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+        self.shown: list[Tensor] = []
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, shifts: Tensor | None = None) -> Any:
+        self.shown.append(x.detach().clone())
+        return [[self.gain * x.mean((1, 2), keepdim=True)]]
+
+
+def test_all_that_discriminators_are_shown_is_augmented() -> None:
+    """Real and made sounds, in the discriminators' phase and the generator's, or its changes leak into the sounds."""
+    network = Listening()
+    made = task(
+        discriminators={"wave": ClipAdversary(network)},
+        adversarial=Relativistic(),
+        penalties={},
+        augmentations=Augmentations([Raised()], probability=1.0, limit=1.0),
+    )
+    b, fake = batch(), 0.1 * torch.randn(4, 1, 1024)
+    draws = Draws(0, b["position"].tolist())
+    verdict = made.discriminator_phase(b, fake, draws, 0, contextlib.nullcontext)
+    both = torch.cat([b["audio"], fake]) + 3.0
+    torch.testing.assert_close(torch.cat(network.shown), both)
+    network.shown.clear()
+    terms = made.generator_phase(b, fake, verdict, draws, 0, contextlib.nullcontext)
+    shown_fake, shown_real = network.shown
+    torch.testing.assert_close(shown_fake, fake + 3.0)
+    torch.testing.assert_close(shown_real, b["audio"] + 3.0)
+    pairs = (fake.mean((1, 2)) - b["audio"].mean((1, 2))).double()
+    assert float(terms["adversarial/wave"]) == pytest.approx(
+        float(nn.functional.softplus(-pairs).mean()), rel=1e-5
+    )
 
 
 def test_a_generator_of_waves_learns_from_its_spectrum() -> None:
@@ -387,3 +434,30 @@ def test_validation_tells_good_from_bad() -> None:
     assert len(examples) == 4
     assert examples[0].fake.shape == examples[0].real.shape == (1024,)
     assert made.validate(made.generator, held_out[:3], torch.device("cpu")) == ({}, [])
+
+
+class Heard(nn.Module):
+    """Makes silence, and keeps the latents and labels that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latents: list[Tensor] = []
+        self.labels: list[Tensor] = []
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        self.latents.append(latents)
+        self.labels.append(labels)
+        return torch.zeros(len(latents), 1, 1024)
+
+
+def test_validation_makes_each_held_out_sound_s_label_of_a_latent_of_its_own() -> None:
+    """In blocks, of which the second isn't the first again."""
+    rng = np.random.default_rng(0)
+    held_out = [(f"s{i}", 0.1 * rng.standard_normal((1, 1024)).astype(np.float32)) for i in range(70)]
+    labels = rng.integers(3, size=70).tolist()
+    generator = Heard()
+    _, examples = task(LABELS).validate(generator, held_out, torch.device("cpu"), labels)
+    assert [len(part) for part in generator.labels] == [32, 32, 6]
+    assert torch.cat(generator.labels).tolist() == labels
+    assert len(torch.cat(generator.latents).unique(dim=0)) == 70
+    assert [example.name for example in examples] == [f"{LABELS[labels[i]]}_{i}" for i in (0, 17, 35, 52)]

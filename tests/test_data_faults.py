@@ -21,6 +21,7 @@ from gansound import audio
 from gansound.data.clips import ClipDataset
 from gansound.data.manifest import Record, write_manifest
 from gansound.data.segments import SegmentDataset
+from gansound.data.settings import OneShotSettings
 from gansound.engine import loading
 from gansound.engine.feed import Feed
 from gansound.engine.plan import plan
@@ -356,6 +357,7 @@ from torch.utils.data import DataLoader
 from gansound.data.items import collate
 from gansound.data.manifest import Record
 from gansound.data.segments import SegmentDataset
+from gansound.data.settings import OneShotSettings
 from gansound.engine.loading import unbroken
 
 path = Path(sys.argv[1])
@@ -427,3 +429,14 @@ def test_a_validation_goes_without_a_file_that_went_bad(planned, sounds, tmp_pat
         record.path.unlink(missing_ok=True)
     with pytest.raises(ValueError, match="files to validate on can be used"):
         _ = gone.held_out
+
+
+@pytest.mark.parametrize("one_shots", [None, OneShotSettings()], ids=["recordings", "one-shots"])
+def test_what_is_validated_on_is_spread_over_all_that_is_held_out(planned, tmp_path, one_shots):
+    # By speaker in the order of their names: the first few would all be of the first.
+    folder = write_corpus(tmp_path / "corpus", files=20)
+    fed = feed(planned, folder, valid=0.8, test=0.0, one_shots=one_shots)
+    held_out = [Path(record.path).stem for record in fed.valid_records]
+    assert len(held_out) in (16, 17)
+    assert fed.settings.validate_utterances == 4
+    assert [name for name, _ in fed.held_out[0]] == held_out[:16:4]

@@ -204,6 +204,29 @@ def test_inverting_a_sound_of_the_generator_gets_far_nearer_than_chance(prior):
         assert set(found.favourite.latent[4:].abs().tolist()) == {1.0}
 
 
+class Balance(LatentGenerator):
+    """A low tone, and a high one as loud as the latent says."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior, self.labels, self.sample_rate, self.channels, self.clip_samples = prior, (), 8000, 1, 1024
+        self.here = nn.Parameter(torch.zeros(()))
+
+    def forward(self, latents, labels=None):
+        time = torch.arange(1024) / 8000
+        low, high = (torch.sin(2 * math.pi * hertz * time) for hertz in (300, 2500))
+        return (0.01 * (low + (latents.sum(1, keepdim=True) + self.here) * high))[:, None]
+
+
+@pytest.mark.parametrize("prior, border", [(Uniform(1), 1.0), (Normal(1), 1 + 5 / math.sqrt(2))])
+def test_what_is_found_lies_where_the_prior_has_mass(prior, border):
+    # A balance that only a latent far outside has: the nearest one inside is on the border.
+    clips = of(Balance(prior))
+    target = clips.waveforms(torch.tensor([[50.0]]), None)[0].detach().numpy()
+    found = invert(clips, target, starts=2, candidates=8, steps=200).favourite.latent
+    assert found.abs().max() == pytest.approx(border, abs=1e-4)
+
+
 def test_a_recording_is_fitted_to_the_clip():
     clips = tiny_clips()
     sound, done = fitted(np.ones((2, 8000), np.float32), 16000, clips)

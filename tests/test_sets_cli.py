@@ -9,6 +9,8 @@ import torch
 import gansound.cli as cli
 from gansound.audio import write
 from gansound.generators.wavegan import WaveGANGenerator
+from gansound.inference.clips import ClipGenerator
+from gansound.metrics.sets import SetJudge
 from gansound.metrics.sets.backbone import LogMelBackbone
 from gansound.model_folder import save_model_folder
 from tests.test_sets import hits
@@ -68,6 +70,24 @@ def test_a_model_is_judged(model, drums, tmp_path, capsys):
     assert found["kernel_distance"] > found["kernel_distance_floor_split"]
     assert (found["sample_rate_hz"], found["clip_seconds"]) == (RATE, SAMPLES / RATE)
     assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_sound_judged_is_another_and_labels_are_those_of_the_held_out(
+    model, drums, monkeypatch, capsys
+):
+    heard = []
+    real = SetJudge.judge
+    monkeypatch.setattr(
+        SetJudge, "judge", lambda self, fake, labels=None: heard.append(fake) or real(self, fake, labels)
+    )
+    assert evaluate("--model", model, "--data", drums, "-n", 150, "--seed", 3) == 0, capsys.readouterr().err
+    assert heard[0].shape == (150, SAMPLES)
+    assert len(np.unique(heard[0], axis=0)) == 150
+    clips = ClipGenerator.from_pretrained(model)
+    latents = clips.latents(150, 3)
+    for i in (0, 63, 64, 149):  # more are made at once than these
+        made = [clips.render(latents[i : i + 1], [label]).audio[0].mean(axis=0) for label in LABELS]
+        assert min(np.abs(heard[0][i] - one).max() for one in made) < 1e-5
 
 
 def test_a_folder_is_judged_and_one_of_real_sounds_is_at_the_floor(drums, tmp_path, capsys):
