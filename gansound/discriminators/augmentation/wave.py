@@ -120,7 +120,7 @@ class Equaliser(Augmentation):
         padded = samples + max(2 ** (self.numbers - 1), samples // 8)
         gains = 10 ** (spread(chance, -self.decibels, self.decibels) / 20)
         with torch.autocast(x.device.type, enabled=False):
-            response = placed((gains @ self._shares(padded)).unsqueeze(1), x.device)
+            response = placed((gains @ self._shares(padded).to(gains.dtype)).unsqueeze(1), x.device)
             shaped = torch.fft.irfft(torch.fft.rfft(x, n=padded) * response, n=padded)
         return shaped[..., :samples]
 
