@@ -177,3 +177,15 @@ def test_channels_that_cancel_are_not_vocoded_to_silence(folder: Path, tmp_path:
     np.testing.assert_allclose(found, one.clip(-1, 1), rtol=0, atol=1e-3)
     assert np.abs(found).max() > 0.01
     assert "cancel" in caplog.text
+
+
+def test_of_a_long_mel_the_beginning_is_judged(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    from gansound.cli import vocode as command
+
+    judged = []
+    monkeypatch.setattr(command, "JUDGED_FRAMES", 20)
+    monkeypatch.setattr(MelSpec, "suspicions", lambda self, mel: judged.append(mel.shape[-1]) or [])
+    np.save(tmp_path / "a.npy", np.full((80, 50), -3.0, np.float32))
+    vocoder = Vocoder.from_pretrained(folder, device="cpu", backend="eager")
+    command.vocode(vocoder, tmp_path / "a.npy", tmp_path / "a.wav")
+    assert judged == [20]

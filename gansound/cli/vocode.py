@@ -32,6 +32,7 @@ EXAMPLES = """examples:
 One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV.
 The path of each sound is printed. What fails is named and left out, and the exit code is then 1."""
 
+JUDGED_FRAMES = 20_000  # of a mel are held against the convention: judging takes ten times its memory
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -165,7 +166,7 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None
         mel = vocoder.mel_spec.check(read_mel(source))
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
-        for suspicion in vocoder.mel_spec.suspicions(mel):
+        for suspicion in vocoder.mel_spec.suspicions(mel[..., :JUDGED_FRAMES]):
             log.warning("%s: %s", source, suspicion)
         sound = vocoder.pieces(mel, warn=False)
     else:
