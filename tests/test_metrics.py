@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from gansound.mel import MelSpec
-from gansound.metrics import judge, spectral
+from gansound.metrics import cepstral, judge, spectral
 from gansound.metrics.griffin_lim import GriffinLim, griffin_lim
 from gansound.metrics.pair import MissingPackage, UndefinedMeasure, matched
 from gansound.metrics.pesq import pesq_wb
@@ -17,6 +17,7 @@ from gansound.metrics.pitch import PitchTrack, compare_tracks, pitch_error, trac
 from gansound.metrics.quality import dnsmos
 from gansound.metrics.stoi import stoi
 from gansound.metrics.summary import Interval, mean_interval, paired_difference
+from gansound.metrics.visqol import visqol
 from gansound.metrics.words import count_errors, normalise, recognise
 
 RATE = 22050
@@ -151,14 +152,57 @@ def test_pitch_is_tracked_where_it_is():
 
 def test_voicing_error_counts_frames():
     f0 = np.full(10, 100.0)
-    one = PitchTrack(f0, np.arange(10) < 6)
-    other = PitchTrack(2 * f0, np.arange(10) < 3)
+    sure = np.linspace(0, 0.9, 10)
+    one = PitchTrack(f0, np.arange(10) < 6, sure)
+    other = PitchTrack(2 * f0, np.arange(10) < 3, sure + 0.1)
     error = compare_tracks(one, other)
+    # Precision 1, recall a half.
+    assert error.voicing_f1 == pytest.approx(2 / 3)
+    assert error.periodicity_rmse == pytest.approx(0.1)
     assert error.voicing_error == pytest.approx(0.3)
     assert error.f0_rmse_cents == pytest.approx(1200.0)
     assert error.f0_rmse_hz == pytest.approx(100.0)
     with pytest.raises(UndefinedMeasure, match="no frame is voiced in both"):
-        compare_tracks(one, PitchTrack(f0, np.arange(10) > 7))
+        compare_tracks(one, PitchTrack(f0, np.arange(10) > 7, sure))
+
+
+def test_mel_cepstral_distortion_is_the_rms_difference_of_smoothed_spectra(monkeypatch):
+    # A ripple of a nepers over the mel axis is 20 / ln 10 · a / √2 dB RMS; level and what is finer than 13 don't count.
+    bands = (np.arange(80) + 0.5) / 80
+    ripple = 0.3 * np.cos(5 * np.pi * bands) + 0.4 * np.cos(11 * np.pi * bands)
+    spectra = iter([np.zeros((7, 80)), np.ones((7, 1)) * (2.0 + ripple + 0.5 * np.cos(14 * np.pi * bands))])
+    monkeypatch.setattr(cepstral, "log_mel", lambda audio, rate: next(spectra))
+    expected = 20 / np.log(10) * np.sqrt(np.mean(ripple**2))
+    audio = babble(8)
+    assert cepstral.mel_cepstral_distortion_db(audio, audio, RATE) == pytest.approx(expected)
+
+
+def test_mel_cepstral_distortion_of_a_gain_is_zero_and_grows_with_noise():
+    audio = babble(8)[5000:15000]
+    figures = [cepstral.mel_cepstral_distortion_db(audio, noisy(audio, snr), RATE) for snr in (40, 20, 0)]
+    assert 0.0 < figures[0] < figures[1] < figures[2]
+    with pytest.raises(UndefinedMeasure):
+        cepstral.mel_cepstral_distortion_db(audio, 0 * audio, RATE)
+
+
+def test_visqol_is_what_the_package_says_at_its_rates():
+    package = pytest.importorskip("visqol")
+    clean = babble(9, 1.2, 16000)
+    dirty = noisy(clean, 15)
+    scores = visqol(clean, dirty, 16000)
+    theirs = package.VisqolApi()
+    theirs.create(mode="speech", use_lattice_model=False)
+    pair = (clean.astype(np.float64), dirty.astype(np.float64))
+    assert scores.speech == pytest.approx(theirs.measure_from_arrays(*pair, 16000).moslqo, abs=1e-6)
+    same = visqol(clean, clean, 16000)
+    assert same.speech == pytest.approx(5.0, abs=0.01)
+    assert same.audio == pytest.approx(4.73, abs=0.01)
+    assert scores.speech < 4.9
+    assert scores.audio < 4.5
+    with pytest.raises(UndefinedMeasure, match=r"0\.25 s"):
+        visqol(clean[:4000], clean[:4000], 16000)
+    with pytest.raises(UndefinedMeasure, match="silent"):
+        visqol(clean, 0 * clean, 16000)
 
 
 def test_pitch_range_is_checked():

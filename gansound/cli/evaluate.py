@@ -49,9 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, metavar="N", help="N utterances, evenly spread over the sorted list"
     )
-    parser.add_argument("--measures", help="comma-separated: pesq,stoi,mel,stft,pitch,band,pulses,dnsmos,words,"
-                        "probes (default: "
-                        "all that what is installed allows)")  # fmt: skip
+    parser.add_argument("--measures", help="comma-separated: pesq,stoi,mel,mcd,stft,pitch,band,pulses,"
+                        "faults,visqol,dnsmos,words,probes (default: all that what is installed allows)")  # fmt: skip
     parser.add_argument("--baseline", action="append", default=[], choices=["griffin-lim"],
                         help="measure this as well, on the same mels")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures as one JSON object")
@@ -122,7 +121,7 @@ def choose(records: "Sequence[Record]", split: str, limit: int | None, source: P
 
 
 def items_of(records: "Sequence[Record]", source: Path) -> "list[Item]":
-    """Items named by their path below the data's folder."""
+    """Items named by their path below the data's folder, whose first folder is the speaker if nothing else says."""
     from gansound.metrics.evaluation import Item
 
     folder = source if source.is_dir() else source.parent
@@ -130,7 +129,10 @@ def items_of(records: "Sequence[Record]", source: Path) -> "list[Item]":
     for record in records:
         inside = record.path.is_relative_to(folder)
         name = record.path.relative_to(folder).as_posix() if inside else record.path.as_posix()
-        items.append(Item.from_file(record.path, id=name, text=record.text))
+        speaker = record.speaker
+        if speaker is None and inside and "/" in name:
+            speaker = name.split("/", 1)[0]
+        items.append(Item.from_file(record.path, id=name, text=record.text, speaker=speaker))
     return items
 
 
@@ -211,7 +213,14 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
     from gansound.metrics.judge import MEASURES
     from gansound.report.pictures import write_bytes
     from gansound.report.record import evaluation_record
-    from gansound.report.tables import difference_table, left_out, summary_table, utterance_table
+    from gansound.report.tables import (
+        alarm_lines,
+        difference_table,
+        left_out,
+        speaker_table,
+        summary_table,
+        utterance_table,
+    )
 
     console = Console()
     if not console.is_terminal:
@@ -221,9 +230,16 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
         console.print(summary_table(evaluation, title=f"{count} utterance{'s' * (count != 1)}"))
         for other in evaluation.systems[2:]:
             console.print(difference_table(evaluation, _MODEL, other))
+        if len(evaluation.by_speaker()) > 1:
+            for system in evaluation.systems[1:]:
+                console.print(speaker_table(evaluation, system))
         if args.utterances:
             for system in evaluation.systems[1:]:
                 console.print(utterance_table(evaluation, system))
+    if alarms := alarm_lines(evaluation):
+        console.print(Text("alarms:", "bold red"))
+        for line in alarms:
+            console.print(Text(f"  {line}"), soft_wrap=True)
     if absent := left_out(evaluation):
         console.print(Text("not in the means:", "yellow"))
         for line in absent:

@@ -1,7 +1,8 @@
 """Judge vocoders on recordings: each utterance resynthesised by each system, measured against the recording.
 
-A system is any callable `vocode(audio (T,) float32, sample_rate) -> audio` at the same rate, so training's validation
-and `gansound evaluate` share this module, and it knows nothing of models.
+A system is any callable `vocode(audio (T,) float32, sample_rate) -> audio` at the same rate, or a folder of sounds made
+elsewhere, so training's validation, `gansound evaluate` and `gansound compare` share this module, and it knows nothing
+of models.
 """
 
 import logging
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -19,13 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansound.audio import read, resample
+from gansound.metrics.faults import ALARM_ABOVE_DB
 from gansound.metrics.judge import DEFAULT_MEASURES, PROBES, Judgement, check_measures, judge
 from gansound.metrics.pair import matched, one_waveform
 from gansound.metrics.probes import Vocode, probe
+from gansound.metrics.recorded import RecordedSounds
 from gansound.metrics.summary import Interval, mean_interval, paired_difference
 
 log = logging.getLogger(__name__)
 
+System = Vocode | RecordedSounds
 Measure = Callable[[NDArray[np.float32], NDArray[np.float32], int], float]
 GROUND_TRUTH = "ground truth"
 _BATCH = 16
@@ -37,16 +41,22 @@ _NOT_SUMMARISED = frozenset({"seconds", "spoken_words", "word_errors"})
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One recording to judge on. `load` gives `(audio (T,), sample_rate)`; `text` is what it says, if known."""
+    """One recording to judge on. `load` gives `(audio (T,), sample_rate)`; `text` is what it says, if known.
+
+    `id` is its path below the data's folder where folders of sounds are to be judged.
+    """
 
     id: str
     load: Callable[[], tuple[NDArray[np.float32], int]]
     text: str | None = None
+    speaker: str | None = None
 
     @classmethod
-    def from_file(cls, path: Any, *, id: str | None = None, text: str | None = None) -> "Item":
+    def from_file(
+        cls, path: Any, *, id: str | None = None, text: str | None = None, speaker: str | None = None
+    ) -> "Item":
         """A whole audio file, mixed to mono."""
-        return cls(id or str(path), partial(read, path), text)
+        return cls(id or str(path), partial(read, path), text, speaker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Utterance:
     text: str | None
     systems: dict[str, dict[str, float | None]]
     undefined: dict[str, dict[str, str]]
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,25 @@ class Evaluation:
                 out[figure] = Interval(one - other, one - other, one - other, 1)
         return out
 
+    def by_speaker(self) -> dict[str, "Evaluation"]:
+        """The utterances of each known speaker as an evaluation of its own, without probes, sorted by name."""
+        speakers = sorted({u.speaker for u in self.utterances if u.speaker is not None})
+        return {
+            name: replace(
+                self, utterances=[u for u in self.utterances if u.speaker == name], failures=[], probes={}
+            )
+            for name in speakers
+        }
+
+    def alarms(self, system: str) -> dict[str, list[str]]:
+        """Ids of the utterances that raised an alarm, by detector; those that raised none are left out."""
+        found: dict[str, list[str]] = {}
+        for figure, limit in ALARM_ABOVE_DB.items():
+            for utterance, value in zip(self.utterances, self.values(system, figure), strict=True):
+                if value is not None and value > limit:
+                    found.setdefault(figure, []).append(utterance.id)
+        return found
+
     def _weights(self, system: str, figure: str, indices: Iterable[int]) -> list[float] | None:
         if figure not in WEIGHTS:
             return None
@@ -127,7 +157,7 @@ class Evaluation:
 
 def evaluate(
     items: Iterable[Item],
-    systems: Mapping[str, Vocode],
+    systems: Mapping[str, System],
     sample_rate: int,
     *,
     hop_length: int | None = None,
@@ -146,7 +176,7 @@ def evaluate(
 
     Args:
         items: recordings; drawn lazily, a batch at a time.
-        systems: callables by name.
+        systems: callables, or folders of sounds, by name.
         sample_rate: hertz of everything measured and of what systems get and give.
         jobs: processes that judge.
         seed: of the bootstrap.
@@ -171,7 +201,11 @@ def evaluate(
         raise ValueError(f"got jobs {jobs}, expected at least 1")
     result = Evaluation(sample_rate, (GROUND_TRUTH, *systems), measures, seed)
     if PROBES in measures:
-        result.probes = {name: probe(vocode, sample_rate, hop_length) for name, vocode in systems.items()}
+        result.probes = {
+            name: probe(system, sample_rate, hop_length)
+            for name, system in systems.items()
+            if not isinstance(system, RecordedSounds)
+        }
     warm: set[str] = set()
     with ExitStack() as stack:
         run = map
@@ -219,20 +253,23 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _synthesise(
-    item: Item, systems: Mapping[str, Vocode], sample_rate: int, hop_length: int | None, warm: set[str]
+    item: Item, systems: Mapping[str, System], sample_rate: int, hop_length: int | None, warm: set[str]
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
     """Waveforms of ground truth and every system, all cut to one length, and the seconds each system took."""
     recorded, rate = item.load()
     recorded = one_waveform(resample(np.asarray(recorded), rate, sample_rate), "recording", sample_rate)
     audio, seconds = {GROUND_TRUTH: recorded}, {}
-    for name, vocode in systems.items():
-        if name not in warm:
-            # The first call pays for imports, buffers and plans: not what a user waits for later.
-            vocode(recorded[: 2 * sample_rate], sample_rate)
-            warm.add(name)
-        start = time.perf_counter()
-        made = vocode(recorded, sample_rate)
-        seconds[name] = time.perf_counter() - start
+    for name, system in systems.items():
+        if isinstance(system, RecordedSounds):
+            made = system.sound(item.id, sample_rate)
+        else:
+            if name not in warm:
+                # The first call pays for imports, buffers and plans: not what a user waits for later.
+                system(recorded[: 2 * sample_rate], sample_rate)
+                warm.add(name)
+            start = time.perf_counter()
+            made = system(recorded, sample_rate)
+            seconds[name] = time.perf_counter() - start
         try:
             audio[name] = matched(recorded, made, sample_rate, tolerance_samples=hop_length)[1]
         except ValueError as error:
@@ -265,4 +302,4 @@ def _utterance(
     for system in audio:
         timing = {"real_time_factor": seconds[system] / length} if system in seconds else {}
         figures[system] = {"seconds": length, **judgement.figures[system], **here.get(system, {}), **timing}
-    return Utterance(item.id, length, item.text, figures, judgement.undefined)
+    return Utterance(item.id, length, item.text, figures, judgement.undefined, item.speaker)

@@ -8,9 +8,12 @@ The measures by name and the figures each gives:
 | `stoi` | `stoi` | | |
 | `mel` | `mel_distance` (nepers) | | |
 | `stft` | `stft_convergence`, `stft_log_magnitude` (nepers) | | |
-| `pitch` | `f0_rmse_cents`, `f0_rmse_hz`, `voicing_error` (share of frames) | | |
+| `pitch` | `f0_rmse_cents`, `f0_rmse_hz`, `voicing_error` (share of frames), `voicing_f1`, `periodicity_rmse` | | |
+| `mcd` | `mel_cepstral_distortion_db` | | |
 | `band` | `empty_band_percent` | | |
 | `pulses` | `pitch_modulation_kept_percent` | | |
+| `faults` | `pause_tone_db`, `step_db`, `above_band_db`, `onset_smear_db`, `level_drift_db` | | |
+| `visqol` | `visqol_speech`, `visqol_audio` | | gansound[eval] |
 | `dnsmos` | `dnsmos_p808`, `dnsmos_sig`, `dnsmos_bak`, `dnsmos_ovrl` | yes | gansound[eval] |
 | `words` | `word_error_rate`, `word_errors`, `spoken_words` | yes, with text | gansound[eval] |
 | `probes` | `noise_lines_db`, `pre_echo_db`, `silence_level_dbfs`: of a vocoder, not of an utterance | | |
@@ -18,12 +21,14 @@ The measures by name and the figures each gives:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gansound.metrics.cepstral import mel_cepstral_distortion_db
+from gansound.metrics.faults import DETECTORS
 from gansound.metrics.pair import MissingPackage, UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.metrics.pitch import PitchTrack, compare_tracks, track_pitch
@@ -32,26 +37,48 @@ from gansound.metrics.quality import dnsmos
 from gansound.metrics.spectral import mel_distance, stft_distance
 from gansound.metrics.stoi import stoi
 from gansound.metrics.top_band import empty_band_percent
+from gansound.metrics.visqol import visqol
 from gansound.metrics.words import word_errors
 
 PROBES = "probes"
-MEASURES = ("pesq", "stoi", "mel", "stft", "pitch", "band", "pulses", "dnsmos", "words", PROBES)
+MEASURES = (
+    "pesq",
+    "stoi",
+    "mel",
+    "mcd",
+    "stft",
+    "pitch",
+    "band",
+    "pulses",
+    "faults",
+    "visqol",
+    "dnsmos",
+    "words",
+    PROBES,
+)
 DEFAULT_MEASURES = ("pesq", "stoi", "mel", "stft", "pitch")
 FIGURES = {
     "pesq": ("pesq_wb",),
     "stoi": ("stoi",),
     "mel": ("mel_distance",),
     "stft": ("stft_convergence", "stft_log_magnitude"),
-    "pitch": ("f0_rmse_cents", "f0_rmse_hz", "voicing_error"),
+    "pitch": ("f0_rmse_cents", "f0_rmse_hz", "voicing_error", "voicing_f1", "periodicity_rmse"),
+    "mcd": ("mel_cepstral_distortion_db",),
+    "visqol": ("visqol_speech", "visqol_audio"),
     "band": ("empty_band_percent",),
     "pulses": ("pitch_modulation_kept_percent",),
+    "faults": tuple(DETECTORS),
     "dnsmos": ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl"),
     "words": ("word_error_rate", "word_errors", "spoken_words"),
     PROBES: ("noise_lines_db", "pre_echo_db", "silence_level_dbfs"),
 }
 _REFERENCE_FREE = frozenset({"dnsmos", "words"})
-_PACKAGES = {"dnsmos": ("speechmos", "onnxruntime"), "words": ("pocketsphinx", "jiwer")}
-_TITLES = {"dnsmos": "DNSMOS", "words": "The word error rate"}
+_PACKAGES = {
+    "visqol": ("visqol",),
+    "dnsmos": ("speechmos", "onnxruntime"),
+    "words": ("pocketsphinx", "jiwer"),
+}
+_TITLES = {"visqol": "ViSQOL", "dnsmos": "DNSMOS", "words": "The word error rate"}
 
 Audio = NDArray[np.float32]
 
@@ -109,41 +136,60 @@ def judge(
                 continue
             if measure == "words" and text is None:
                 continue
-            try:
-                figures.update(_measure(measure, reference, audio, sample_rate, text or "", tracked))
-            except UndefinedMeasure as error:
-                figures.update(dict.fromkeys(FIGURES[measure]))
-                reasons.update(dict.fromkeys(FIGURES[measure], str(error)))
+            for names, compute in _parts(measure, reference, audio, sample_rate, text or "", tracked):
+                try:
+                    figures.update(zip(names, compute(), strict=True))
+                except UndefinedMeasure as error:
+                    figures.update(dict.fromkeys(names))
+                    reasons.update(dict.fromkeys(names, str(error)))
     return out
 
 
-def _measure(
+def _parts(
     measure: str,
     reference: Audio,
     audio: Audio,
     sample_rate: int,
     text: str,
     tracked: Callable[[], PitchTrack],
-) -> Iterator[tuple[str, float]]:
-    values: tuple[float, ...]
+) -> Iterator[tuple[tuple[str, ...], Callable[[], tuple[float, ...]]]]:
+    """Figures that are defined or undefined together, and what computes them."""
+    pair = (reference, audio, sample_rate)
+    names = FIGURES[measure]
     match measure:
         case "pesq":
-            values = (pesq_wb(reference, audio, sample_rate),)
+            yield names, lambda: (pesq_wb(*pair),)
         case "stoi":
-            values = (stoi(reference, audio, sample_rate),)
+            yield names, lambda: (stoi(*pair),)
         case "mel":
-            values = (mel_distance(reference, audio, sample_rate),)
+            yield names, lambda: (mel_distance(*pair),)
         case "stft":
-            values = stft_distance(reference, audio, sample_rate)
+            yield names, lambda: stft_distance(*pair)
         case "pitch":
-            values = compare_tracks(tracked(), track_pitch(audio, sample_rate))
+            yield names, lambda: compare_tracks(tracked(), track_pitch(audio, sample_rate))
+        case "mcd":
+            yield names, lambda: (mel_cepstral_distortion_db(*pair),)
+        case "visqol":
+            yield names, lambda: visqol(*pair)
         case "band":
-            values = (empty_band_percent(reference, audio, sample_rate),)
+            yield names, lambda: (empty_band_percent(*pair),)
         case "pulses":
-            values = (pitch_modulation_kept_percent(reference, audio, sample_rate),)
+            yield names, lambda: (pitch_modulation_kept_percent(*pair),)
+        case "faults":
+            for name, detector in DETECTORS.items():
+                yield (name,), partial(_single, detector, *pair)
         case "dnsmos":
-            values = dnsmos(audio, sample_rate)
+            yield names, lambda: dnsmos(audio, sample_rate)
         case _:
-            errors = word_errors(audio, sample_rate, text)
-            values = (errors.rate, float(errors.errors), float(errors.words))
-    return zip(FIGURES[measure], values, strict=True)
+            yield names, lambda: _words(audio, sample_rate, text)
+
+
+def _single(
+    measure: Callable[[Audio, Audio, int], float], reference: Audio, audio: Audio, sample_rate: int
+) -> tuple[float]:
+    return (measure(reference, audio, sample_rate),)
+
+
+def _words(audio: Audio, sample_rate: int, text: str) -> tuple[float, float, float]:
+    errors = word_errors(audio, sample_rate, text)
+    return errors.rate, float(errors.errors), float(errors.words)

@@ -77,6 +77,17 @@ STYLES = {
     "voicing_error": FigureStyle(
         "voicing error", "% of frames", "lower", 2, "frames voiced in one and not in the other (pYIN)", True
     ),
+    "voicing_f1": FigureStyle(
+        "voicing F1", "", "higher", 3, "harmonic mean of precision and recall of voiced frames (pYIN)"
+    ),
+    "periodicity_rmse": FigureStyle(
+        "periodicity error", "", "lower", 3, "RMS difference of the probability of voicing (pYIN)"
+    ),
+    "mel_cepstral_distortion_db": FigureStyle(
+        "mel-cepstral distortion", "dB", "lower", 2, "coefficients 1 to 13 of 80 mel bands, no time warping"
+    ),
+    "visqol_speech": FigureStyle("ViSQOL speech", "16 kHz", "higher", 2, "1 to 5, polynomial mapping"),
+    "visqol_audio": FigureStyle("ViSQOL audio", "48 kHz", "higher", 2, "1 to 4.73, the whole band"),
     "dnsmos_p808": FigureStyle(
         "DNSMOS P.808", "", "higher", 2, "predicted overall opinion, 1 to 5, no reference"
     ),
@@ -99,6 +110,25 @@ STYLES = {
         "higher",
         1,
         "80 to 400 Hz modulation of the 4 to 7.5 kHz envelope over the recording's; steady noise keeps about 40",
+    ),
+    "pause_tone_db": FigureStyle(
+        "tone in pauses", "dB", "lower", 1, "the plainest line over what surrounds it, beyond the recording's"
+    ),
+    "step_db": FigureStyle(
+        "step", "dB", "lower", 1, "the plainest jump over the 12 ms on each side, beyond the recording's"
+    ),
+    "above_band_db": FigureStyle(
+        "above the source's band",
+        "dB",
+        "lower",
+        1,
+        "energy there over all of it; only where the band ends early",
+    ),
+    "onset_smear_db": FigureStyle(
+        "onsets smeared", "dB", "lower", 1, "rise over the 4 to 16 ms before that is lost, median over onsets"
+    ),
+    "level_drift_db": FigureStyle(
+        "level drift", "dB", "lower", 1, "range of the level against the recording's, in blocks of 0.4 s"
     ),
     "noise_lines_db": FigureStyle(
         "lines in noise", "dB", "lower", 1, "at multiples of the frame rate, white noise in, over the input's"

@@ -1,8 +1,10 @@
 """An evaluation as one JSON object with named, unit-suffixed figures, to be compared by a program."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gansound.metrics.evaluation import Evaluation
+from gansound.metrics.faults import ALARM_ABOVE_DB
 from gansound.metrics.judge import FIGURES
 from gansound.metrics.summary import Interval
 
@@ -22,7 +24,7 @@ def evaluation_record(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
     that was undefined everywhere is null with count 0.
     """
     model, *others = evaluation.systems[1:]
-    systems = {system: _flat(_complete(evaluation, system)) for system in evaluation.systems}
+    systems = {system: flat(_complete(evaluation, system)) for system in evaluation.systems}
     return {
         **about,
         "sample_rate_hz": evaluation.sample_rate,
@@ -35,14 +37,27 @@ def evaluation_record(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
         **systems[model],
         "systems": systems,
         "differences": {
-            f"{model} - {other}": _flat(dict(evaluation.difference(model, other)))
+            f"{model} - {other}": flat(evaluation.difference(model, other))
             for other in (*others, evaluation.systems[0])
+        },
+        "alarm_limits": ALARM_ABOVE_DB if "faults" in evaluation.measures else {},
+        "alarm_counts": {
+            system: {figure: len(ids) for figure, ids in evaluation.alarms(system).items()}
+            for system in evaluation.systems
+        },
+        "speakers": {
+            speaker: {
+                "utterance_count": len(of_speaker.utterances),
+                **{system: flat(of_speaker.summary(system)) for system in evaluation.systems},
+            }
+            for speaker, of_speaker in evaluation.by_speaker().items()
         },
         "utterances": [
             {
                 "id": utterance.id,
                 "seconds": utterance.seconds,
                 "text": utterance.text,
+                "speaker": utterance.speaker,
                 "systems": {
                     system: {name: value for name, value in figures.items() if name != "seconds"}
                     for system, figures in utterance.systems.items()
@@ -64,7 +79,8 @@ def _complete(evaluation: Evaluation, system: str) -> dict[str, Interval | None]
     return {**asked, **found}
 
 
-def _flat(intervals: dict[str, Interval | None]) -> dict[str, float | int | None]:
+def flat(intervals: Mapping[str, Interval | None]) -> dict[str, float | int | None]:
+    """Mean, both ends and count of each as values of their own, `NAME_mean` to `NAME_count`."""
     flat: dict[str, float | int | None] = {}
     for name, interval in intervals.items():
         flat[f"{name}_mean"] = None if interval is None else interval.mean

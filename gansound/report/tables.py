@@ -6,7 +6,17 @@ from rich.text import Text
 from gansound.metrics.evaluation import Evaluation
 from gansound.report.figures import counted, style
 
-_NARROW = ("pesq_wb", "stoi", "mel_distance", "f0_rmse_cents", "dnsmos_p808", "word_error_rate")
+_NARROW = (
+    "pesq_wb",
+    "stoi",
+    "mel_distance",
+    "f0_rmse_cents",
+    "empty_band_percent",
+    "pitch_modulation_kept_percent",
+    "visqol_speech",
+    "dnsmos_p808",
+    "word_error_rate",
+)
 """What a terminal's width holds beside a file's name; the JSON and the page have the rest."""
 _COLOURS = {"better": "green", "worse": "red", "open": ""}
 
@@ -47,6 +57,23 @@ def left_out(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def alarm_lines(evaluation: Evaluation) -> list[str]:
+    """A line for each detector that raised an alarm on a system: on how many utterances, and the worst."""
+    lines = []
+    for system in evaluation.systems:
+        for figure, ids in evaluation.alarms(system).items():
+            values = dict(
+                zip((u.id for u in evaluation.utterances), evaluation.values(system, figure), strict=True)
+            )
+            worst = max(ids, key=lambda name: values[name] or float("-inf"))
+            counted = sum(value is not None for value in values.values())
+            lines.append(
+                f"{system}: {style(figure).label} in {len(ids)} of {counted} utterances, "
+                f"{style(figure).text(values[worst])} {style(figure).unit} in {worst} at most"
+            )
+    return lines
+
+
 def difference_table(evaluation: Evaluation, first: str, second: str) -> Table:
     """Paired differences of two systems, green where `first` is better beyond doubt, red where worse."""
     table = Table(title=Text(f"{first} − {second}, paired"), title_style="bold")
@@ -60,6 +87,21 @@ def difference_table(evaluation: Evaluation, first: str, second: str) -> Table:
         table.add_row(
             Text(style(figure).heading), Text(mean, colour), Text(interval, colour), str(difference.count)
         )
+    return table
+
+
+def speaker_table(evaluation: Evaluation, system: str) -> Table:
+    """One row a speaker, one column for each of the chief figures: means, and how many utterances there are."""
+    table = Table(title=Text(f"{system}, by speaker"), title_style="bold")
+    table.add_column("speaker", overflow="fold")
+    table.add_column("utterances", justify="right")
+    figures = [figure for figure in evaluation.figures(system) if figure in _NARROW]
+    for figure in figures:
+        table.add_column(Text(style(figure).heading), justify="right")
+    for speaker, of_speaker in evaluation.by_speaker().items():
+        means = of_speaker.summary(system)
+        values = [style(f).text(means[f].mean if f in means else None) for f in figures]
+        table.add_row(Text(speaker), str(len(of_speaker.utterances)), *values)
     return table
 
 
