@@ -47,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "train a classifier on labelled sounds, to judge sets of sounds by",
     ),
     "evaluate": ("gansound.cli.evaluate", "measure a model, or a folder of sounds, against the ground truth"),
+    "compare": (
+        "gansound.cli.compare",
+        "models or folders of sounds in pairs, and a page for blind listening",
+    ),
     "bench": ("gansound.cli.bench", "how fast a vocoder is on this machine, on every backend"),
     "export": ("gansound.cli.export", "a vocoder as one file for other runtimes: ONNX, torch.export"),
 }
