@@ -383,3 +383,48 @@ def test_a_fingerprint_tells_nets_apart():
     assert fingerprint(long) != fingerprint(longer)
     long._scale = longer._scale = torch.relu
     assert fingerprint(long) == fingerprint(longer)
+
+
+def test_the_cache_is_its_users_alone(traced, cache_folder):
+    before = os.umask(0)
+    try:
+        step_graph.step_graph(form_of(), interior=True)
+    finally:
+        os.umask(before)
+    [file] = (cache_folder / "graphs").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    for folder in (cache_folder, cache_folder / "graphs"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    # What others could have written isn't taken, nor what isn't a file.
+    file.chmod(0o666)
+    step_graph.step_graph(form_of(), interior=True)
+    assert len(traced) == 2
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.unlink()
+    os.mkfifo(file)
+    step_graph.step_graph(form_of(), interior=True)
+    assert len(traced) == 3
+
+
+@pytest.mark.parametrize("kind", ["another net's", "no graph"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_wrong_graph_with_the_right_checksum_is_made_again(backend, kind, cache_folder, caplog):
+    if backends.missing(backend):
+        pytest.skip(f"needs {backend}")
+    mine, other = (awake("freev", False, torch.float32, seed=seed) for seed in (0, 1))
+    mel = torch.randn(1, mine.n_mels, 40, generator=torch.Generator().manual_seed(0)) - 4
+    right = make_runner(mine, backend).synthesize(mel)
+    graphs = {path.name: path for path in (cache_folder / "graphs").iterdir()}
+    make_runner(other, backend)
+    theirs = {path for path in (cache_folder / "graphs").iterdir() if path.name not in graphs}
+    for path in graphs.values():
+        half = path.name.partition("_")[2]
+        graph = next(p for p in theirs if p.name.endswith(half)).read_bytes()[:-4]
+        graph = graph if kind == "another net's" else b"nothing of the kind"
+        path.write_bytes(graph + step_graph._checksum(graph))
+    again = make_runner(mine, backend).synthesize(mel)
+    torch.testing.assert_close(again, right)
+    assert "a graph kept in the cache is wrong" in caplog.text
+    caplog.clear()
+    torch.testing.assert_close(make_runner(mine, backend).synthesize(mel), right)
+    assert "wrong" not in caplog.text

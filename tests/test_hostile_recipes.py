@@ -1,13 +1,18 @@
 """Recipes that nobody means: refused by their key, in a moment, before anything is built or memory taken."""
 
+import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
 from gansound.engine.plan import plan
-from gansound.recipe import RecipeError, build, load_recipe
+from gansound.recipe import RecipeError, build, load_recipe, to_yaml
 from gansound.recipe.budget import budget
+from tests.test_hostile_runs import tampered
 from tests.tiny import SETTINGS
 
 OPTIMIZER = "generator_optimization.optimizer"
@@ -87,3 +92,36 @@ def test_a_budget_counts_before_memory_is_taken() -> None:
     # 2 GiB, whose first values would take seconds and as much memory.
     with pytest.raises(ValueError, match="MiB"), budget(10**6, 10, "here"):
         nn.Linear(2**15, 2**14)
+
+
+# In a process of its own, whose memory and time are limited: what a recipe takes must not be the machine's.
+_PLAN_ALL = """
+import resource, signal, sys
+from gansound.engine.plan import plan
+from gansound.recipe import RecipeError, load_recipe
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+for path in sys.argv[1:]:
+    signal.alarm(60)
+    try:
+        plan(load_recipe(path))
+    except RecipeError as error:
+        assert "\\n" not in str(error).strip(), (path, str(error))
+    except BaseException as error:
+        sys.exit(f"{path}: {type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("seeds", [range(60), pytest.param(range(60, 600), marks=pytest.mark.slow)])
+def test_any_tampered_recipe_is_planned_or_refused(seeds: range, tmp_path: Path) -> None:
+    recipe = load_recipe("tiny_cpu", SETTINGS | {"data.path": "/nowhere"})
+    for seed in seeds:
+        made = tampered(recipe, random.Random(seed))
+        (tmp_path / f"{seed}.yaml").write_text(to_yaml(made) if isinstance(made, dict) else str(made))
+    ran = subprocess.run(
+        [sys.executable, "-c", _PLAN_ALL, *(str(tmp_path / f"{seed}.yaml") for seed in seeds)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]

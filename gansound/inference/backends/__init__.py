@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner
+from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner, computes_its_model
 from gansound.nn.generator import StreamingGenerator
 
 __all__ = [
@@ -133,13 +133,15 @@ def _make(generator: StreamingGenerator, backend: Backend, precision: Precision)
         from gansound.inference.backends.eager import CompileRunner, EagerRunner
 
         return (EagerRunner if backend == "eager" else CompileRunner)(generator, precision)
+    from gansound.inference.backends.step_graph import from_cache
+
     if backend == "onnxruntime":
         from gansound.inference.backends.onnx_runtime import OnnxRuntimeRunner
 
-        return OnnxRuntimeRunner(generator, precision)
+        return from_cache(lambda: OnnxRuntimeRunner(generator, precision), computes_its_model)
     from gansound.inference.backends.open_vino import OpenVINORunner
 
-    return OpenVINORunner(generator, precision)
+    return from_cache(lambda: OpenVINORunner(generator, precision), computes_its_model)
 
 
 def _fastest(

@@ -150,3 +150,28 @@ class Runner(ABC):
         yield have, frames
         for _ in range(start + chunk_frames, frames + self.lookahead_frames, chunk_frames):
             yield have[..., :0], frames
+
+
+_NEAR = {"fp32": 1e-2, "bf16": 0.2, "int8": 0.5}  # error over signal; another net's is about 1
+
+
+def computes_its_model(runner: Runner) -> bool:
+    """Whether a step of a runner, of the ends and of the interior, is near that of its generator."""
+    generator = runner.generator
+    like = next(generator.parameters())
+    settled = runner.interior_frames  # before it the interior's graph need not be right
+    frames = 1 << (settled + 1).bit_length()
+    mel = torch.randn(1, runner.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
+    with torch.inference_mode():
+        for interior in (False, True):
+            expected, _ = generator.step(mel.to(like), generator.init_state(1), interior=interior)
+            found, _ = runner.step(mel, runner.init_state(1), interior=interior)
+            if found.shape != expected.shape:
+                return False
+            expected, found = (audio[:, settled * runner.hop_length :] for audio in (expected, found))
+            if (
+                not float((found - expected).norm())
+                <= _NEAR[runner.precision] * float(expected.norm()) + 1e-6
+            ):
+                return False
+    return True

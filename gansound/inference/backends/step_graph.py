@@ -4,16 +4,19 @@ Two graphs: one that knows the ends of utterances, and a quicker one for their i
 """
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
+import stat
 import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +26,9 @@ from gansound.nn.inference_form import InferenceForm
 
 log = logging.getLogger(__name__)
 
+Made = TypeVar("Made")
+
+_thread = threading.local()
 KEPT_GRAPHS = 16  # in the cache; the oldest go
 _CHECKSUM_BYTES = 4
 
@@ -47,16 +53,62 @@ def step_graph(form: InferenceForm, *, interior: bool) -> bytes:
 def _kept(path: Path) -> bytes | None:
     """A graph of the cache, None where it isn't there or isn't what was written."""
     try:
-        found = path.read_bytes()
-    except OSError:
+        found = _read_private(path)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            log.info("%s: not taken (%s), made again", path, error.strerror or error)
         return None
     graph = found[:-_CHECKSUM_BYTES]
     if found[-_CHECKSUM_BYTES:] != _checksum(graph):
         log.info("%s: damaged, made again", path)
         return None
+    _taken_from().append(path)
     with contextlib.suppress(OSError):  # another user's cache may be read all the same
         path.touch()
     return graph
+
+
+def from_cache(make: Callable[[], Made], is_right: Callable[[Made], bool]) -> Made:
+    """What `make` makes; and where it took graphs of the cache that don't do what they should, again without them.
+
+    A graph's checksum lies in its own file, so that it says nothing of who wrote both.
+    """
+    taken = _taken_from()
+    taken.clear()
+    try:
+        made = make()
+        if not taken or is_right(made):
+            return made
+        reason = "it computes something else than the model"
+    except Exception as error:  # whatever a runtime raises at a graph that is none
+        if not taken:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    log.warning("%s: a graph kept in the cache is wrong (%s), made again", taken[0].parent, reason)
+    for path in taken:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return make()
+
+
+def _taken_from() -> list[Path]:
+    """The graphs of the cache that this thread took since it last began to make something of them."""
+    if not hasattr(_thread, "taken"):
+        _thread.taken = []
+    found: list[Path] = _thread.taken
+    return found
+
+
+def _read_private(path: Path) -> bytes:
+    """A file that only its owner may write: this user, or the system's."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "no regular file")
+        if hasattr(os, "getuid") and (about.st_uid not in (os.getuid(), 0) or about.st_mode & 0o022):
+            raise OSError(errno.EPERM, "others may write it")
+        return file.read()
 
 
 def _checksum(graph: bytes) -> bytes:
@@ -83,14 +135,26 @@ def keep(path: Path, data: bytes) -> None:
     """Write a file of the cache, beside and then renamed. A cache that can't be written is no error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        _make_private(path.parent)
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
         temporary.replace(path)
     except OSError as error:
         log.info("%s: can't be kept (%s); the next process makes it again", path, error)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder of the cache, whatever the umask, for this user alone."""
+    if not folder.is_dir():
+        if not folder.parent.is_dir():
+            _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_relative_to(cache_folder()) and folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def fingerprint(generator: StreamingGenerator, *, weights: bool = True) -> str:
