@@ -1,10 +1,18 @@
 """Discriminators that look at spectra, each against a plain-torch reference of its published layout."""
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from gansound.discriminators.multi_band import MultiBandDiscriminator
 from gansound.discriminators.multi_resolution import MultiResolutionDiscriminator
+from gansound.discriminators.sub_band_cqt import SubBandCQTDiscriminator
+from gansound.mel import MelSpec
+from gansound.nn.cqt import CQT
 
 UNIVNET = (((3, 9), (1, 1)), ((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 3), (1, 1)))
 VOCOS = (((7, 5), (2, 2)), ((5, 3), (2, 1)), ((5, 3), (2, 2)), ((3, 3), (2, 1)), ((3, 3), (2, 2)))
@@ -100,3 +108,137 @@ def test_audio_too_short_to_be_mirrored_is_refused(design, shortest):
 def test_resolutions_that_cannot_be_are_refused(arguments):
     with pytest.raises(ValueError, match="got"):
         MultiResolutionDiscriminator(**arguments)
+
+
+# --- several bands of a complex spectrum (DAC)
+
+
+def test_band_maps_are_the_published_ones():
+    bands = ((0.0, 0.4), (0.4, 1.0))
+    net = MultiBandDiscriminator((64,), channels=3, bands=bands).double()
+    audio = torch.randn(2, 300, dtype=torch.float64) + 0.3
+    (maps,) = net(audio)
+    level = audio - audio.mean(1, keepdim=True)
+    level = 0.8 * level / (level.abs().max(1, keepdim=True)[0] + 1e-9)
+    spectrum = torch.stft(level, 64, 16, 64, torch.hann_window(64).double(), return_complex=True)
+    image = torch.stack([spectrum.real, spectrum.imag], 1).transpose(2, 3)
+    ends, number = [], 0
+    own = net.windows[0]
+    for (low, high), stack in zip(bands, own.stacks, strict=True):
+        x = image[..., int(low * 33) : int(high * 33)]
+        for layer, (kernel, stride) in zip(stack, UNIVNET, strict=True):
+            side = (kernel[0] // 2, kernel[1] // 2)
+            x = F.leaky_relu(F.conv2d(x, layer.weight, layer.bias, stride, side), 0.1)
+            torch.testing.assert_close(maps[number], x, rtol=1e-6, atol=1e-8)
+            number += 1
+        ends.append(x)
+    torch.testing.assert_close(
+        maps[-1], F.conv2d(torch.cat(ends, 3), own.last.weight, own.last.bias, padding=1)
+    )
+    assert len(maps) == number + 1 == 11
+    # Whatever its level or its mean, a sound is judged alike; silence has no infinite slope.
+    torch.testing.assert_close(net(0.01 * audio - 3)[0][-1], maps[-1], rtol=1e-5, atol=1e-8)
+    silent = torch.zeros(1, 300, dtype=torch.float64, requires_grad=True)
+    net(silent)[0][-1].sum().backward()
+    assert silent.grad.abs().max() < 1e5
+
+
+def test_bands_that_cannot_be_are_refused():
+    assert MultiBandDiscriminator().shortest_samples == 1025
+    for arguments in (
+        {"windows": ()},
+        {"windows": (66,)},
+        {"channels": 0},
+        {"bands": ()},
+        {"bands": ((0.5, 0.4),)},
+        {"windows": (64,), "bands": ((0.0, 0.1), (0.1, 1.0))},
+    ):
+        with pytest.raises(ValueError, match="got"):
+            MultiBandDiscriminator(**arguments)
+    with pytest.raises(ValueError, match="33 or more samples"):
+        MultiBandDiscriminator((64,), bands=((0.0, 1.0),))(torch.zeros(1, 32))
+
+
+# --- constant Q
+
+
+def test_the_constant_q_transform_is_librosas():
+    import librosa
+
+    rate, lowest, bins = 22050, 130.8128, 12
+    sound = np.random.default_rng(0).standard_normal(20000).astype(np.float32)
+    cqt = CQT(rate, 256, octaves=5, bins_per_octave=bins, lowest_hz=lowest)
+    real, imaginary = cqt(torch.from_numpy(sound)[None])[0]
+    mine = torch.complex(real, imaginary).T.numpy()
+    theirs = librosa.cqt(
+        sound, sr=rate, hop_length=256, fmin=lowest, n_bins=60, bins_per_octave=bins, sparsity=0, scale=False,
+        tuning=0.0,
+    )  # fmt: skip
+    assert mine.shape == theirs.shape
+    lengths = rate / (2 ** (1 / bins) - 1) / np.array(cqt.frequencies_hz)
+    mine, theirs = mine[:, 12:-12], theirs[:, 12:-12] / lengths[:, None]
+    for row, other in zip(mine, theirs, strict=True):  # the windows are nearly the same
+        assert abs(np.vdot(row, other)) > 0.998 * np.linalg.norm(row) * np.linalg.norm(other)
+        assert np.linalg.norm(row) == pytest.approx(np.linalg.norm(other), rel=0.05)
+
+
+def test_a_sine_is_one_bin_of_half_its_amplitude_at_every_octave_and_at_twice_the_rate():
+    cqt = CQT(16000, 64, octaves=5, bins_per_octave=12, lowest_hz=200.0)
+    time = torch.arange(16000.0) / 16000
+    for octave in range(5):
+        number = 12 * octave + 4
+        sound = 0.6 * torch.sin(2 * math.pi * cqt.frequencies_hz[number] * time)[None]
+        spectrum = cqt(sound)
+        assert spectrum.shape == (1, 2, 251, 60)
+        moduli = spectrum.square().sum(1).sqrt()[0, 100:150].mean(0)
+        assert moduli.argmax() == number
+        assert moduli[number].item() == pytest.approx(0.3, rel=0.02)
+        halved = 0.6 * torch.sin(2 * math.pi * cqt.frequencies_hz[number] * 2 * time[:8000])[None]
+        if octave < 3:
+            doubled = cqt.at_twice_the_rate(halved).square().sum(1).sqrt()[0, 100:150].mean(0)
+            torch.testing.assert_close(doubled, moduli, rtol=0.02, atol=1e-3)
+
+
+MEL = MelSpec.preset("bigvgan_24khz")
+
+
+def test_constant_q_maps_are_the_published_ones():
+    net = SubBandCQTDiscriminator(MEL, (32,), (6,), octaves=4, channels=3).double()
+    (own,) = net.resolutions
+    audio = torch.randn(2, 700, dtype=torch.float64)
+    (maps,) = net(audio)
+    z = own.cqt.at_twice_the_rate(audio)
+    assert z.shape == (2, 2, 1 + 1400 // 32, 24)
+    parts = [
+        F.conv2d(part, conv.weight, conv.bias, padding=(1, 4))
+        for part, conv in zip(z.split(6, 3), own.octaves, strict=True)
+    ]
+    x = torch.cat(parts, 3)
+    how = [(1, (1, 4), 1), *(((1, 2), (d, 4), (d, 1)) for d in (1, 2, 4)), (1, (1, 1), 1)]
+    for mine, layer, (stride, side, dilation) in zip(maps, own.layers, how, strict=False):
+        x = F.leaky_relu(F.conv2d(x, layer.weight, layer.bias, stride, side, dilation), 0.1)
+        torch.testing.assert_close(mine, x, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(
+        maps[-1], F.conv2d(x, own.last.weight, own.last.bias, padding=1), rtol=1e-5, atol=1e-8
+    )
+    assert len(maps) == 6
+
+
+def test_octaves_above_half_the_rate_are_refused_with_the_values():
+    assert SubBandCQTDiscriminator(MEL, (256,), (12,), channels=1).octaves == 9
+    low = replace(MelSpec.preset("hifigan"), sample_rate=8000, fmax=4000.0)
+    assert SubBandCQTDiscriminator(low, (256,), (12,), channels=1).octaves == 7
+    with pytest.raises(
+        ValueError, match=r"highest of 8 octaves from 32.703 Hz begins at 4186 Hz, .* 8000 Hz"
+    ):
+        SubBandCQTDiscriminator(low, octaves=8)
+    with pytest.raises(ValueError, match=r"ends at 6400 Hz, above half the rate of 12000 Hz"):
+        CQT(12000, 64, octaves=5, lowest_hz=200.0)
+    with pytest.raises(ValueError, match=r"multiple of 256, .* got 300"):
+        SubBandCQTDiscriminator(MEL, (300,), (12,))
+    for arguments in ({"hop_lengths": ()}, {"bins_per_octave": (24,)}, {"channels": 0}):
+        with pytest.raises(ValueError, match="got"):
+            SubBandCQTDiscriminator(MEL, **arguments)
+    net = SubBandCQTDiscriminator(MEL, (256,), (12,), channels=1)
+    with pytest.raises(ValueError, match="256 or more samples"):
+        net(torch.zeros(1, 255))
