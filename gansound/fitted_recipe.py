@@ -168,9 +168,11 @@ def _mel(
         if name is None:
             sizes |= _sizes(rate_hz)
             why = (
-                f"the convention of {preset} with the sizes usual at {rate_hz} Hz: a hop of "
-                f"{1000 * sizes['hop_length'] / rate_hz:.1f} ms, {sizes['n_mels']} bands up to half the rate"
+                f"the convention of {preset} with the sizes usual at {rate_hz} Hz: {sizes['n_mels']} bands up to half "
+                "the rate"
             )
+            if hop_length is None:
+                why += f", a hop of {1000 * sizes['hop_length'] / rate_hz:.1f} ms"
         else:
             why = f"{preset} as asked, whose own rate is {spec.sample_rate} Hz: its sizes in samples are kept"
             if spec.fmax == spec.sample_rate / 2 < rate_hz / 2:
@@ -184,7 +186,7 @@ def _mel(
                 f"hop: got {hop_length} samples, expected 16 to {rate_hz // 10}, a tenth of a second"
             )
         sizes |= {"hop_length": hop_length, "n_fft": 4 * hop_length, "win_length": 4 * hop_length}
-        why += f"; a hop of {hop_length} as asked, in a window of four"
+        why += f"; a hop of {hop_length} as asked ({1000 * hop_length / rate_hz:.1f} ms), in a window of four"
     if fmax_hz is not None:
         sizes["fmax"] = float(fmax_hz)
         why += f"; bands up to {fmax_hz:g} Hz as asked"

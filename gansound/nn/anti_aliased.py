@@ -6,7 +6,8 @@ sinc of 12 taps (the filters of adefossez/julius).
 
 At twice the rate samples stand in pairs, a pair for each column. The first and the second of the pairs are kept apart
 (the filter's two phases), so that all of it is convolutions of six taps at the column's rate, each channel by itself,
-with no sample ever moved: on a CPU thirty times as fast as a strided depthwise convolution in one dimension.
+with no sample ever moved: on a CPU core an activation of BigVGAN's takes 1/1.3 to 1/2.1 of what strided depthwise
+convolutions take, and as long as they do in training (pairs, one thread of an AMD EPYC).
 """
 
 import math
