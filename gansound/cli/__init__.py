@@ -52,6 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "models or folders of sounds in pairs, and a page for blind listening",
     ),
     "bench": ("gansound.cli.bench", "how fast a vocoder is on this machine, on every backend"),
+    "import": ("gansound.cli.importing", "another project's checkpoint as a model folder"),
     "export": ("gansound.cli.export", "a vocoder as one file for other runtimes: ONNX, torch.export"),
 }
 _EXAMPLES = """examples:

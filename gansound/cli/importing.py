@@ -1,0 +1,52 @@
+"""`gansound import`: another project's checkpoint as a model folder."""
+
+import argparse
+from pathlib import Path
+
+from gansound.cli.errors import UsageError
+
+HELP = """Make a model folder of another project's checkpoint.
+
+The kind is found by the names of the weights. What describes them (config.json, config.yml, config.yaml, stats.h5) is
+taken from beside the checkpoint, or given too. The model then vocodes, streams, exports, benches and fine-tunes like
+any other. Nothing in a checkpoint is run: pickles are read as tensors only, and refused where they hold more."""
+
+EXAMPLES = """examples:
+  gansound import g_02500000 -o hifigan/                       # config.json beside it
+  gansound import g_02500000 do_02500000 config.json -o hifigan/   # with its discriminators, to fine-tune
+  gansound import bigvgan_generator.pt -o bigvgan/
+  gansound import vocos-mel-24khz/ -o vocos/                   # config.yaml and pytorch_model.bin
+  gansound import checkpoint-2500000steps.pkl config.yml stats.h5 -o multi_band/
+  gansound import speecht5_hifigan/ -o speecht5/               # transformers' folder
+  gansound vocode recording.wav --model hifigan/ -o copy.wav"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from gansound.importers import KINDS
+
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="checkpoint, and its configuration; or a folder"
+    )
+    parser.add_argument(
+        "--from", dest="kind", choices=KINDS, help="whose it is (default: found by its names)"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the model folder")
+    parser.add_argument("--licence", metavar="TEXT", help="of the weights, written into the model folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    from gansound.importers import import_checkpoint
+
+    missing = [path for path in args.files if not path.exists()]
+    if missing:
+        raise UsageError(f"{missing[0]}: no such file")
+    described = import_checkpoint(args.files, args.output, args.kind, args.licence)
+    if not args.quiet:
+        spec = described.mel
+        print(
+            f"{args.output}: {described.class_path.rpartition('.')[2]}, {spec.sample_rate} Hz, {spec.n_mels} bands, "
+            f"hop {spec.hop_length}"
+        )
+        for note in described.notes:
+            print(f"note: {note}")
+    return 0

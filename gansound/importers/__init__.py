@@ -1,0 +1,173 @@
+"""Other projects' checkpoints as model folders, one file a project.
+
+Each says by the names of the weights whether they are its own, reads its project's configuration, and maps their names
+to ours. What was read is compared with what is built, tensor by tensor: the first that doesn't fit is named, and then
+nothing is written.
+"""
+
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gansound.discriminators import multi_period, multi_scale
+from gansound.importers.checkpoint import Checkpoint, ImportFailed, read_checkpoint
+from gansound.importers.project import Described, Project
+from gansound.model_folder import save_model_folder
+from gansound.nn.fold import fold_parametrizations
+from gansound.nn.generator import StreamingGenerator
+from gansound.recipe import RecipeError, build
+from gansound.recipe.budget import budget
+
+log = logging.getLogger(__name__)
+
+KINDS = ("hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan")
+
+
+def import_checkpoint(
+    paths: Sequence[Path], out: Path, kind: str | None = None, licence: str | None = None
+) -> Described:
+    """Write a model folder of another project's checkpoint.
+
+    Args:
+        paths: the checkpoint, and what describes it where that doesn't lie beside it; or a folder of both.
+        out: the model folder.
+        kind: one of `KINDS`; None finds it by the names of the weights.
+        licence: of the weights, as far as you know; written down.
+
+    Raises:
+        ImportFailed: (a ValueError) a checkpoint of no known kind, damaged, without its configuration, or of other
+            shapes than that says; nothing is written.
+    """
+    checkpoint = read_checkpoint(paths)
+    name = kind or kind_of(checkpoint)
+    try:
+        described = project(name).describe(checkpoint)
+    except ImportFailed:
+        raise
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ImportFailed(f"{checkpoint.path}: its configuration can't be used: {error}") from error
+    generator = _built(checkpoint, described)
+    judges = _discriminators(checkpoint)
+    info: dict[str, Any] = {
+        "origin": f"{project(name).TITLE}: {checkpoint.path.name}",
+        "licence": licence or "unknown: that of the weights' authors",
+    }
+    save_model_folder(
+        out,
+        generator,
+        described.mel,
+        config={"class_path": described.class_path, "init_args": described.init_args},
+        info=info | ({"notes": described.notes} if described.notes else {}),
+        discriminators=judges or None,
+    )
+    return described
+
+
+def project(kind: str) -> Project:
+    """The importer of a kind; ValueError for none of `KINDS`."""
+    if kind not in KINDS:
+        raise ValueError(f"got {kind!r}, expected one of {', '.join(KINDS)}")
+    module: Any = importlib.import_module(f"gansound.importers.{kind}")
+    return module  # type: ignore[no-any-return]
+
+
+def kind_of(checkpoint: Checkpoint) -> str:
+    """The kind whose names the weights have. Raises ImportFailed."""
+    for kind in KINDS:
+        if project(kind).recognises(checkpoint.weights):
+            return kind
+    names = list(checkpoint.weights)
+    if any("dec.conv_pre" in name or "decoder.conv_pre" in name for name in names):
+        reason = "a VITS model, whose decoder takes latents, not mels; that can't be imported yet"
+    else:
+        shown = ", ".join(names[:3])
+        reason = f"weights of no kind that is known ({', '.join(KINDS)}); they begin with {shown}"
+    raise ImportFailed(f"{checkpoint.path}: {reason}")
+
+
+def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
+    """The generator with the checkpoint's weights."""
+    weights = checkpoint.weights
+    elements = sum(tensor.numel() for tensor in weights.values())
+    with (
+        torch.random.fork_rng(devices=[]),
+        budget(12 * elements + 2**20, 8 * len(weights) + 64, "the file holds fewer"),
+    ):
+        try:
+            generator = build(
+                {"class_path": described.class_path, "init_args": described.init_args},
+                StreamingGenerator,
+                "generator",
+                context={"mel": described.mel},
+                roots=("gansound.generators",),
+            )
+        except RecipeError as error:
+            raise ImportFailed(f"{checkpoint.path}: its configuration makes no such net: {error}") from error
+    generator = fold_parametrizations(generator.float().eval())
+    keys = described.keys(generator)
+    state = {}
+    for ours, expected in generator.state_dict().items():
+        theirs = keys[ours]
+        if theirs not in weights:
+            raise ImportFailed(f"{checkpoint.path}: has no {theirs}, which its configuration asks for")
+        found = weights[theirs]
+        if found.numel() != expected.numel() or [n for n in found.shape if n > 1] != [
+            n for n in expected.shape if n > 1
+        ]:
+            raise ImportFailed(
+                f"{checkpoint.path}: {theirs} has shape {tuple(found.shape)}, expected {tuple(expected.shape)} by its "
+                "configuration. Is the configuration that of these weights?"
+            )
+        state[ours] = found.reshape(expected.shape)
+    generator.load_state_dict(state)
+    used = set(keys.values())
+    rest = [
+        name for name in weights if name not in used and not any(part in name for part in described.constants)
+    ]
+    if rest:
+        raise ImportFailed(
+            f"{checkpoint.path}: holds {rest[0]} and {len(rest) - 1} more that its configuration doesn't ask for. Is "
+            "it that of these weights?"
+        )
+    if generator.hop_length != described.mel.hop_length:
+        raise ImportFailed(
+            f"{checkpoint.path}: upsamples by {generator.hop_length}, but its mel has a hop of "
+            f"{described.mel.hop_length}. Is the configuration that of these weights?"
+        )
+    return generator
+
+
+def _sides(tensor: Tensor) -> list[int]:
+    """Its shape but for sides of one: an image of height one is a row."""
+    return [side for side in tensor.shape if side > 1]
+
+
+_JUDGES: Mapping[str, tuple[Any, Any]] = {
+    "mpd": (multi_period.MultiPeriodDiscriminator, multi_period.hifigan_keys),
+    "msd": (multi_scale.HiFiGANMultiScaleDiscriminator, multi_scale.hifigan_keys),
+}
+
+
+def _discriminators(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """HiFi-GAN's, named as in the recipe `hifigan_v1_ljspeech`; one that doesn't fit is left out, with a warning."""
+    state: dict[str, Tensor] = {}
+    for name, theirs in checkpoint.judges.items():
+        make, keys_of = _JUDGES[name]
+        with torch.random.fork_rng(devices=[]):
+            network = make()
+        keys = keys_of(network)
+        expected = network.state_dict()
+        theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
+        unfit = [k for k, t in keys.items() if t not in theirs or theirs[t].shape != expected[k].shape]
+        if unfit:
+            log.warning(
+                "%s: discriminator %s isn't HiFi-GAN's (%s) and is left out", checkpoint.path, name, unfit[0]
+            )
+            continue
+        state |= {f"{name}.{ours}": theirs[their] for ours, their in keys.items()}
+    return state

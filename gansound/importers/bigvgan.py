@@ -1,0 +1,35 @@
+"""NVIDIA/BigVGAN, 1 and 2: `{"generator": …}` with its config.json; Lee et al., arXiv 2206.04658."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from gansound.generators.bigvgan import bigvgan_keys
+from gansound.importers.checkpoint import Checkpoint
+from gansound.importers.hifigan import mel, sizes
+from gansound.importers.project import Described
+
+TITLE = "BigVGAN (NVIDIA/BigVGAN)"
+
+
+def recognises(names: Mapping[str, Tensor]) -> bool:
+    """`ups.i.0` and activations with weights."""
+    return {"conv_pre.weight", "ups.0.0.weight", "activation_post.act.alpha"} <= names.keys()
+
+
+def describe(checkpoint: Checkpoint) -> Described:
+    """By config.json, where version 1 leaves out what version 2 added."""
+    config = checkpoint.config
+    more = {
+        "activation": checkpoint.setting("activation"),
+        "snake_logscale": checkpoint.setting("snake_logscale"),
+        "use_tanh_at_final": config.get("use_tanh_at_final", True),
+        "use_bias_at_final": config.get("use_bias_at_final", True),
+    }
+    return Described(
+        "gansound.generators.bigvgan.BigVGANGenerator",
+        sizes(checkpoint) | more,
+        mel(checkpoint),
+        bigvgan_keys,
+        constants=(".upsample.filter", ".downsample.lowpass.filter"),
+    )

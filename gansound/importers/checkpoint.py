@@ -1,0 +1,262 @@
+"""A checkpoint that someone else's code wrote, read as tensors and nothing else.
+
+Nothing in it runs: pickles are read with `weights_only=True`, and one that would need more is refused. Nothing in it
+takes more memory than its file has bytes.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from gansound.mel.files import lfs_pointer
+
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", "")
+DESCRIPTIONS = (".json", ".yaml", ".yml")
+STATISTICS = (".h5", ".npy")
+# Where the projects of this field put the generator's weights, outermost first.
+_INSIDE = ("model", "state_dict", "generator", "model_g")
+_PREFIXES = ("module.", "model_g.")
+
+
+class ImportFailed(ValueError):
+    """A checkpoint can't be imported: "PATH: reason. What to do"."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the files of a checkpoint hold.
+
+    Attributes:
+        path: of the weights.
+        weights: the generator's, by the names they have there, weight norm folded, in float32.
+        config: of the description beside them; empty where there is none.
+        statistics: mean and scale by band, natural for ParallelWaveGAN; None where there are none.
+        judges: weights of discriminators by their name there, as they are.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    config: dict[str, Any] = field(default_factory=dict)
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    judges: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    def setting(self, *names: str) -> Any:
+        """A value of the config, by the names of nested keys.
+
+        Raises:
+            ImportFailed: there is no config, or no such key.
+        """
+        value: Any = self.config
+        for depth, name in enumerate(names):
+            if not isinstance(value, Mapping) or name not in value:
+                missing = ".".join(names[: depth + 1])
+                raise ImportFailed(
+                    f"{self.path}: no {missing} in its configuration, which says what the weights are of. Give the "
+                    "project's own config file too: gansound import CHECKPOINT CONFIG -o DIR"
+                )
+            value = value[name]
+        return value
+
+
+def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
+    """The weights among the files, with what describes them: given too, or lying beside.
+
+    Args:
+        paths: files, or one folder that holds them.
+
+    Raises:
+        ImportFailed: no weights, several, or a file that can't be read as what it is.
+    """
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    if missing := [file for file in files if not file.is_file()]:
+        raise ImportFailed(f"{missing[0]}: no such file")
+    known = DESCRIPTIONS + STATISTICS
+    heavy = [file for file in files if file.suffix not in known and _is_weights(file)]
+    if len(heavy) == 2 and any(path.is_dir() for path in paths):
+        heavy = [file for file in heavy if file.suffix == ".safetensors"] or heavy  # the same in two formats
+    if not heavy:
+        raise ImportFailed(
+            f"{paths[0]}: no file of weights, expected one ending in {', '.join(WEIGHTS[:-1])}"
+        )
+    held = [(file, read_tensors(file)) for file in heavy]
+    judges = {name: value for _, content in held for name, value in _judges(content).items()}
+    generators = [
+        (file, content) for file, content in held if not _judges(content) or _has_generator(content)
+    ]
+    if not generators:
+        raise ImportFailed(
+            f"{heavy[0]}: holds discriminators and optimizers ({', '.join(held[0][1])}), expected a generator. Give "
+            "the generator's file too (HiFi-GAN's g_… beside do_…)"
+        )
+    if len(generators) > 1:
+        names = ", ".join(file.name for file, _ in generators)
+        raise ImportFailed(
+            f"{paths[0]}: several files of weights ({names}), expected one generator. Name the one"
+        )
+    path, content = generators[0]
+    described = [file for file in files if file.suffix in DESCRIPTIONS] or _beside(path, DESCRIPTIONS)
+    counted = [file for file in files if file.suffix in STATISTICS] or _beside(path, STATISTICS)
+    return Checkpoint(
+        path,
+        folded(path, _flat(path, content)),
+        _description(described[0]) if described else {},
+        _statistics(counted[0]) if counted else None,
+        judges,
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What a file of weights holds. Raises ImportFailed."""
+    try:
+        if said := lfs_pointer(path):
+            raise ImportFailed(f"{path}: {said}")
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportFailed:
+        raise
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to load it anyway, and so to run whatever the file says.
+        raise ImportFailed(
+            f"{path}: holds more than tensors and plain values, or isn't a checkpoint at all, and isn't unpickled: a "
+            "pickle can run any code. Save its state dict alone with torch.save(model.state_dict(), ...)"
+        ) from error
+    except Exception as error:  # each format raises its own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ImportFailed(f"{path}: can't be read as a checkpoint: {reason}") from error
+    if not isinstance(content, Mapping):
+        raise ImportFailed(f"{path}: holds a {type(content).__name__}, expected a state dict")
+    room = 8 * path.stat().st_size + 2**20  # of half precision, widened; nothing honest needs more
+    if sum(tensor.numel() * 4 for tensor in _tensors(content)) > room:
+        raise ImportFailed(f"{path}: its tensors claim more than {room:,} bytes, which the file doesn't hold")
+    return dict(content)
+
+
+def folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weight norm in each of its spellings, `weight_g` and `weight_v` or `original0` and `original1`, multiplied out.
+
+    Salimans and Kingma, arXiv 1602.07868: w = g v / |v|, a norm for each item of the first dimension.
+    """
+    spellings = (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    )
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+            if not tensor.is_floating_point():
+                continue  # counters; no weight of a vocoder is a whole number
+            raise ImportFailed(f"{path}: {name} holds NaN or infinity. Its training diverged")
+        for length, direction in spellings:
+            if name.endswith(f".{length}"):
+                stem = name.removesuffix(length)
+                if f"{stem}{direction}" not in state:
+                    raise ImportFailed(f"{path}: has {name} but no {stem}{direction}. It is damaged")
+                break
+            if (
+                name.endswith(f".{direction}")
+                and (g := state.get(name.removesuffix(direction) + length)) is not None
+            ):
+                v, g = tensor.double(), g.double()
+                norm = torch.linalg.vector_norm(v, dim=tuple(range(1, v.dim())), keepdim=True)
+                if g.numel() != norm.numel():
+                    raise ImportFailed(
+                        f"{path}: {name} has {norm.numel()} rows, its length {g.numel()}. It is damaged"
+                    )
+                result[name.removesuffix(direction) + "weight"] = (v * (g.reshape(norm.shape) / norm)).float()
+                break
+        else:
+            result[name] = tensor.float()
+    return result
+
+
+def _is_weights(file: Path) -> bool:
+    return file.suffix in WEIGHTS or file.name.startswith(("g_", "do_"))
+
+
+def _tensors(content: Any) -> list[Tensor]:
+    if isinstance(content, Tensor):
+        return [content]
+    if isinstance(content, Mapping):
+        return [tensor for value in content.values() for tensor in _tensors(value)]
+    return []
+
+
+def _judges(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    return {name: dict(content[name]) for name in ("mpd", "msd") if isinstance(content.get(name), Mapping)}
+
+
+def _has_generator(content: Mapping[str, Any]) -> bool:
+    return any(isinstance(content.get(name), Mapping) for name in _INSIDE)
+
+
+def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict, out of whatever it is wrapped in."""
+    while inner := next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), None):
+        content = inner
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    for prefix in _PREFIXES:
+        if any(name.startswith(prefix) for name in state):
+            state = {
+                name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+            }
+    if not state:
+        raise ImportFailed(f"{path}: holds no tensors by name ({', '.join(map(str, content)) or 'nothing'})")
+    return state
+
+
+def _beside(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    found = sorted(file for file in path.parent.iterdir() if file.suffix in suffixes and file.is_file())
+    likely = [file for file in found if file.stem in ("config", "stats", path.stem)]
+    return likely[:1]
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError, OSError) as error:
+        raise ImportFailed(
+            f"{path}: can't be read as a configuration: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ImportFailed(f"{path}: holds a {type(content).__name__}, expected the settings of a model")
+    return content
+
+
+def _statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and scale of each band; stats.npy holds them as two rows, stats.h5 by name."""
+    import numpy as np
+
+    try:
+        if path.suffix == ".npy":
+            mean, scale = np.load(path, allow_pickle=False)
+        else:
+            try:
+                import h5py
+            except ImportError:
+                raise ImportFailed(
+                    f"{path}: needs h5py to be read: pip install h5py (or save it as .npy, two rows: mean and scale)"
+                ) from None
+            with h5py.File(path, "r") as file:
+                mean, scale = file["mean"][()], file["scale"][()]
+    except ImportFailed:
+        raise
+    except Exception as error:
+        raise ImportFailed(f"{path}: can't be read as mean and scale: {error}") from error
+    mean, scale = np.ravel(mean), np.ravel(scale)
+    if mean.shape != scale.shape or not np.isfinite([mean, scale]).all() or (scale <= 0).any():
+        raise ImportFailed(
+            f"{path}: expected a mean and a scale above 0 for each band, got {mean.shape} and {scale}"
+        )
+    return tuple(map(float, mean)), tuple(map(float, scale))

@@ -1,0 +1,43 @@
+"""What an importer of one project says of a checkpoint."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from gansound.importers.checkpoint import Checkpoint
+from gansound.mel import MelSpec
+
+
+@dataclass(frozen=True)
+class Described:
+    """Which of our generators a checkpoint is, and where its weights go.
+
+    Attributes:
+        class_path: of the generator.
+        init_args: of its constructor.
+        mel: the convention it was trained on.
+        keys: of a generator without weight norm: our names of its weights and, for each, theirs.
+        constants: parts of names there that aren't weights, but follow from the configuration.
+        notes: what a user should know that a model folder doesn't say.
+    """
+
+    class_path: str
+    init_args: dict[str, Any]
+    mel: MelSpec
+    keys: Callable[[Any], Mapping[str, str]]
+    constants: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+class Project(Protocol):
+    """A module of this package."""
+
+    TITLE: str
+
+    def recognises(self, names: Mapping[str, Tensor]) -> bool:
+        """Whether the names of the weights are this project's."""
+
+    def describe(self, checkpoint: Checkpoint) -> Described:
+        """Raises ImportFailed for a configuration that says too little."""

