@@ -356,7 +356,7 @@ class VocoderTask:
             example = Example(name, self.sample_rate, real[0].cpu().numpy(), fake[0].cpu().numpy())
             examples.append(example)
             levels.append(level_figures(example.real, example.fake))
-            # An early generator may be silent, and a clip may hold no speech: PESQ has no figure for them.
+            # A clip may hold no speech: PESQ has no figure for it.
             with contextlib.suppress(UndefinedMeasure):
                 scores.append(pesq_wb(example.real, example.fake, self.sample_rate))
         figures = {}
