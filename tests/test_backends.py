@@ -98,6 +98,21 @@ def test_whole_utterances_of_any_length(name, backend, precision):
     assert max(loud) > 0.1
 
 
+@every_pair
+def test_a_batch_of_several_lengths(name, backend, precision):
+    runner, generator = runner_of(name, backend, precision), generator_of(name)
+    long = 2 * runner.offline_frames + 2 * runner.interior_frames  # so that an end comes after an interior
+    frames = [long, 1, runner.interior_frames + 1, long - runner.offline_frames]
+    mel = mels(long + 3, torch.float32, batch=len(frames))
+    got = runner.synthesize(mel, torch.tensor(frames))
+    assert got.shape == (len(frames), mel.shape[-1] * runner.hop_length)
+    for sound, item, n in zip(got, mel, frames, strict=True):
+        end = n * runner.hop_length
+        if n > 1:  # a frame of noise is too little to tell noise of rounding by
+            assert_close(runner, sound[None, :end], generator(item[None, :, :n]))
+        assert not sound[end:].any()
+
+
 def serve(runner: Runner, utterances: list[Tensor], seed: int, lanes: int = 3) -> list[Tensor]:
     """Utterances through the lanes of one batch, which start and end apart, and are interrupted now and then.
 

@@ -94,6 +94,23 @@ def streamed(generator):
     close(torch.cat(parts, 1)[:, field.lookahead :][:, : expected.shape[1]], expected)
 
 
+@every_family
+def test_a_batch_of_several_lengths_is_each_alone(name):
+    """Whatever follows an item's end; in chunks that begin before, at and after the ends."""
+    generator = awake(name, False, torch.float32)
+    vocoder = Vocoder(LoadedModel(generator, FAMILIES[name].mel, {}, Path(), {}), "cpu", backend="eager")
+    lengths = [57, 1, 24, 40]
+    mel = mels(60, torch.float32, batch=4)
+    expected = torch.zeros(4, 60 * generator.hop_length)
+    for item, frames in enumerate(lengths):
+        alone = generator(mel[item : item + 1, :, :frames])[0]
+        expected[item, : len(alone)] = alone
+        mel[item, :, frames:] = float("nan")
+    assert rms(expected) > 0.1
+    for vocoder.runner("whole").offline_frames in (8, 256):
+        close(vocoder(mel, lengths=lengths, warn=False), expected)
+
+
 @needs("onnx", "onnxscript", "onnxruntime")
 @every_graph
 def test_it_is_onnx(name, tmp_path):

@@ -74,6 +74,56 @@ def test_items_of_a_batch_do_not_touch(vocoder: Vocoder) -> None:
         torch.testing.assert_close(vocoder(mel)[0], audio, rtol=0, atol=1e-5)
 
 
+def test_items_of_several_lengths_sound_as_they_do_alone(
+    vocoder: Vocoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = [70, 12, 90]
+    batch = torch.zeros(3, BANDS, 95)  # zeros are near full scale: what was padded with must not be judged
+    for item, n in enumerate(frames):
+        batch[item, :, :n] = some_mel(n, item)[0]
+    together = vocoder(batch, lengths=frames)
+    valid = torch.cat([batch[item, :, :n] for item, n in enumerate(frames)], -1)
+    assert caplog.messages == vocoder.mel_spec.suspicions(valid)
+    assert together.shape == (3, 95 * HOP)
+    assert not together[2, 90 * HOP :].any()
+    for item, n in enumerate(frames):
+        alone = vocoder(batch[item, :, :n])[0]
+        torch.testing.assert_close(together[item, : n * HOP], alone, rtol=0, atol=1e-5)
+    for same in (np.array(frames), torch.tensor(frames, dtype=torch.int32)):
+        assert torch.equal(vocoder(batch.numpy(), lengths=same), together)
+    torch.testing.assert_close(vocoder(batch[1], lengths=[12])[0], together[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lengths, message",
+    [
+        ([5, 6], r"got shape \(2,\), expected \(3,\)"),
+        ([[5, 6, 7]], r"got shape \(1, 3\)"),
+        ([5, 11, 7], "got 11 frames of 10, expected 1 to 10"),
+        ([5, 0, 7], "got 0 frames"),
+        ([5, -2, 7], "got -2 frames"),
+        ([0.5, 0.6, 1.0], "expected whole numbers of frames"),
+        ([True, True, True], "expected whole numbers"),
+        (["5", "6", "7"], "expected whole numbers"),
+    ],
+)
+def test_lengths_that_cannot_be(vocoder: Vocoder, lengths: list, message: str) -> None:
+    with pytest.raises(ValueError, match=f"lengths: .*{message}"):
+        vocoder(torch.zeros(3, BANDS, 10), lengths=lengths)
+
+
+def test_lengths_do_not_hide_what_is_wrong_with_the_mel(vocoder: Vocoder) -> None:
+    with pytest.raises(ValueError, match="got 7 bands"):
+        vocoder(torch.zeros(3, 7, 10), lengths=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"got shape \(10,\)"):
+        vocoder(torch.zeros(10), lengths=[1])
+    bad = torch.zeros(2, BANDS, 10)
+    bad[1, 0, 3] = float("nan")
+    vocoder(bad, lengths=[10, 3], warn=False)  # behind its end
+    with pytest.raises(ValueError, match="NaN"):
+        vocoder(bad, lengths=[10, 4])
+
+
 def test_saved_and_loaded_it_sounds_the_same(vocoder: Vocoder, tmp_path: Path) -> None:
     path = vocoder.save_pretrained(tmp_path / "copy")
     again = gansound.Vocoder.from_pretrained(str(path), device="cpu")

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from gansound.audio import Resampler
 from gansound.generators.universal import UniversalGenerator
@@ -125,20 +127,37 @@ class Vocoder:
         """Of the sound it makes, in Hz."""
         return self.mel_spec.sample_rate
 
-    def __call__(self, mel: Tensor | np.ndarray, *, warn: bool = True) -> Tensor:
+    def __call__(
+        self,
+        mel: Tensor | np.ndarray,
+        *,
+        lengths: Sequence[int] | Tensor | np.ndarray | None = None,
+        warn: bool = True,
+    ) -> Tensor:
         """Waveform of a mel in the convention `mel_spec`.
 
         Args:
             mel: torch or numpy, on any device.
+            lengths: frames of each item of a batch that was padded to one length: each item sounds as it does alone,
+                whatever it was padded with.
             warn: log a warning where the values look like another convention (log base, floor, normalised).
 
         Shape:
-            `(B, n_mels, F)` or `(n_mels, F)` -> `(B, F * hop_length)` float32 on the vocoder's device.
+            `(B, n_mels, F)` or `(n_mels, F)` -> `(B, F * hop_length)` float32 on the vocoder's device; with lengths,
+            item b is zero from sample `lengths[b] * hop_length` on.
 
         Raises:
-            ValueError: wrong number of bands or dimensions, no frames, not a number.
+            ValueError: wrong number of bands or dimensions, no frames, not a number; lengths that aren't one of 1 to F
+                for each item.
         """
-        return self._synthesize(self._checked(mel, warn=warn).to(self.device))
+        if lengths is None:
+            return self._synthesize(self._checked(mel, warn=warn).to(self.device))
+        items, frames = self._items(mel, lengths)
+        if warn:
+            self._warn(torch.cat(items, -1))
+        padded = pad_sequence([item.T for item in items], batch_first=True).transpose(1, 2)
+        padded = functional.pad(padded, (0, mel.shape[-1] - padded.shape[-1]))
+        return self._synthesize(padded.to(self.device), frames)
 
     def vocode_audio(self, audio: ArrayLike, sample_rate: int) -> np.ndarray:
         """Copy synthesis: the mel of a recording, and the waveform made from that mel.
@@ -243,12 +262,18 @@ class Vocoder:
         """
         return StreamingVocoder(self.runner("stream"), self.mel_spec, dtype=dtype, device=self.device)
 
-    def _synthesize(self, mel: Tensor) -> Tensor:
-        if not isinstance(self.generator, StreamingGenerator):  # somebody's own class
-            check_process()
-            with torch.no_grad():
+    def _synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if isinstance(self.generator, StreamingGenerator):
+            return self.runner("whole").synthesize(mel, lengths)
+        check_process()
+        with torch.no_grad():  # somebody's own class
+            if lengths is None:
                 return self.generator(mel).float()
-        return self.runner("whole").synthesize(mel)
+            whole = mel.new_zeros(len(mel), mel.shape[-1] * self.mel_spec.hop_length)
+            for sound, item, frames in zip(whole, mel, lengths.tolist(), strict=True):
+                alone = self.generator(item[None, :, :frames]).float()[0]
+                sound[: len(alone)] = alone
+            return whole
 
     def _pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
         if isinstance(self.generator, StreamingGenerator):
@@ -258,9 +283,25 @@ class Vocoder:
 
     def _checked(self, mel: Tensor | np.ndarray, *, warn: bool) -> Tensor:
         checked = self.mel_spec.check(mel)
-        for suspicion in self.mel_spec.suspicions(checked) if warn else ():
-            log.warning("%s", suspicion)
+        if warn:
+            self._warn(checked)
         return checked
+
+    def _items(self, mel: Tensor | np.ndarray, lengths: Any) -> tuple[list[Tensor], Tensor]:
+        """Each mel without what it was padded with, which is judged by nobody; and their lengths."""
+        if getattr(mel, "ndim", 0) not in (2, 3):
+            self.mel_spec.check(mel)  # says what is wrong with it
+        batch = mel if mel.ndim == 3 else mel[None]
+        frames = _lengths(lengths, len(batch), batch.shape[-1])
+        items = [
+            self._checked(item[..., :n], warn=False)[0]
+            for item, n in zip(batch, frames.tolist(), strict=True)
+        ]
+        return items, frames
+
+    def _warn(self, mel: Tensor) -> None:
+        for suspicion in self.mel_spec.suspicions(mel):
+            log.warning("%s", suspicion)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as a folder that `from_pretrained` loads."""
@@ -279,6 +320,22 @@ def _reopened(
     allow: tuple[str, ...],
 ) -> Vocoder:
     return kind.from_pretrained(path, device, mel=mel, backend=backend, precision=precision, allow=allow)
+
+
+def _lengths(given: Sequence[int] | Tensor | np.ndarray, batch: int, most: int) -> Tensor:
+    """`(B,)` int64 on the CPU, or the ValueError that says what is wrong with them."""
+    found = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
+    if found.dtype.kind not in "iu":
+        raise ValueError(f"lengths: got {given!r}, expected whole numbers of frames")
+    lengths = torch.from_numpy(found.astype(np.int64))
+    if tuple(lengths.shape) != (batch,):
+        raise ValueError(
+            f"lengths: got shape {tuple(lengths.shape)}, expected ({batch},): frames of each mel"
+        )
+    if lengths.numel() and not 1 <= int(lengths.min()) <= int(lengths.max()) <= most:
+        wrong = [n for n in lengths.tolist() if not 1 <= n <= most]
+        raise ValueError(f"lengths: got {wrong[0]} frames of {most}, expected 1 to {most} for each mel")
+    return lengths
 
 
 def _in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:

@@ -27,7 +27,10 @@ class EagerRunner(Runner):
         if next(generator.parameters()).is_cuda:
             self.offline_frames = 4096  # a GPU wants much work at once
 
-    def pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+    def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
+        if lengths is not None:  # the plain net knows one end only
+            yield from super().pieces(mels, lengths)
+            return
         # Up to a few chunks one go is quicker (MelGAN to 1.5 s, a frame-rate net to 12 s): it has no look-ahead to
         # wait for, and its memory is bounded all the same.
         coming, begun = iter(mels), list[Tensor]()
@@ -70,8 +73,8 @@ class CompileRunner(EagerRunner):
         super().__init__(generator, precision)
         self._compiled: Any = torch.compile(self._interior, dynamic=False, options={"freezing": True})
 
-    def pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
-        return Runner.pieces(self, mels)  # the plain net isn't compiled
+    def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
+        return Runner.pieces(self, mels, lengths)  # the plain net isn't compiled
 
     def init_state(self, batch: int = 1) -> State:
         return _laid_out(super().init_state(batch))

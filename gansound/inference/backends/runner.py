@@ -94,22 +94,34 @@ class Runner(ABC):
     def reset(self, state: Any, items: Tensor | None = None) -> Any:
         """See `gansound.nn.streaming.reset`."""
 
-    def synthesize(self, mel: Tensor) -> Tensor:
+    def synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """A whole utterance by way of the stream: the same samples, and working memory that doesn't grow with it.
 
+        Args:
+            mel: of each item.
+            lengths: `(B,)` int64, frames of each item, 1 to F; what follows them is never heard. All of them when None.
+
         Shape:
-            `(B, n_mels, F)` → `(B, F * hop_length)` float32, on the mel's device.
+            `(B, n_mels, F)` → `(B, F * hop_length)` float32, on the mel's device, zeros after each item's end.
         """
-        audio = torch.empty(mel.shape[0], mel.shape[-1] * self.hop_length, device=mel.device)
+        hop = self.hop_length
+        audio = torch.empty(mel.shape[0], mel.shape[-1] * hop, device=mel.device)
         done = 0
-        for piece in self.pieces([mel]):
+        for piece in self.pieces([mel if lengths is None else mel[..., : int(lengths.max())]], lengths):
             audio[:, done : done + piece.shape[-1]] = piece
             done += piece.shape[-1]
-        assert done == audio.shape[-1]
-        return audio
+        if lengths is None:
+            assert done == audio.shape[-1]
+            return audio
+        after = torch.arange(audio.shape[-1], device=mel.device) >= lengths.to(mel.device)[:, None] * hop
+        return audio.masked_fill_(after, 0.0)
 
-    def pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+    def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
         """The sound of an utterance whose mel comes in pieces, as it gets ready; joined it is `synthesize`'s.
+
+        Args:
+            mels: one after the other.
+            lengths: see `synthesize`; what comes after an item's end means nothing.
 
         Shape:
             `(B, n_mels, n)` each → `(B, T)` each; F frames in all make `F * hop_length` samples.
@@ -117,10 +129,14 @@ class Runner(ABC):
         chunk_frames, hop, late = self.offline_frames, self.hop_length, self.lookahead_samples
         state: Any = None
         start = 0
+        first_end = None if lengths is None else int(lengths.min())
         # One step that holds the end, then what is still inside the net comes out of steps of nothing.
         for chunk, frames in self._steps(mels):
-            state = self.init_state(chunk.shape[0]) if state is None else state
-            if frames is not None and chunk.shape[-1]:
+            if state is None:
+                state = self.init_state(chunk.shape[0])
+                if lengths is not None:
+                    state = self.finish(state, remaining=lengths.to(chunk.device))
+            if lengths is None and frames is not None and chunk.shape[-1]:
                 state = self.finish(state, remaining=chunk.shape[-1])
             left = chunk_frames if frames is None else frames + self.lookahead_frames - start
             steps = min(chunk_frames, left)
@@ -128,7 +144,8 @@ class Runner(ABC):
                 steps = min(chunk_frames, 1 << (steps - 1).bit_length())
             if missing := steps - chunk.shape[-1]:
                 chunk = torch.nn.functional.pad(chunk, (0, missing))
-            out, state = self.step(chunk, state, interior=frames is None and start >= self.interior_frames)
+            no_end = frames is None if first_end is None else start + steps <= first_end
+            out, state = self.step(chunk, state, interior=no_end and start >= self.interior_frames)
             first = start * hop - late
             end = first + out.shape[-1] if frames is None else min(first + out.shape[-1], frames * hop)
             if end > max(0, first):
