@@ -77,6 +77,24 @@ def wavegan(sounds: Path, steps: int, **more: object) -> dict[str, Any]:
     return small_wave(sounds, steps, generator_optimization=SGD, discriminator_optimization=SGD, **more)
 
 
+def taking_turns(corpus: Path, steps: int, **more: object) -> dict[str, Any]:
+    """In some steps both discriminators learn, in others one or none; on crops, balanced, with turned phases."""
+    period = "gansound.discriminators.multi_period.MultiPeriodDiscriminator"
+    changes = {
+        "discriminators.msd.every": 2,
+        "discriminators.msd.crop_samples": 1024,
+        "discriminators.mpd": {
+            "network": {"class_path": period, "init_args": {"periods": [2, 3], "channels": 1}},
+            "every": 3,
+        },
+        "losses.mel": {"loss": {"class_path": "gansound.losses.spectral.MelL1"}, "weight": 45.0},
+        "balance": {"class_path": "gansound.tasks.balance.LossBalance"},
+        "phase_augmentation": {"class_path": "gansound.discriminators.augmentation.phase.PhaseAugmentation"},
+        "penalties.r1": {"class_path": "gansound.losses.penalties.R1", "init_args": {"every": 4}},
+    }
+    return vocoder(corpus, steps, **changes, **more)
+
+
 def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -157,12 +175,16 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow  # two processes, most of it imports
-@pytest.mark.parametrize("kind", ["vocoder", "wavegan with its penalty"])
+@pytest.mark.parametrize("kind", ["vocoder", "vocoder taking turns", "wavegan with its penalty"])
 def test_two_processes_give_the_weights_of_one_after_twenty_steps(
     kind: str, corpus: Path, sounds: Path, tmp_path: Path
 ) -> None:
-    make, where = (vocoder, corpus) if kind == "vocoder" else (wavegan, sounds)
-    parts = ["generator", "discriminator"] + ["generator_average"] * (kind == "vocoder")
+    make, where = {
+        "vocoder": (vocoder, corpus),
+        "vocoder taking turns": (taking_turns, corpus),
+        "wavegan with its penalty": (wavegan, sounds),
+    }[kind]
+    parts = ["generator", "discriminator"] + ["generator_average"] * ("vocoder" in kind)
     start = torch.cat(
         [p.detach().double().flatten() for p in plan(make(where, 20)).task.generator.parameters()]
     )
