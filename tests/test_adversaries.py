@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from gansound.draw import Draws
 from gansound.engine.phases import Phases
+from gansound.engine.plan import plan
 from gansound.losses.adversarial import LeastSquares, Relativistic
 from gansound.losses.feature_matching import FeatureMatching
+from gansound.recipe import RecipeError, load_recipe
 from gansound.tasks.vocoder import Adversary, WeightedFeatureMatching
 from tests.test_task import Judge, audio, task, whole
 
@@ -143,3 +145,55 @@ def test_a_network_may_be_given_real_and_generated_sounds_one_after_the_other() 
     real, fake = net.sounds
     assert torch.equal(real, batch["audio"])
     assert torch.equal(fake, -real)
+
+
+DISCRIMINATOR = "gansound.discriminators"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"discriminators.mpd.weight": 0.5}, r"discriminators\.mpd\.network: missing"),
+        ({"discriminators.msd.every": 0}, r"discriminators\.msd: every counts steps from 1 on, got 0"),
+        ({"discriminators.msd.crop_samples": 9000}, r"discriminators\.msd\.crop_samples must be .* 8192, got 9000"),
+        ({"discriminators.msd.slicing": True}, r"discriminators\.msd\.slicing: .* got LeastSquares"),
+        (
+            {
+                "discriminators.msd.network": {
+                    "class_path": f"{DISCRIMINATOR}.multi_resolution.MultiResolutionDiscriminator",
+                    "init_args": {"resolutions": [[32768, 256, 32768]]},
+                }
+            },
+            r"data\.segment_samples must be at least 16384, got 8192: discriminators\.msd\.network",
+        ),
+        (
+            {
+                "discriminators.msd.network": {
+                    "class_path": f"{DISCRIMINATOR}.sub_band_cqt.SubBandCQTDiscriminator",
+                    "init_args": {"octaves": 10},
+                }
+            },
+            r"discriminators\.msd\.network: octaves: the highest of 10 .* 22050 Hz",
+        ),
+        (
+            {
+                "discriminators.msd.network": {
+                    "class_path": f"{DISCRIMINATOR}.sub_band.SubBandDiscriminator",
+                    "init_args": {
+                        "bands": 3,
+                        "network": {"class_path": f"{DISCRIMINATOR}.wave_u_net.WaveUNetDiscriminator"},
+                    },
+                }
+            },
+            r"discriminators\.msd\.network: .* hop_length 256, got 3 bands",
+        ),
+        (
+            {"discriminators.msd.network.class_path": f"{DISCRIMINATOR}.multi_period.MultiPeriodDiscriminator",
+             "discriminators.msd.network.init_args": {"periods": [2, 9000]}},
+            r"at least 9216, got 8192: discriminators\.msd\.network takes no fewer than 9000",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_cannot_say_is_refused_before_a_file_is_read(changes: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        plan(load_recipe("tiny_cpu", changes))

@@ -284,6 +284,8 @@ def test_schedules() -> None:
     assert values[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(values[10:]))
     assert factor(Schedule(decay="exponential", gamma=0.5, gamma_steps=10), 25, 100) == 0.25
+    floored = Schedule(decay="exponential", gamma=0.5, gamma_steps=10, final=0.125)
+    assert [factor(floored, step, 100) for step in (29, 30, 99)] == [0.25, 0.125, 0.125]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import librosa
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from gansound.discriminators import multi_period, multi_scale
 from gansound.discriminators.multi_period import MultiPeriodDiscriminator
@@ -13,6 +14,7 @@ from gansound.discriminators.multi_scale import HiFiGANMultiScaleDiscriminator
 from gansound.engine.phases import Phases
 from gansound.engine.plan import plan
 from gansound.generators.hifigan import hifigan_keys
+from gansound.nn.conv import spectral_norm
 from gansound.recipe import load_recipe
 from tests.reference import hifigan as reference
 from tests.reference.melgan import bring_over
@@ -73,6 +75,29 @@ def test_maps_and_gradients_equal_the_reference(kind, samples):
     grads, keys = dict(theirs.named_parameters()), KINDS[kind][1](ours)
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, grads[keys[name]].grad, rtol=1e-7, atol=1e-10)
+
+
+def test_spectral_norm_goes_as_torchs_first_form_does():
+    theirs = torch.nn.utils.spectral_norm(nn.Conv1d(3, 5, 4))
+    ours = nn.Conv1d(3, 5, 4)
+    ours.load_state_dict({"weight": theirs.weight_orig.detach(), "bias": theirs.bias.detach()})
+    spectral_norm(ours)
+    norm = ours.parametrizations.weight[0]
+    largest = torch.linalg.matrix_norm(ours.weight.flatten(1), 2).item()
+    assert largest == pytest.approx(1.0, abs=0.05)  # it has looked before the first pass
+    norm.u.copy_(theirs.weight_u)
+    norm.v.copy_(theirs.weight_v)
+    x = torch.randn(2, 3, 20)
+    for training in (True, True, False):
+        theirs.train(training)
+        ours.train(training)
+        grads = []
+        for layer, weight in ((theirs, theirs.weight_orig), (ours, ours.parametrizations.weight.original)):
+            y = layer(x)
+            grads.append(torch.autograd.grad(y.square().sum(), weight)[0])
+        torch.testing.assert_close(grads[1], grads[0])
+        torch.testing.assert_close(norm.u, theirs.weight_u)
+        torch.testing.assert_close(norm.v, theirs.weight_v)
 
 
 SMALL = {
