@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gansound.data.segments import SegmentDataset
 from gansound.engine.phases import Phases
 from gansound.losses import adversarial
+from gansound.recipe import load_recipe
 from gansound.tasks.vocoder import VocoderTask
 from tests.gpu import __main__ as check
 from tests.gpu import absent, fast, models, right
@@ -80,7 +81,7 @@ def test_the_whole_check_goes_well_and_every_part_reports(whole: tuple[int, str,
     for name in models.generators():
         assert checked[f"forward: {name}"]["figures"]["error_fp32"] < 1e-5
         assert f"streaming: {name}" in checked
-    for name in models.RECIPES:
+    for name in models.one_of_each():
         assert checked[f"two steps: {name}"]["state"] == "passed"
     assert checked["host syncs of a step"]["figures"] == {"tiny_cpu": 1, "wavegan_tiny_cpu": 1}
     assert checked["steps: melgan_ljspeech"]["figures"]["fp32"]["times_the_plain_loop"] > 0
@@ -92,10 +93,16 @@ def test_the_whole_check_goes_well_and_every_part_reports(whole: tuple[int, str,
     assert len(list(out.iterdir())) <= 8  # as many files as come back from a lent machine
 
 
-def test_every_discriminator_of_the_package_is_judged() -> None:
-    names = set(models.discriminators())
-    assert {"MultiScaleDiscriminator", "WaveGANDiscriminator", "SpecGANDiscriminator"} <= names
-    assert "ScaleDiscriminator" not in names, "a part of another"
+def test_every_discriminator_that_a_recipe_names_is_judged_and_every_generator_trained() -> None:
+    judges, trained = set(), set()
+    for name in models.RECIPES:
+        recipe = load_recipe(name)
+        judges |= {judge["network"]["class_path"] for judge in (recipe.get("discriminators") or {}).values()}
+        if name in models.one_of_each():
+            trained.add(recipe["generator"]["class_path"])
+    assert judges <= {f"{cls.__module__}.{name}" for name, cls in models.discriminators().items()}
+    assert trained == {load_recipe(name)["generator"]["class_path"] for name in models.RECIPES}
+    assert "ScaleDiscriminator" not in models.discriminators(), "a part of another"
 
 
 def wrong_convolution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """How often a training step makes the processor wait for the device: once, for its figures."""
 
 import copy
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,20 +8,18 @@ import pytest
 import torch
 from torch import nn
 
+from gansound.data.items import BOOKKEEPING
 from gansound.draw import Draws
 from gansound.engine import phases
 from gansound.engine.average import MovingAverage
 from gansound.engine.phases import fuse
-from gansound.engine.plan import Plan, plan
+from gansound.engine.plan import Plan
 from gansound.engine.run import Run
-from tests.clips import small_wave
+from tests.gpu import models
 from tests.host_syncs import DEVICE, HostSyncs, no_autocast, on_the_device
-from tests.test_engine import tiny
-from tests.test_start import melgan
 
 ITEMS = 4
 WAVE = "gansound.discriminators.augmentation.wave"
-MEL = "gansound.discriminators.augmentation.mel"
 AUGMENTED = {
     "adversarial": {"class_path": "gansound.losses.adversarial.Hinge"},
     "augmentations": {
@@ -39,39 +36,37 @@ AUGMENTED = {
 }
 
 
-def batch(planned: Plan, samples: int) -> dict[str, torch.Tensor]:
-    """As `Run` gives it to the phases."""
-    sound: tuple[int, ...] = (ITEMS, samples) if planned.task.mel is not None else (ITEMS, 1, samples)
-    return {
-        "audio": torch.zeros(sound, device=DEVICE),
-        "label": torch.zeros(ITEMS, dtype=torch.int64, device=DEVICE),
-        "position": torch.arange(ITEMS),
-    }
-
-
-RECIPES = {
-    "melgan": lambda: melgan(Path("nowhere"), 2),
-    "freev": lambda: tiny(Path("nowhere"), 2),
-    "wavegan": lambda: small_wave(Path("nowhere"), 2, labels=None),
-    "augmented wavegan": lambda: small_wave(Path("nowhere"), 2, labels=None, **AUGMENTED),
-}
+def freev(**changes: Any) -> Plan:
+    return models.planned("tiny_cpu", small=True, **changes)
 
 
 def syncs(planned: Plan) -> HostSyncs:
     """Of the second step, when everything that is made once has been."""
     made = on_the_device(planned)
-    samples = planned.settings.data.segment_samples
-    rounds = [[batch(planned, samples)] for _ in range(planned.task.critic_steps)]
+    rounds = there(planned)
     with no_autocast(), HostSyncs() as counted:
         for step in range(2):
             counted.seen.clear()
-            made.step(rounds, adversarial=True, step=step)
+            made.step(rounds, adversarial="discriminator" in planned.optimizers, step=step)
     return counted
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_step_waits_for_the_device_once(name: str) -> None:
-    counted = syncs(plan(RECIPES[name]()))
+def there(planned: Plan) -> list[list[dict[str, torch.Tensor]]]:
+    """Batches as `Run` gives them to the phases."""
+    rounds = models.batches(planned, 0, torch.device("cpu"))
+    return [
+        [
+            {name: value if name in BOOKKEEPING else value.to(DEVICE) for name, value in part.items()}
+            for part in parts
+        ]
+        for parts in rounds
+    ]
+
+
+@pytest.mark.parametrize("name", [*models.RECIPES, "augmented"])
+def test_a_step_of_every_recipe_waits_for_the_device_once(name: str) -> None:
+    changes = AUGMENTED if name == "augmented" else {}
+    counted = syncs(models.planned("wavegan_tiny_cpu" if changes else name, small=True, **changes))
     assert counted.count == 1, dict(counted.seen)
     assert "phases.py" in next(iter(counted.seen)), dict(counted.seen)
 
@@ -90,7 +85,7 @@ PLANTED: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_planted_wait_is_seen(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    planned = plan(RECIPES["freev"]())
+    planned = freev()
     real = planned.task.generator_phase
 
     def waits(made: Any, fake: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
@@ -102,7 +97,7 @@ def test_a_planted_wait_is_seen(monkeypatch: pytest.MonkeyPatch, kind: str) -> N
 
 
 def test_what_lies_with_the_processor_is_not_mixed_into_the_devices_work() -> None:
-    planned = plan(RECIPES["freev"]())
+    planned = freev()
     real = planned.task.generator_phase
     planned.task.generator_phase = lambda made, fake, *rest: real(  # type: ignore[method-assign]
         made, fake + torch.ones(fake.shape), *rest
@@ -202,9 +197,9 @@ def test_graphs_are_asked_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(nn.Module, "compile", lambda self, **how: asked.append(how))
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
-    planned = plan(RECIPES["freev"]() | {"compile": "graphs"})
+    planned = freev(compile="graphs")
     made = on_the_device(planned, compiled=planned.settings.compile)
     with no_autocast(), HostSyncs():
-        made.step([[batch(planned, planned.settings.data.segment_samples)]], adversarial=True)
+        made.step(there(planned), adversarial=True)
     assert asked == [{"dynamic": False, "mode": "reduce-overhead"}] * 2
     assert begun == [True]

@@ -37,15 +37,16 @@ ROOT = Path(__file__).resolve().parents[2]
 def checks(settings: Settings) -> list[Check]:
     """The most telling first."""
     quick = settings.tiny or not settings.on_gpu
+    recipes = models.one_of_each() if quick else models.RECIPES
     forward = [Check(f"forward: {name}", partial(forward_of, name)) for name in models.generators()]
     judged = [Check(f"judging: {name}", partial(judging, name)) for name in models.discriminators()]
-    steps = [Check(f"two steps: {name}", partial(steps_of, name)) for name in models.RECIPES]
+    steps = [Check(f"two steps: {name}", partial(steps_of, name)) for name in recipes]
     streams = [Check(f"streaming: {name}", partial(streaming, name)) for name in models.generators()]
     learning = [Check(f"gradients: {name}", partial(gradients, name)) for name in models.generators()]
     halves = [
         Check(f"{precision}: {name}", partial(half_precision, precision, name))
         for precision in ("bf16", "fp16")
-        for name in (("tiny_cpu",) if quick else models.RECIPES)
+        for name in (("tiny_cpu",) if quick else recipes)
     ]
     return [
         *forward,
