@@ -350,7 +350,7 @@ def processes(ranks: int, settings: Settings) -> dict[str, Any]:
 
 
 def onnx_runtime(settings: Settings) -> dict[str, Any]:
-    """The exported streaming graph on ONNX Runtime's CUDA provider, where it is installed."""
+    """Says what is there: gansound's backend runs on the CPU, so that nothing of it can be checked yet."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -359,8 +359,6 @@ def onnx_runtime(settings: Settings) -> dict[str, Any]:
         raise LeftOut(
             f"onnxruntime {onnxruntime.__version__} here has {onnxruntime.get_available_providers()}"
         )
-    from gansound.inference.backends.onnx_runtime import OnnxRuntimeRunner  # noqa: F401 - says that it can be made
-
     raise LeftOut("gansound's ONNX Runtime backend runs on the CPU only, so there is nothing of it to check")
 
 
