@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # it imports torch, which the command's help does without
 # family → the shipped recipe that it is fitted from
 FAMILIES = {
     "freev": "freev_cpu",
+    "universal": "universal_cpu",
     "vocos": "vocos_24khz",
     "melgan": "melgan_ljspeech",
     "hifigan": "hifigan_v1_ljspeech",
@@ -240,10 +241,12 @@ def _generator(base: Mapping[str, Any], spec: "MelSpec", reasons: dict[str, str]
         if now["channels"] % halvings:
             made["channels"] = -(-now["channels"] // halvings) * halvings
             reasons["generator.channels"] = f"{len(rates)} stages halve it, so a multiple of {halvings}"
-    elif "n_fft" in taken and (n_fft := inverted_n_fft(spec)) != spec.n_fft:
+    elif "n_fft" in taken and (n_fft := inverted_n_fft(spec)) != (now["n_fft"] or spec.n_fft):
         made["n_fft"] = n_fft
         reasons["generator.n_fft"] = (
-            f"the mel's {spec.n_fft} isn't a multiple of its hop {spec.hop_length}: {n_fft} is"
+            "the mel's"
+            if n_fft == spec.n_fft
+            else f"the mel's {spec.n_fft} isn't a multiple of its hop {spec.hop_length}: {n_fft} is"
         )
     changed = {name: value for name, value in made.items() if value != _listed(now[name])}
     for name in made.keys() - changed.keys():
