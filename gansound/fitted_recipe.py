@@ -24,6 +24,7 @@ FAMILIES = {
     "universal": "universal_cpu",
     "vocos": "vocos_24khz",
     "melgan": "melgan_ljspeech",
+    "multi_band_melgan": "multi_band_melgan_v2_ljspeech",
     "hifigan": "hifigan_v1_ljspeech",
     "hifigan_v2": "hifigan_v2_ljspeech",
     "hifigan_v3": "hifigan_v3_ljspeech",

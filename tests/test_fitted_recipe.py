@@ -98,7 +98,7 @@ def invertible(spec):
     [
         ("freev", 16000, None),
         ("vocos", 44100, None),
-        ("bigvgan_base", 24000, 300),
+        ("multi_band_melgan", 24000, 300),
         ("hifigan_v3", 32000, 320),
     ],
 )
