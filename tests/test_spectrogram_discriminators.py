@@ -242,3 +242,13 @@ def test_octaves_above_half_the_rate_are_refused_with_the_values():
     net = SubBandCQTDiscriminator(MEL, (256,), (12,), channels=1)
     with pytest.raises(ValueError, match="256 or more samples"):
         net(torch.zeros(1, 255))
+
+
+def test_constant_q_of_the_published_sizes_is_differentiated_in_single_precision():
+    """As a strided convolution it wrecks torch's memory."""
+    net = SubBandCQTDiscriminator(MelSpec.preset("bigvgan_24khz"), (256,), (36,), channels=2)
+    audio = torch.randn(2, 4096, requires_grad=True)
+    for _ in range(3):
+        sum(maps[-1].square().sum() for maps in net(audio)).backward()
+    assert torch.isfinite(audio.grad).all()
+    assert audio.grad.abs().sum(1).min() > 0
