@@ -31,6 +31,7 @@ FAMILIES = {
     "istftnet": "istftnet_ljspeech",
     "bigvgan": "bigvgan_24khz",
     "bigvgan_base": "bigvgan_base_22khz",
+    "bigvgan_v2": "bigvgan_v2_24khz",
 }
 RATES_HZ = (
     16000,

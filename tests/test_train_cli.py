@@ -35,8 +35,9 @@ BIGVGAN = {
     "generator.init_args.residual_kernel_sizes": "[3]",
     "generator.init_args.residual_dilations": "[[1]]",
     "discriminators.mpd.network.init_args": "{channels: 1}",
-    "discriminators.mrd.network.init_args.channels": "2",
 }
+BIGVGAN_1 = BIGVGAN | {"discriminators.mrd.network.init_args.channels": "2"}
+BIGVGAN_2 = BIGVGAN | {"discriminators.cqt.network.init_args.channels": "2"}
 # What makes each recipe quick; a recipe that isn't named here runs as it is.
 SMALL = {
     "melgan_ljspeech": {
@@ -57,8 +58,11 @@ SMALL = {
         "discriminators.mpd.network.init_args": "{channels: 1}",
         "discriminators.mrd.network.init_args.channels": "2",
     },
-    "bigvgan_24khz": BIGVGAN,
-    "bigvgan_base_22khz": BIGVGAN,
+    "bigvgan_24khz": BIGVGAN_1,
+    "bigvgan_base_22khz": BIGVGAN_1,
+    "bigvgan_v2_22khz": BIGVGAN_2,
+    "bigvgan_v2_24khz": BIGVGAN_2,
+    "bigvgan_v2_44khz": BIGVGAN_2,
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "universal_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
