@@ -42,7 +42,9 @@ def _key(seed: int, purpose: str) -> np.ndarray:
 
 
 def _digest(seed: int, text: str) -> bytes:
-    return hashlib.blake2b(f"{int(seed)}\0{text}".encode(), digest_size=16, person=b"gansound draw").digest()
+    return hashlib.blake2b(
+        f"{int(seed)}\0{text}".encode("utf-8", "surrogateescape"), digest_size=16, person=b"gansound draw"
+    ).digest()
 
 
 def streams(seed: int, positions: Sequence[int], purpose: str) -> Iterator[np.random.Generator]:

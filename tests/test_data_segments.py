@@ -202,15 +202,16 @@ def test_speed_is_a_function_of_position_and_changes_about_half(tmp_path):
 
 def test_speed_moves_the_pitch_of_a_sine_by_its_factor(tmp_path):
     pitch_hz, length = 600.0, 4096
-    audio.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * pitch_hz / RATE * np.arange(30000)), RATE)
-    records = [Record(tmp_path / "a.wav", RATE, 30000)]
+    own = 2 * RATE  # a file of the model's rate is never slowed
+    audio.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * pitch_hz / own * np.arange(60000)), own)
+    records = [Record(tmp_path / "a.wav", own, 60000)]
     data = dataset(records, segment_samples=length, speed=0.5)
     octaves = []
     for position in range(300):
         windowed = np.hanning(length) * data[position]["audio"].numpy()
         spectrum = np.abs(np.fft.rfft(windowed, 16 * length))
         found_hz = spectrum.argmax() * RATE / (16 * length)
-        assert found_hz == pytest.approx(pitch_hz * data._rate(position) / RATE, rel=2e-3)
+        assert found_hz == pytest.approx(pitch_hz * data._rate(position, 0) / RATE, rel=2e-3)
         octaves.append(np.log2(found_hz / pitch_hz))
     moved = np.array([o for o in octaves if abs(o) > 0.003])
     assert moved.min() < -0.45
@@ -223,13 +224,37 @@ def test_speed_moves_the_pitch_of_a_sine_by_its_factor(tmp_path):
 @pytest.mark.parametrize("cache_bytes", [0, 2**20])
 def test_a_slowed_crop_of_a_file_shorter_than_a_segment(tmp_path, cache_bytes):
     # Slowed by up to an octave, a segment needs half its length of the file.
-    data = dataset(corpus(tmp_path, [SEGMENT - 40]), speed=1.0, cache_bytes=cache_bytes)
+    records = corpus(tmp_path, [2 * SEGMENT - 80], rate=2 * RATE)
+    data = dataset(records, speed=1.0, cache_bytes=cache_bytes, pad="random")
     for position in range(60):
         item = data[position]["audio"]
         assert item.shape == (SEGMENT,)
         assert torch.isfinite(item).all()
         assert item.any()
     assert np.isfinite(data._level(0))
+
+
+def top_db(segment):
+    """Level of the top tenth of the band to that of all, both for each hertz."""
+    power = np.square(np.abs(np.fft.rfft(np.hanning(len(segment)) * segment)))
+    return 10 * np.log10(power[int(0.9 * len(power)) : int(0.97 * len(power))].mean() / power.mean())
+
+
+@pytest.mark.parametrize("rate, slowest", [(RATE, 1.0), (int(1.2 * RATE), 1 / 1.2), (4 * RATE, 0.5)])
+def test_no_speed_empties_the_top_of_the_band(tmp_path, rate, slowest):
+    records = corpus(tmp_path, [3 * rate, 2 * rate], rate=rate)  # white noise: full to half of its rate
+    uncached = dataset(records, segment_samples=4096, speed=1.0, cache_bytes=0)
+    data = dataset(records, segment_samples=4096, speed=1.0)
+    rates = np.array([data._rate(p, 0) / RATE for p in range(200)])
+    assert rates.max() > 1.8
+    assert rates.min() == pytest.approx(slowest, abs=0.03)
+    assert (rates < 1).mean() == pytest.approx(
+        0.5 * np.log2(1 / slowest) / (1 + np.log2(1 / slowest)), abs=0.1
+    )
+    for position in range(120):
+        item = data[position]
+        assert equal([item], [uncached[position]])
+        assert top_db(item["audio"].numpy()) > -3
 
 
 @pytest.mark.parametrize("rate", [22050, 16000, 7350])

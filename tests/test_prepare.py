@@ -120,7 +120,11 @@ def test_the_broken_the_short_and_the_silent_are_dropped_and_listed(tmp_path: Pa
     done = prepare(root, tmp_path / "out", min_seconds=0.1)
     reasons = {path.name: reason for path, reason in done.unusable}
     assert set(reasons) == {"silent.wav", "short.wav", "text.wav"}
-    for name, word in {"silent.wav": "silent", "short.wav": "too short", "text.wav": "not audio"}.items():
+    for name, word in {
+        "silent.wav": "silent",
+        "short.wav": "under --min-seconds 0.1",
+        "text.wav": "not audio",
+    }.items():
         assert word in reasons[name]
     assert len(done.records) == 6
     listed = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]

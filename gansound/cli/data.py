@@ -271,6 +271,10 @@ def _prepare(args: argparse.Namespace) -> int:
         lines.append(f"{done.trimmed_seconds / 60:.1f} min of silence cut")
     if done.mixed:
         lines.append(f"{done.mixed} files of several channels are mixed to mono")
+    if done.cancelled:
+        lines.append(
+            f"{done.cancelled} files have channels that cancel each other: the strongest alone is read of each"
+        )
     if done.copies:
         lines.append(f"{len(done.copies)} exact copies left out:")
         lines += _first([f"{path} = {original}" for path, original in done.copies], args.out)

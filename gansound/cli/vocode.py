@@ -135,15 +135,19 @@ def plan(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
 
 def outputs(inputs: Iterable[Path], folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[Path, Path]]:
     """Each input file, those in folders by suffix, with its WAV below `folder`."""
+    from gansound.data.walk import say_passed_over, walk
+
     for path in inputs:
         if not path.is_dir():
             yield path, folder / f"{path.stem}.wav"
             continue
-        for file in sorted(path.rglob("*")):
-            inside = file.relative_to(path)
-            hidden = any(part.startswith(".") for part in inside.parts)
-            if file.suffix.lower() in suffixes and file.is_file() and not hidden:
-                yield file, (folder / inside).with_suffix(".wav")
+        taken: list[Path] = []
+        others: list[Path] = []
+        for file in walk(path):
+            (taken if file.suffix.lower() in suffixes else others).append(file)
+        say_passed_over(path, others)
+        for file in sorted(taken):
+            yield file, (folder / file.relative_to(path)).with_suffix(".wav")
 
 
 def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None = None) -> None:

@@ -26,6 +26,7 @@ _FRAME_SECONDS = 0.02
 _SPECTRUM = 1024
 _BAND_DEPTH_DB = 75.0
 _CLIFF_DB = 15.0
+_BLOCK_SAMPLES = 1 << 23  # decoded at a time, of all channels
 _LOUDNESS_SECONDS = 600.0  # of a longer file the loudness of its beginning stands for the rest
 
 
@@ -49,6 +50,7 @@ class FileReport:
     offset: float  # mean of the samples
     band_limit_hz: float | None  # above it there is nothing, though the sample rate has room; None: full band
     content_hash: str  # of the decoded samples, rate and channels
+    cancels: bool  # its channels, when they are mixed to mono: the strongest alone is measured, and read
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +175,19 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     total = squares = peak = 0.0
     clipped = 0
     beginning: list[np.ndarray] = []
-    for block in audio.blocks(path, block_samples=60 * 50 * frame, mono=False):
+    channel = audio.cancelling(path)
+    most = max(1, min(60 * 50, _BLOCK_SAMPLES // (frame * info.channels)))
+    for block in audio.blocks(path, block_samples=most * frame, mono=False):
         digest.update(np.ascontiguousarray(block.T).tobytes())
         clipped += sum(_clipped(channel) for channel in block)
         peak = max(peak, float(np.abs(block).max()))
-        mono = block.mean(axis=0, dtype=np.float64)
+        mono = block.mean(axis=0, dtype=np.float64) if channel is None else block[channel].astype(np.float64)
         total += float(mono.sum())
         squares += float(np.square(mono).sum())
         powers.append(_frame_powers(mono, frame))
         spectrum, count = _spectrum(mono)
         spectra, weight = spectra + spectrum, weight + count
-        if len(beginning) * 60 < _LOUDNESS_SECONDS:
+        if sum(map(len, beginning)) < _LOUDNESS_SECONDS * rate:
             beginning.append(mono)
     power = np.concatenate(powers)
     sounding = power[power > 0]
@@ -199,13 +203,14 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
         seconds=info.seconds,
         rms_db=_db(squares / info.frames),
         peak_db=_db(peak**2),
-        loudness_lufs=audio.loudness_lufs(np.concatenate(beginning), rate) if rate >= 100 else -math.inf,
+        loudness_lufs=audio.loudness_lufs(np.concatenate(beginning), rate),
         noise_floor_db=_db(float(np.percentile(sounding, 5))) if len(sounding) else -math.inf,
         silence_share=float(np.mean(power < threshold)),
         clipped_samples=clipped,
         offset=total / info.frames,
         band_limit_hz=band_limit(spectra / max(weight, 1), rate),
         content_hash=digest.hexdigest(),
+        cancels=channel is not None,
     )
 
 
@@ -311,5 +316,6 @@ def summarise(
         "offset_files": sum(abs(f.offset) > 0.01 for f in files),
         "band_limited_files": len(limits),
         "band_limit_hz": _quantiles([f.band_limit_hz or 0.0 for f in limits]) if limits else None,
+        "cancelling_files": sum(f.cancels for f in files),
         "duplicate_files": sum(len(paths) - 1 for paths in duplicates),
     }

@@ -119,14 +119,15 @@ def scan(
         if isinstance(outcome, str):
             result.unusable.append((entry.path, outcome))
             continue
+        info, digest = outcome
         known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label, "split": entry.split}
-        result.records.append(Record(entry.path, outcome.sample_rate, outcome.frames, **known))
+        result.records.append(Record(entry.path, info.sample_rate, info.frames, digest=digest, **known))
     return result
 
 
-def _attempt(inspect: Callable[[Path], audio.AudioInfo], path: Path) -> audio.AudioInfo | str:
+def _attempt(inspect: Callable[[Path], audio.AudioInfo], path: Path) -> tuple[audio.AudioInfo, str] | str:
     try:
-        return inspect(path)
+        return inspect(path), audio.digest(path)
     except audio.AudioError as error:
         return str(error).removeprefix(f"{path}: ")
 

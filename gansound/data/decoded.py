@@ -28,7 +28,8 @@ class Source:
     integers where that loses nothing, else as float32. ``frames``: (n,) at the source's rate, in 32 bits where
     they fit.
 
-    Each time a file is opened its header must say what its record says, or AudioError is raised: files change
+    Each time a file is opened its header must say what its record says, and a file that was put in its place must
+    have the record's digest (:func:`gansound.audio.digest`), where that has one, or AudioError is raised: files change
     while a run lasts. What is in memory stays what it was.
     """
 
@@ -61,7 +62,12 @@ class Source:
                 sample_rate,
             )
         self._cache: _Cache | None = None
+        self._share_seen()
         self._open_cache(cache_bytes)
+
+    def _share_seen(self) -> None:
+        """A hash of the stamp that each file had when its digest was right, 0 before; shared by forked workers."""
+        self._stamps = shared_array(len(self.records), np.uint64)
 
     def _open_cache(self, cache_bytes: int) -> None:
         self.cache_bytes = cache_bytes
@@ -88,8 +94,24 @@ class Source:
         """What the file's header says. Raises AudioError when that isn't what its record says."""
         record = self.records[index]
         info = audio.probe(record.path)
-        _check(record, info)
+        self._check(index, record, info)
         return info
+
+    def _check(self, index: int, record: Record, info: audio.AudioInfo) -> None:
+        if (info.sample_rate, info.frames) != (record.sample_rate, record.frames):
+            raise audio.AudioError(
+                f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
+                f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
+            )
+        stamp = hash(info.stamp) & (2**64 - 1)
+        if record.digest is None or stamp == int(self._stamps[index]):
+            return
+        if audio.digest(record.path) != record.digest:
+            raise audio.AudioError(
+                f"{record.path}: holds another sound than it did, of the same length. Put the old one back, or run "
+                "'gansound data prepare' again and start anew"
+            )
+        self._stamps[index] = stamp
 
     def read(self, index: int, start: int, length: int) -> np.ndarray:
         """``length`` samples from ``start`` on, (channels, length) float32, at the source's rate."""
@@ -114,21 +136,20 @@ class Source:
     def _decode(self, index: int, start: int, length: int) -> np.ndarray:
         record = self.records[index]
         if record.sample_rate == self.sample_rate:
-            return self._read(record, start, length)
-        return self._decode_resampled(record, start, length)
+            return self.native(index, start, length)
+        return self._decode_resampled(index, record, start, length)
 
-    def _read(self, record: Record, start: int, length: int) -> np.ndarray:
-        read = functools.partial(
-            audio.read, record.path, start=start, frames=length, check=functools.partial(_check, record)
-        )
+    def native(self, index: int, start: int, length: int) -> np.ndarray:
+        """``length`` samples from ``start`` on, (channels, length) float32, at the file's own rate, from disk."""
+        record = self.records[index]
+        check = functools.partial(self._check, index, record)
+        read = functools.partial(audio.read, record.path, start=start, frames=length, check=check)
         if self.channels == 1:
             return read()[0][None]
         samples = read(mono=False)[0]
-        if len(samples) == self.channels:
-            return samples
-        return np.repeat(samples.mean(axis=0, dtype=np.float32, keepdims=True), self.channels, axis=0)
+        return samples if len(samples) == self.channels else np.tile(read()[0], (self.channels, 1))
 
-    def _decode_resampled(self, record: Record, start: int, length: int) -> np.ndarray:
+    def _decode_resampled(self, index: int, record: Record, start: int, length: int) -> np.ndarray:
         """From blocks of two seconds, each resampled on its own with 50 ms more on both sides for the filter.
 
         That equals cutting from the whole file resampled to rounding errors. The blocks' places are fixed (where
@@ -139,11 +160,14 @@ class Source:
         down, up = record.sample_rate // divisor, self.sample_rate // divisor
         units, margin = 2 * divisor, -(-divisor // 20)  # a unit is 1 / divisor seconds at either rate
         first, last = start // (units * up), (start + length - 1) // (units * up)
+        earliest = max(0, first * units - margin) * down
+        latest = min(record.frames, (last * units + units + margin) * down)
+        native = self.native(index, earliest, latest - earliest)  # at once: some codecs decode from the start
         blocks = []
         for block in range(first, last + 1):
             begin = max(0, block * units - margin) * down
             end = min(record.frames, (block * units + units + margin) * down)
-            piece = self._read(record, begin, end - begin)
+            piece = native[:, begin - earliest : end - earliest]
             offset = block * units * up - begin // down * up
             resampled = audio.resample(piece, record.sample_rate, self.sample_rate)
             blocks.append(resampled[:, offset : offset + units * up])
@@ -151,19 +175,12 @@ class Source:
         return np.concatenate(blocks, axis=1)[:, offset : offset + length]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None}
+        return {**self.__dict__, "_cache": None, "_stamps": None}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open_cache(self.cache_bytes)  # a spawned worker keeps its own
-
-
-def _check(record: Record, info: audio.AudioInfo) -> None:
-    if (info.sample_rate, info.frames) != (record.sample_rate, record.frames):
-        raise audio.AudioError(
-            f"{record.path}: holds {info.frames} samples at {info.sample_rate} Hz, the manifest says "
-            f"{record.frames} at {record.sample_rate} Hz. Run 'gansound data prepare' again"
-        )
+        self._share_seen()  # a spawned worker keeps its own
+        self._open_cache(self.cache_bytes)
 
 
 def shared_array(length: int, dtype: type) -> np.ndarray:

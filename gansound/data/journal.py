@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gansound.data.corpus import Entry
+from gansound.data.manifest import json_line
 from gansound.data.process import Outcome, target
 
 Stamp = Mapping[str, Any]
@@ -53,11 +54,11 @@ class Journal:
 
     def add(self, entry: Entry, stamp: Stamp, outcome: Outcome) -> None:
         """Remember what came of a file that had this stamp. Raises OSError with the journal's name."""
-        line = json.dumps({"name": entry.name, **stamp, "outcome": asdict(outcome)}, ensure_ascii=False)
+        line = json_line({"name": entry.name, **stamp, "outcome": asdict(outcome)})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                file.write(f"{chr(10) * self._cut}{line}\n".encode())
+                file.write(b"\n" * self._cut + line)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
         self._cut = False

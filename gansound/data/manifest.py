@@ -18,6 +18,7 @@ _FIELDS = {
     "text": str,
     "label": str,
     "split": str,
+    "digest": str,
 }
 _REQUIRED = ("path", "sample_rate", "frames")
 _LIMITS = {"sample_rate": 2**31 - 1, "frames": 2**62}
@@ -34,6 +35,7 @@ class Record:
     text: str | None = None
     label: str | None = None  # the class of a sound, from the label folders of a sample pack
     split: str | None = None
+    digest: str | None = None  # of the file, see `audio.digest`: one that was put in its place is noticed
 
     @property
     def seconds(self) -> float:
@@ -100,9 +102,9 @@ def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> i
     count = 0
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8") as file:
+        with temporary.open("xb") as file:
             for record in records:
-                file.write(json.dumps(as_values(record, folder), ensure_ascii=False) + "\n")
+                file.write(json_line(as_values(record, folder)))
                 count += 1
             file.flush()
             os.fsync(file.fileno())
@@ -112,6 +114,14 @@ def write_manifest(path: str | os.PathLike[str], records: Iterable[Record]) -> i
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def json_line(value: Any) -> bytes:
+    """A line of JSON in UTF-8; a name on disk that is no Unicode is escaped, and comes back as it was."""
+    try:
+        return f"{json.dumps(value, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(value)}\n".encode()
 
 
 def as_values(record: Record, folder: Path | None = None) -> dict[str, Any]:

@@ -5,16 +5,15 @@ and its outcomes are remembered, so that a second run does only what is new.
 """
 
 import functools
-import json
 import os
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gansound.data.corpus import Entry, entries, in_threads, recognised
 from gansound.data.journal import Journal, Stamp
-from gansound.data.manifest import MANIFEST_NAME, Record, write_manifest
+from gansound.data.manifest import MANIFEST_NAME, Record, json_line, write_manifest
 from gansound.data.process import Outcome, Processing, process
 from gansound.data.readers import hugging_face
 from gansound.data.split import split
@@ -34,6 +33,7 @@ class Prepared:
     grouping: str = ""
     changed: int = 0  # files that were written anew under OUT/audio
     mixed: int = 0  # files of several channels
+    cancelled: int = 0  # whose channels would cancel each other: one alone is read
     reused: int = 0  # files that an earlier run had done
     seconds_in: float = 0.0
     trimmed_seconds: float = 0.0
@@ -64,8 +64,10 @@ def prepare(
     """Decode every file of ``root`` and write ``out/manifest.jsonl`` of those that are whole.
 
     Files whose samples change by ``sample_rate``, ``trim_db`` or ``loudness_lufs`` (see Processing) become mono FLAC
-    under ``out/audio``; others stay where they are. Of exact copies (equal samples) the first by name is taken; with
-    ``keep_copies`` all, in one split unless the corpus's own splits say otherwise, which are kept where it has them.
+    under ``out/audio``, and so do long ones whose segments can't be found without decoding all before them (where
+    ``out`` lies outside of ``root``); others stay where they are. Of exact copies (equal samples) the first by name
+    is taken; with ``keep_copies`` all, in one split unless the corpus's own splits say otherwise, which are kept
+    where it has them.
     ``layout``: one of LAYOUTS; None recognises it. ``jobs``: threads, all cores by default.
 
     Run again, with more files or after a kill, only what is new or changed is decoded (``out/journal.jsonl``), and the
@@ -79,6 +81,8 @@ def prepare(
         raise ValueError(
             f"{out}: copies inside the corpus {root} would become part of it. Choose a place outside"
         )
+    inside = out.resolve().is_relative_to(root.resolve())
+    processing = replace(processing, enterable=not inside)
     split([], seed=seed, valid=valid, test=test)  # wrong shares are known before any work
     layout = layout or recognised(root)
     if layout == "hugging_face":
@@ -107,7 +111,8 @@ def prepare(
             done.copies.append((entry.path, original))
             continue
         done.changed += outcome.bytes > 0
-        done.mixed += outcome.channels > 1
+        done.mixed += outcome.channels > 1 and not outcome.cancels
+        done.cancelled += outcome.cancels
         done.trimmed_seconds += outcome.trimmed_seconds
         contents.append(outcome.content)
         done.records.append(_record(entry, outcome, out))
@@ -139,7 +144,8 @@ def _outcome(
 
 def _record(entry: Entry, outcome: Outcome, out: Path) -> Record:
     known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label, "split": entry.split}
-    return Record(outcome.place(entry, out), outcome.sample_rate, outcome.frames, **known)
+    place = outcome.place(entry, out)
+    return Record(place, outcome.sample_rate, outcome.frames, digest=outcome.digest, **known)
 
 
 def _write_dropped(path: Path, done: Prepared) -> None:
@@ -148,14 +154,10 @@ def _write_dropped(path: Path, done: Prepared) -> None:
         [(str(file), reason) for file, reason in done.unusable],
         [(str(file), f"a copy of {original}") for file, original in done.copies],
     ]
-    text = "".join(
-        json.dumps({"path": file, "reason": reason}, ensure_ascii=False) + "\n"
-        for part in lines
-        for file, reason in part
-    )
+    content = b"".join(json_line({"path": file, "reason": reason}) for part in lines for file, reason in part)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content)
         beside.replace(path)
     except OSError as error:  # that of a write names no file
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from gansound.data.corpus import Entry
 
 _MARGIN_SECONDS = 0.05
 _PEAK_DB = -1.0
+_NAME_BYTES = 255
+_VERSION = 2  # of what comes of a file: outcomes of another one aren't reused
+_LONG_SECONDS = 30.0
 _WIDE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
 
@@ -26,16 +30,22 @@ class Processing:
             cuts nothing.
         loudness_lufs: of the result (ITU-R BS.1770), less where the peak would pass -1 dB; None leaves it.
         min_seconds: what is shorter is dropped.
+        enterable: a file of over 30 s in an encoding whose samples are found only from its start on (MP3, Ogg, ADPCM;
+            see `audio.AudioInfo.seeks`) becomes FLAC, so that training needn't decode all before a segment.
     """
 
     sample_rate: int | None = None
     trim_db: float | None = None
     loudness_lufs: float | None = None
     min_seconds: float = 0.01
+    enterable: bool = False
 
     def __post_init__(self) -> None:
-        if self.sample_rate is not None and not 1000 <= self.sample_rate <= 384000:
-            raise ValueError(f"sample rate must be between 1,000 and 384,000 Hz, got {self.sample_rate}")
+        if self.sample_rate is not None and not audio.LOWEST_RATE <= self.sample_rate <= audio.HIGHEST_RATE:
+            raise ValueError(
+                f"sample rate must be between {audio.LOWEST_RATE:,} and {audio.HIGHEST_RATE:,} Hz, got "
+                f"{self.sample_rate}"
+            )
         if self.trim_db is not None and not 10 <= self.trim_db <= 120:
             raise ValueError(f"trim must be between 10 and 120 dB, got {self.trim_db:g}")
         if self.loudness_lufs is not None and not -60 <= self.loudness_lufs <= 0:
@@ -46,12 +56,16 @@ class Processing:
     @property
     def key(self) -> str:
         """Text that differs when the result may."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self) | {"version": _VERSION}, sort_keys=True)
 
     def changes(self, info: audio.AudioInfo) -> bool:
         """Whether a file of this header becomes another one."""
         rated = self.sample_rate is not None and info.sample_rate != self.sample_rate
-        return rated or self.trim_db is not None or self.loudness_lufs is not None
+        return rated or self.trim_db is not None or self.loudness_lufs is not None or self.opens(info)
+
+    def opens(self, info: audio.AudioInfo) -> bool:
+        """Whether a file is copied that its segments can be found."""
+        return self.enterable and not info.seeks and info.seconds > _LONG_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,8 @@ class Outcome:
     seconds_in: float = 0.0
     trimmed_seconds: float = 0.0
     content: str = ""  # hash of rate and samples
+    digest: str = ""  # of the file that training reads, see `audio.digest`
+    cancels: bool = False  # its channels, when they are mixed
     bytes: int = 0  # of the copy, 0 where the source itself is read
     dropped: str | None = None
 
@@ -76,8 +92,16 @@ class Outcome:
 
 
 def target(entry: Entry, out: Path) -> Path:
-    """Where a file's copy goes. The old suffix stays in the name: kick.wav and kick.mp3 are two sounds."""
-    return out / "audio" / f"{entry.name}.flac"
+    """Where a file's copy goes. The old suffix stays in the name: kick.wav and kick.mp3 are two sounds.
+
+    A name that would be longer so than file systems allow is cut, and made its own by a hash of it.
+    """
+    *folders, name = entry.name.split("/")
+    raw = os.fsencode(name)
+    if len(raw) + len(".flac") > _NAME_BYTES:
+        kept = raw[: _NAME_BYTES - 40].decode("utf-8", "ignore")
+        name = f"{kept}~{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
+    return out.joinpath("audio", *folders, f"{name}.flac")
 
 
 def process(entry: Entry, processing: Processing, out: Path) -> Outcome:
@@ -88,7 +112,7 @@ def process(entry: Entry, processing: Processing, out: Path) -> Outcome:
     try:
         info = audio.probe(entry.path)
         if info.seconds < processing.min_seconds:
-            return Outcome(dropped=f"{info.frames} samples are too short to be a sound. Delete it")
+            return Outcome(dropped=f"{_said(info.seconds)} s, under --min-seconds {processing.min_seconds:g}")
         return _changed(entry, info, processing, out) if processing.changes(info) else _as_it_is(info)
     except audio.AudioError as error:
         return Outcome(dropped=str(error).removeprefix(f"{entry.path}: "))
@@ -101,7 +125,15 @@ def _as_it_is(info: audio.AudioInfo) -> Outcome:
         peak = max(peak, float(np.abs(block).max()))
     if _is_silent(peak):
         return Outcome(dropped=_SILENT)
-    return Outcome(info.sample_rate, info.frames, info.channels, info.seconds, 0.0, digest.hexdigest())
+    return Outcome(
+        info.sample_rate,
+        info.frames,
+        info.channels,
+        info.seconds,
+        content=digest.hexdigest(),
+        digest=audio.digest(info.path),
+        cancels=audio.cancelling(info.path) is not None,
+    )
 
 
 def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: Path) -> Outcome:
@@ -116,8 +148,12 @@ def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: P
     trimmed = (whole - len(samples)) / rate
     wanted = processing.sample_rate or rate
     if audio.resampled_frames(len(samples), rate, wanted) < processing.min_seconds * wanted:
-        return Outcome(dropped=f"{len(samples) / rate:.3f} s are left after trimming. Delete it")
-    if len(samples) == whole and wanted == rate and processing.loudness_lufs is None:
+        left = _said(len(samples) / rate)
+        return Outcome(
+            dropped=f"{left} s are left after trimming, under --min-seconds {processing.min_seconds:g}"
+        )
+    same = len(samples) == whole and wanted == rate and processing.loudness_lufs is None
+    if same and not processing.opens(info):
         return _as_it_is(info)  # there was nothing to cut
     if wanted != rate:
         samples = audio.resample(samples, rate, wanted)
@@ -135,8 +171,14 @@ def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: P
         info.seconds,
         trimmed,
         digest.hexdigest(),
+        audio.digest(copy),
+        audio.cancelling(info.path) is not None,
         copy.stat().st_size,
     )
+
+
+def _said(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
 
 
 def _digest(rate: int) -> hashlib.blake2b:
@@ -156,4 +198,4 @@ def _is_silent(peak: float) -> bool:
     return peak <= 10 ** (SILENT_PEAK_DB / 20)
 
 
-_SILENT = f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB. Delete it"
+_SILENT = f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB"

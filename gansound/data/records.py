@@ -103,7 +103,10 @@ class Records(Sequence[Record]):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file is added, renamed, left out, put elsewhere in the order or becomes another length."""
+        """Changes when a file is added, renamed, left out, put elsewhere in the order or becomes another sound.
+
+        Another of the same length is noticed where the records have digests: those of a folder or of 'prepare'.
+        """
         digest = hashlib.blake2b(self.table.digest.encode(), digest_size=16)
         digest.update(self.frames.astype("<i8").tobytes())
         digest.update(self.sample_rates.astype("<i4").tobytes())
@@ -121,6 +124,7 @@ def _in_memory(records: Iterable[Record]) -> Table:
     for record in records:
         lines.append(json.dumps(as_values(record)).encode())  # ASCII: a name on disk may be no Unicode
         names.update(json.dumps(record.path.name).encode())  # a corpus that moved is the same
+        names.update((record.digest or "").encode())
         for column, values in columns.items():
             values.append(getattr(record, column))
     blob = b"".join(lines)

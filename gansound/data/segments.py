@@ -32,8 +32,11 @@ class SegmentDataset(PositionDataset):
 
     records: usually one split. A file that isn't of the rate and length they say is drawn past, see
         :mod:`gansound.data.items`.
-    speed: largest change of speed and pitch, in octaves either way: half of the segments, drawn, are resampled by
-        a factor uniform on a logarithmic scale, so that one speaker sounds like several. None changes none.
+    speed: largest change of speed and pitch, in octaves: half of the segments, drawn, are resampled by a factor
+        uniform on a logarithmic scale, so that one speaker sounds like several. Slowing lowers all frequencies: of a
+        file of the model's rate the target would be empty at the top, and a net learns to leave it empty. So a
+        segment is slowed only as far as the file's own rate is above the model's, from its own samples (read from
+        disk each time); a file of the model's rate is only made faster. None changes none.
     gain_db: range of a uniform gain, lowered where a peak would pass 0.99; None leaves levels as they are.
     silence_db: a crop this far under its file's level is drawn anew, up to three times, so silence is still
         seen, but rarely; None keeps the first draw.
@@ -119,10 +122,12 @@ class SegmentDataset(PositionDataset):
         return chosen
 
     def _make(self, position: int, chosen: int, rng: np.random.Generator) -> Item:
-        rate = self._rate(position)
+        rate = self._rate(position, chosen)
         # Rounded up, so that what is left after resampling still fills the segment.
         length = -(-self.segment_samples * rate // self.sample_rate)
         start, samples = self._crop(chosen, length, rng)
+        if rate < self.sample_rate:
+            samples, rate = self._native(chosen, start, rate)
         if rate != self.sample_rate:
             samples = np.ascontiguousarray(
                 audio.resample(samples, rate, self.sample_rate)[: self.segment_samples]
@@ -169,14 +174,32 @@ class SegmentDataset(PositionDataset):
             self._levels[index] = audio.rms_db(np.sqrt(powers))
         return float(self._levels[index])
 
-    def _rate(self, position: int) -> int:
-        """The rate this segment is taken to have been recorded at."""
+    def _rate(self, position: int, index: int) -> int:
+        """The rate this segment is taken to have been recorded at, had it been recorded at the model's."""
         if self.speed is None:
             return self.sample_rate
         rng = draw(self.seed, position, "speed")
         if rng.random() < 0.5:
             return self.sample_rate
-        return round(self.sample_rate * 2 ** rng.uniform(-self.speed, self.speed))
+        spare = np.log2(int(self.records.sample_rates[index]) / self.sample_rate)
+        lowest = -min(self.speed, max(0.0, float(spare)))
+        return max(1, round(self.sample_rate * 2 ** rng.uniform(lowest, self.speed)))
+
+    def _native(self, index: int, start: int, rate: int) -> tuple[np.ndarray, int]:
+        """What a crop holds at the file's own rate, and the rate that slows it as much as ``rate`` slows the crop."""
+        own = int(self.records.sample_rates[index])
+        slowed = -(-own * rate // self.sample_rate)
+        wanted, frames = (
+            -(-self.segment_samples * slowed // self.sample_rate),
+            int(self.records.frames[index]),
+        )
+        begin = start * own // self.sample_rate
+        lead = max(0, -begin)  # zeros before a file that is shorter
+        begin = min(max(0, begin), max(0, frames - wanted))
+        length = min(frames - begin, wanted - lead)
+        samples = np.zeros(wanted, dtype=np.float32)
+        samples[lead : lead + length] = self.source.native(index, begin, length)[0]
+        return samples, slowed
 
     def _gain(self, position: int, samples: np.ndarray) -> float:
         """In dB; a peak already over the limit is brought down to it."""

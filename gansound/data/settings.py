@@ -73,7 +73,8 @@ class DataSettings:
     Args:
         path: a manifest, a folder holding one, an LJSpeech layout, or any folder of audio.
         segment_samples: length of a training segment at the model's sample rate.
-        speed: largest change of speed and pitch in octaves, for half of the segments; null changes none.
+        speed: largest change of speed and pitch in octaves, for half of the segments; slower only where a file's own
+            rate is above the model's, so that no target is empty at the top of the band; null changes none.
         gain_db: lowest and highest gain, drawn uniformly for each segment and limited so that nothing clips.
         silence_db: a crop this far below its file's level is drawn again a few times; null keeps the first.
         crop: `random`, or `start` for one-shots.

@@ -105,8 +105,14 @@ def _rates(s: dict[str, Any]) -> list[str]:
             f"{_files(count, s)} hold nothing above about {limit / 1000:.1f} kHz, less than their sample rate has room "
             f"for (up-sampled or lossy before?): a model trained on them stays as dull"
         )
-    if wide := sum(n for channels, n in s["channels"].items() if int(channels) > 1):
+    cancelling = s["cancelling_files"]
+    if wide := sum(n for channels, n in s["channels"].items() if int(channels) > 1) - cancelling:
         said.append(f"{_files(wide, s)} have several channels, which are mixed to mono when read")
+    if cancelling:
+        said.append(
+            f"{_files(cancelling, s)} have channels that cancel each other (one is upside down): the strongest "
+            "alone is read"
+        )
     return said
 
 

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from gansound.data.readers.entry import Entry, Found, in_order, is_audio, names
+from gansound.data.readers.entry import Entry, Found, in_order, names
+from gansound.data.walk import is_audio
 
 logger = logging.getLogger(__name__)
 

@@ -2,12 +2,10 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
-
-from gansound import audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +35,6 @@ class Reader(Protocol):
 
     def read(self, root: Path) -> Found:
         """All that the layout holds. Raises ValueError with the line of a table that can't be understood."""
-
-
-def is_audio(name: str) -> bool:
-    """Whether a name's suffix is one of audio that can be read."""
-    return Path(name).suffix.lower() in audio.AUDIO_SUFFIXES
-
-
-def walk(root: Path) -> Iterator[Path]:
-    """Every file below a folder but the hidden ones, folder by folder in order of name."""
-    for folder, names, files in os.walk(root, followlinks=True):
-        names[:] = sorted(n for n in names if not n.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
 
 
 def folders(root: Path) -> list[Path]:

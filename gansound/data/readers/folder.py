@@ -1,17 +1,13 @@
 """Any folder of audio: every file below it, labelled by the folders they lie in."""
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from gansound import audio
-from gansound.data.readers.entry import Entry, Found, in_order, walk
-
-logger = logging.getLogger(__name__)
+from gansound.data.readers.entry import Entry, Found, in_order
+from gansound.data.walk import is_audio, say_passed_over, walk
 
 EXPECTED = "audio files, in it or below"
-_UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".wma", ".ape", ".wv", ".mp4", ".webm", ".amr", ".mpc"})
 
 
 def recognises(root: Path) -> bool:
@@ -25,19 +21,13 @@ def read(root: Path) -> Found:
     The label is the folder at the first level where files lie in several (``drums/kick/kit1/x.wav``: kick, where
     all lie in ``drums``); names that differ in case are one.
     """
-    found, foreign = [], 0
+    found, others = [], []
     for path in walk(root):
-        suffix = path.suffix.lower()
-        foreign += suffix in _UNREADABLE_SUFFIXES
-        if suffix in audio.AUDIO_SUFFIXES:
+        if is_audio(path.name):
             found.append(Entry(path, path.relative_to(root).as_posix()))
-    if foreign:
-        logger.warning(
-            "%s: %d files of formats that can't be read (%s): convert them first, for example with ffmpeg",
-            root,
-            foreign,
-            ", ".join(sorted(_UNREADABLE_SUFFIXES)),
-        )
+        else:
+            others.append(path)
+    say_passed_over(root, others)
     return _labelled(in_order(found)), []
 
 

@@ -15,7 +15,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from gansound.data.readers import tables
-from gansound.data.readers.entry import Entry, Found, in_order, is_audio, names
+from gansound.data.readers.entry import Entry, Found, in_order, names
+from gansound.data.walk import is_audio
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ beside. LibriSpeech has the same folders but other names of files, and isn't tak
 import re
 from pathlib import Path
 
-from gansound.data.readers.entry import Entry, Found, folders, in_order, is_audio, names, text_of
+from gansound.data.readers.entry import Entry, Found, folders, in_order, names, text_of
+from gansound.data.walk import is_audio
 
 EXPECTED = (
     "train-clean-100/SPEAKER/CHAPTER/SPEAKER_CHAPTER_000001_000000.wav, and so for the other subsets; "

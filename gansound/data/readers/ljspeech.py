@@ -3,7 +3,8 @@
 import logging
 from pathlib import Path
 
-from gansound.data.readers.entry import Entry, Found, in_order, is_audio, walk
+from gansound.data.readers.entry import Entry, Found, in_order
+from gansound.data.walk import is_audio, walk
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +17,17 @@ def recognises(root: Path) -> bool:
 
 
 def read(root: Path) -> Found:
-    """The files that the table names, with the last text of their lines; files of any suffix that can be read."""
-    files = {path.stem: path for path in walk(root / "wavs") if is_audio(path.name)}
+    """The files that the table names, with the last text of their lines; files of any suffix that can be read.
+
+    A line names a file by its path in ``wavs/``, or by its name alone where no two files have it; with or without
+    the suffix, with the separators of any system. A folder before it that isn't in ``wavs/`` counts where that holds
+    no folders, as the lists of some projects have one.
+    """
+    files = _Files(root / "wavs")
     found: list[Entry] = []
     missing: list[tuple[Path, str]] = []
     table = root / "metadata.csv"
-    seen: set[str] = set()
+    seen: set[Path] = set()
     try:
         # Not splitlines(): a text may hold one of Unicode's other line separators.
         lines = table.read_text(encoding="utf-8-sig").split("\n")
@@ -33,20 +39,58 @@ def read(root: Path) -> Found:
         if not line.strip():
             continue
         identifier, *texts = (part.strip() for part in line.split("|"))
-        if is_audio(identifier):
-            identifier = Path(identifier).stem
         if not texts:
             raise ValueError(f"{table}:{number}: got {line[:60]!r}, expected id|text|text")
-        if identifier in seen:
+        path = files.named(identifier)
+        if isinstance(path, str):
+            missing.append(
+                (root / "wavs" / identifier, f"line {number} of metadata.csv names it, but {path}")
+            )
+        elif path in seen:
             missing.append((table, f"line {number} names {identifier!r} a second time"))
-        elif identifier not in files:
-            reason = f"line {number} of metadata.csv names it, but wavs/ lacks it"
-            missing.append((root / "wavs" / identifier, reason))
         else:
             text = next((t for t in reversed(texts) if t), None)
-            path = files[identifier]
             found.append(Entry(path, path.relative_to(root).as_posix(), text=text))
-        seen.add(identifier)
-    if unnamed := len(files.keys() - seen):
+            seen.add(path)
+    if unnamed := files.count - len(seen):
         logger.warning("%s: %d files in wavs/ aren't in metadata.csv and are left out", root, unnamed)
     return in_order(found), missing
+
+
+class _Files:
+    """What lies in a folder, by what a table may call it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._by_path: dict[str, list[Path]] = {}  # without the suffix
+        self._by_name: dict[str, list[Path]] = {}
+        self._folder = folder
+        self.count = 0
+        for path in walk(folder):
+            if is_audio(path.name):
+                inside = path.relative_to(folder)
+                self._by_path.setdefault(inside.with_suffix("").as_posix(), []).append(path)
+                self._by_name.setdefault(path.stem, []).append(path)
+                self.count += 1
+        self._flat = all("/" not in name for name in self._by_path)
+
+    def named(self, identifier: str) -> Path | str:
+        """The file that is meant, or why none is."""
+        parts = [part for part in identifier.replace("\\", "/").split("/") if part not in ("", ".")]
+        suffix = Path(parts[-1]).suffix if parts and is_audio(parts[-1]) else ""
+        if suffix:
+            parts[-1] = parts[-1].removesuffix(suffix)
+        if self._flat:
+            parts = parts[-1:]
+        elif self._folder.name in parts[:-1] and "/".join(parts) not in self._by_path:
+            parts = parts[parts.index(self._folder.name) + 1 :]
+        meant = self._by_path.get("/".join(parts), [])
+        if not meant and len(parts) == 1:
+            meant = self._by_name.get(parts[0], [])
+        if len(meant) > 1 and suffix:
+            meant = [path for path in meant if path.suffix == suffix] or meant
+        if len(meant) == 1:
+            return meant[0]
+        if meant:
+            named = ", ".join(path.relative_to(self._folder).as_posix() for path in meant[:3])
+            return f"{len(meant)} files in wavs/ are called so ({named}): write the whole path into the table"
+        return "wavs/ lacks it"

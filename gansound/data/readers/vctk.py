@@ -8,7 +8,8 @@ import logging
 import re
 from pathlib import Path
 
-from gansound.data.readers.entry import Entry, Found, folders, in_order, is_audio, names, text_of
+from gansound.data.readers.entry import Entry, Found, folders, in_order, names, text_of
+from gansound.data.walk import is_audio
 
 logger = logging.getLogger(__name__)
 
