@@ -272,7 +272,9 @@ class Failing(EagerRunner):
     def step(self, mel, state, *, interior=False):
         raise RuntimeError("no such kernel\nand a long story")
 
-    synthesize = Runner.synthesize  # by steps, whatever the length
+    # By steps, whatever the length.
+    synthesize = Runner.synthesize
+    pieces = Runner.pieces
 
 
 def test_what_fails_is_left_out_and_named(tiny, tiny_plan, slow_machine, monkeypatch):
