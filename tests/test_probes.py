@@ -125,6 +125,10 @@ def test_modulation_kept_is_the_ratio_of_depths():
 def test_noise_in_place_of_pulses_keeps_about_forty_percent_and_has_none_itself():
     pulsed = modulated(0.8)
     assert 25 < pitch_modulation_kept_percent(pulsed, noise(2), RATE) < 50
+    # Nor does it count what is 40 dB below the rest.
+    faint = np.concatenate([pulsed, 0.01 * pulsed])
+    kept = pitch_modulation_kept_percent(faint, np.concatenate([pulsed, 0.01 * noise(2)]), RATE)
+    assert kept == pytest.approx(100, abs=1)
     with pytest.raises(UndefinedMeasure, match="0 frames are pulsed"):
         pitch_modulation_kept_percent(noise(3, 4.0), noise(4, 4.0), RATE)
     with pytest.raises(UndefinedMeasure, match="12000 Hz"):
