@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import gansound
+from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.draw import Draws
 from gansound.engine.plan import plan
 from gansound.generators.freev import FreeVGenerator
@@ -18,6 +19,7 @@ from gansound.mel.conventions import drawn_conventions
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.model_folder import load_model_folder, save_model_folder
 from gansound.recipe import load_recipe
+from gansound.tasks.adversary import Adversary
 from gansound.tasks.universal import UniversalVocoderTask, below
 from gansound.tasks.vocoder import WeightedLoss
 
@@ -239,6 +241,36 @@ def test_nothing_is_learnt_above_what_a_recording_holds():
         above, under = gradient[:, hz > 8000].max().item(), gradient[:, hz < 7000].max().item()
         assert under > 1e-6
         assert (above > 1e-2 * under) == teaches
+
+
+class Listening(torch.nn.Module):
+    """A discriminator that keeps what it was shown."""
+
+    def forward(self, audio):
+        self.heard = audio
+        return [[audio, audio, audio]]
+
+
+def test_discriminators_hear_no_more_than_a_recording_holds():
+    judge = Listening()
+    spectral = {"mel": WeightedLoss(MelL1(OWN, full_band=True), 1.0)}
+    net = UniversalGenerator(OWN, **SMALL)
+    turned = PhaseAugmentation()
+    teacher = UniversalVocoderTask(
+        OWN, net, {"one": Adversary(judge)}, losses=spectral, phase_augmentation=turned, conventions=2
+    )
+    assert teacher.phase_augmentation is turned
+    teacher.phase_augmentation = None
+    given = batch(2, 8000.0)
+    fake = torch.randn(2, 16 * 256, generator=torch.Generator().manual_seed(1))
+    hz = torch.fft.rfftfreq(16 * 256, 1 / 22050)
+    verdict = teacher.discriminator_phase(given, fake, Draws(0, range(2)), 0, torch.no_grad)
+    for phase in (0, 1):
+        if phase:
+            teacher.generator_phase(given, fake, verdict.kept, Draws(0, range(2)), 0, torch.no_grad)
+        spectrum = torch.fft.rfft(judge.heard).abs()
+        assert spectrum[:, hz < 7000].max() > 1
+        assert spectrum[:, hz > 8000].max() < 1e-3
 
 
 def test_a_trained_core_is_shipped_behind_its_convention(tmp_path):

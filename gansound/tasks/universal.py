@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.draw import Draws, streams
 from gansound.generators.universal import UniversalGenerator
 from gansound.losses.adversarial import AdversarialLoss
+from gansound.losses.penalties import Penalty
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.mel.conventions import drawn_conventions
 from gansound.mel.inverse import MelInverse
 from gansound.tasks.adversary import Adversary
+from gansound.tasks.balance import LossBalance
 from gansound.tasks.features import Features, Precision, Verdict
 from gansound.tasks.vocoder import VocoderTask, WeightedFeatureMatching, WeightedLoss
 
@@ -35,6 +38,9 @@ class UniversalVocoderTask(VocoderTask):
         adversarial: likewise.
         feature_matching: likewise.
         losses: likewise.
+        penalties: likewise.
+        phase_augmentation: likewise.
+        balance: likewise.
         conventions: how many conventions items are seen through, drawn once; the presets of the rate come first.
         own_share: share of the items that are seen through `mel` itself.
 
@@ -50,10 +56,23 @@ class UniversalVocoderTask(VocoderTask):
         adversarial: AdversarialLoss | None = None,
         feature_matching: WeightedFeatureMatching | None = None,
         losses: dict[str, WeightedLoss] | None = None,
+        penalties: dict[str, Penalty] | None = None,
+        phase_augmentation: PhaseAugmentation | None = None,
+        balance: LossBalance | None = None,
         conventions: int = 64,
         own_share: float = 0.4,
     ) -> None:
-        super().__init__(mel, generator, discriminators, adversarial, feature_matching, losses)
+        super().__init__(
+            mel,
+            generator,
+            discriminators,
+            adversarial,
+            feature_matching,
+            losses,
+            penalties,
+            phase_augmentation,
+            balance,
+        )
         if not 0 <= own_share <= 1 or (own_share < 1 and conventions < 1):
             raise ValueError(
                 f"expected own_share between 0 and 1, and conventions of 1 or more where it is below 1; got "
