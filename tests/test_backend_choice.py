@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import gansound.inference.backends as backends
+from gansound import extras
 from gansound.cli import main
 from gansound.inference.backends import (
     BackendUnavailable,
@@ -52,11 +53,11 @@ def generator_of(name):
 
 
 def test_a_missing_package_is_named_with_the_install_line(monkeypatch):
-    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else find_spec("json"))
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "openvino" else find_spec("json"))
     with pytest.raises(BackendUnavailable, match=r"'openvino' needs openvino.*gansound\[openvino\]"):
         check_backend("openvino", "fp32", CPU)
     check_backend("onnxruntime", "fp32", CPU)
-    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     assert {backend for backend, _ in available()} == {"eager", "compile"}
     with pytest.raises(BackendUnavailable, match=r"onnxruntime, onnx, onnxscript.*gansound\[onnxruntime\]"):
         check_backend("onnxruntime", "fp32", CPU)

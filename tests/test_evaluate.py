@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from gansound.extras import MissingPackage
 from gansound.mel import MelSpec
 from gansound.metrics import evaluation as core
 from gansound.metrics.evaluation import GROUND_TRUTH, Item, evaluate
-from gansound.metrics.pair import MissingPackage
 
 RATE = 22050
 LIGHT = ("mel", "stft")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import gansound.cli
 import gansound.inference.export.to_onnx as to_onnx
+from gansound import extras
 from gansound.cli.export import _judge, loss
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.hifigan import HiFiGANGenerator
@@ -306,7 +307,7 @@ def test_a_graph_that_differs_is_not_written(tmp_path):
 
 
 def test_a_missing_package_is_named_with_its_install_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(to_onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ValueError, match=r"needs onnxscript, .* pip install 'gansound\[export\]'"):
         export_onnx(vocoder_of("melgan"), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,5 @@
 """The measures against known answers and against what others computed."""
 
-import builtins
 import warnings
 
 import librosa
@@ -8,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from gansound import extras
+from gansound.extras import MissingPackage
 from gansound.mel import MelSpec
 from gansound.metrics import cepstral, judge, spectral
 from gansound.metrics.griffin_lim import GriffinLim, griffin_lim
-from gansound.metrics.pair import MissingPackage, UndefinedMeasure, matched
+from gansound.metrics.pair import UndefinedMeasure, matched
 from gansound.metrics.pesq import pesq_wb
 from gansound.metrics.pitch import PitchTrack, compare_tracks, pitch_error, track_pitch
 from gansound.metrics.quality import dnsmos
@@ -276,24 +277,20 @@ def test_recogniser_and_dnsmos_on_real_speech(shared):
     assert scores.p808 > dnsmos(noisy(audio, 5), rate).p808 + 0.5
 
 
-@pytest.mark.parametrize("package, measure", [("speechmos", "dnsmos"), ("pocketsphinx", "words")])
+@pytest.mark.parametrize(
+    "package, measure",
+    [("speechmos", "dnsmos"), ("pocketsphinx", "words"), ("pesq", "pesq"), ("librosa", "pitch")],
+)
 def test_a_missing_extra_is_named_with_its_install_line(monkeypatch, package, measure):
-    known = judge.find_spec
-    monkeypatch.setattr(judge, "find_spec", lambda name: None if name == package else known(name))
+    known = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else known(name))
     assert measure not in judge.available_measures()
     with pytest.raises(MissingPackage, match=rf"{package}.*pip install 'gansound\[eval\]'"):
         judge.check_measures([measure])
 
 
 def test_dnsmos_itself_names_the_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "speechmos":
-            raise ImportError("No module named 'speechmos'", name="speechmos")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match="speechmos"):
         dnsmos(babble(0), RATE)
 

@@ -176,7 +176,9 @@ def test_hugging_face_without_pyarrow(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     assert recognised(root) == "hugging_face"
     assert recognised(other) == "folder"
-    with pytest.raises(ValueError, match=r"needs pyarrow: pip install 'gansound\[datasets\]'"):
+    with pytest.raises(
+        ValueError, match=r"needs pyarrow, not installed here: pip install 'gansound\[datasets\]'"
+    ):
         hugging_face.extract(root, tmp_path / "out")
     with pytest.raises(ValueError, match="needs pyarrow"):
         tables.count(root / "data" / "train-00000-of-00001.parquet")

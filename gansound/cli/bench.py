@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansound.cli.backend import add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
+from gansound.extras import require
 
 if TYPE_CHECKING:
     from gansound.inference.bench import Plan
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.rounds is not None and args.rounds < 3:
         raise UsageError(f"--rounds: got {args.rounds}, expected 3 or more, for a median means little below")
+    if args.picture is not None:
+        require("--picture", "matplotlib")
     for name in ("json", "picture"):
         path = getattr(args, name)
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):

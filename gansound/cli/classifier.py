@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gansound.cli.errors import UsageError
+from gansound.extras import require
 
 if TYPE_CHECKING:
     from gansound.data.manifest import Record
@@ -92,6 +93,7 @@ def _check(args: argparse.Namespace) -> None:
 
     if not args.data.exists():
         raise UsageError(f"{args.data}: no such folder or manifest")
+    require("the picture of its confusions", "matplotlib")
     try:
         check_output(args.output)
     except ClassifierError as error:

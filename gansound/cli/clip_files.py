@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
 from gansound.cli.progress import progress
+from gansound.extras import install_line, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -238,13 +239,19 @@ def write_page(
     about: dict[str, str],
     folder: Path | None = None,
 ) -> Path:
-    """The grid's picture and the page of everything in the folder's list; returns the page's path."""
+    """The grid's picture, where matplotlib is, and the page of everything in the folder's list; returns its path."""
     from gansound.inference.clip_folder import entries
     from gansound.report.clips import Card, spectrogram_grid, write_clip_page
     from gansound.report.pictures import save
 
     folder = folder or args.output
-    save(spectrogram_grid(rows, clips.sample_rate), folder / GRID)
+    picture = None if missing("matplotlib") else GRID
+    if picture is None:
+        log.info(
+            "the page has no picture of all at one look: %s brings what draws it", install_line("matplotlib")
+        )
+    else:
+        save(spectrogram_grid(rows, clips.sample_rate), folder / picture)
     cards = (
         Card(
             e["file"],
@@ -260,7 +267,7 @@ def write_page(
     info["clips"] = (
         f"{seconds:.2f} s, {clips.sample_rate} Hz, {clips.channels} channel{'s' * (clips.channels > 1)}"
     )
-    return write_clip_page(folder, cards, clips.sample_rate, title=title, about=info | about, picture=GRID)
+    return write_clip_page(folder, cards, clips.sample_rate, title=title, about=info | about, picture=picture)
 
 
 def check_page(folder: Path, force: bool) -> None:

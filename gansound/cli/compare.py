@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
+from gansound.extras import require
 
 if TYPE_CHECKING:
     from gansound.metrics.evaluation import Evaluation, Item, System
@@ -113,6 +114,8 @@ def _check(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UsageError(f"--{name} {path}: expected a file in a folder that exists")
+    if args.picture is not None:
+        require("--picture", "matplotlib")
     if args.page is not None and args.page.exists() and not args.page.is_dir():
         raise UsageError(f"--page {args.page}: is a file, expected a folder")
     for path in args.answers or ():

@@ -7,6 +7,8 @@ import errno
 import sys
 from collections.abc import Iterator
 
+from gansound.extras import explained
+
 INTERRUPTED = 130
 _FULL = {errno.ENOSPC: "the disk is full", errno.EFBIG: "a file-size limit was reached"}
 _FULL[errno.EDQUOT] = "the disk quota is used up"
@@ -42,7 +44,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.strerror:
         return 1, f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     if isinstance(error, ImportError):
-        return 1, f"{text}. Is it installed? pip install 'gansound[eval]' brings what evaluation needs"
+        return 1, explained(error, "this command")
     if text and isinstance(error, _OF_USERS) and not isinstance(error, NotImplementedError | RecursionError):
         return 1, text
     kind = type(error).__name__

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gansound.cli.errors import UsageError
+from gansound.extras import require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +93,8 @@ def check(args: argparse.Namespace) -> list[float]:
             raise UsageError(f"{name}: got {value}, expected at least 1")
     if args.picture is not None and (args.picture.is_dir() or not args.picture.absolute().parent.is_dir()):
         raise UsageError(f"--picture {args.picture}: expected a file in a folder that exists")
+    if args.picture is not None:
+        require("--picture", "matplotlib")
     if args.generated is not None and not args.generated.is_dir():
         raise UsageError(f"--generated {args.generated}: no such folder")
     if args.train is not None and not args.train.exists():

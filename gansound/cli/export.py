@@ -1,7 +1,6 @@
 """`gansound export`: a vocoder as one file for other runtimes."""
 
 import argparse
-import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli.backend import add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
+from gansound.extras import require
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
@@ -122,10 +122,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.output.is_dir() or not args.output.absolute().parent.is_dir():
         raise UsageError(f"-o {args.output}: expected a file in a folder that exists")
     needed = ["onnx", "onnxscript", *(["onnxruntime"] if args.precision == "int8" else [])] if onnx else []
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise ValueError(
-            f"exporting to ONNX needs {', '.join(missing)}, not installed here: pip install 'gansound[export]'"
-        )
+    require("exporting to ONNX", *needed, extra="export")
+    if args.precision == "int8":
+        require("judging what int8 costs", "pesq")
 
 
 def _judge(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> None:

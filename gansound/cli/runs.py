@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
+from gansound.extras import require
 
 if TYPE_CHECKING:
     from gansound.engine.history import RunHistory
@@ -112,6 +113,8 @@ def _check(args: argparse.Namespace, tops: Sequence[Path]) -> None:
             raise UsageError(f"{top}: no such folder{hint}")
         if not top.is_dir():
             raise UsageError(f"{top}: is a file, expected a run's folder or one with runs below it")
+    if args.picture is not None:
+        require("--picture", "matplotlib")
     for name in ("json", "picture"):
         path = getattr(args, name)
         if path is not None and path != Path("-") and (path.is_dir() or not path.absolute().parent.is_dir()):

@@ -10,6 +10,7 @@ from typing import Any
 from gansound.cli.errors import INTERRUPTED, UsageError
 from gansound.cli.signals import on_signals
 from gansound.cli.streams import tell
+from gansound.extras import install_line, missing, require
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     path = data.get("path") if isinstance(data, dict) else None  # what else is wrong, the plan says
     if isinstance(path, str) and not Path(path).expanduser().exists():
         raise UsageError(f"data.path {path}: no such file or folder")
+    require("training", "accelerate", "tensorboard", "matplotlib", extra="train")
     from gansound.engine.guards import StoppedError
     from gansound.engine.plan import plan
     from gansound.engine.run import Run
@@ -120,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
     quiet = args.quiet or os.environ.get("RANK", "0") != "0"
+    if not quiet and missing("pesq"):
+        log.info("a vocoder's validation goes without PESQ: %s brings it", install_line("pesq"))
     try:
         # Batch systems send SIGTERM some time before they kill: the run then writes a checkpoint and ends. So it does
         # where its terminal is closed.

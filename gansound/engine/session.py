@@ -26,7 +26,7 @@ from gansound.machine import cpu_name, package_version, usable_cores
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("torchaudio", "numpy", "accelerate", "safetensors", "tensorboard", "soundfile", "soxr", "librosa")
+PACKAGES = ("numpy", "accelerate", "safetensors", "tensorboard", "soundfile", "soxr", "librosa")
 # What changes how a run goes. Everything else of the environment stays out, for it may hold passwords.
 _PREFIXES = (
     "ACCELERATE_", "CUBLAS_", "CUDA_", "CUDNN_", "GANSOUND_", "GLOO_", "KMP_", "MKL_", "NCCL_", "NVIDIA_", "OMP_",

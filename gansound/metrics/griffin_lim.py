@@ -9,6 +9,7 @@ centred frames, where a model's frame may be centred on the middle of its hop.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gansound.extras import require
 from gansound.mel import MelSpec
 from gansound.metrics.pair import Audio, one_waveform
 
@@ -19,8 +20,10 @@ def griffin_lim(mel: NDArray[np.float32], spec: MelSpec, *, n_iter: int = 60, se
     Shape: `(M, F)` -> `(T,)`, `T = F * hop_length` for framing `same`, `(F - 1) * hop_length` for `center`.
 
     Raises:
+        MissingPackage: `librosa` isn't installed.
         ValueError: the mel isn't `(spec.n_mels, F)`, or so short that no sample comes of it.
     """
+    require("Griffin-Lim", "librosa")
     import torch
     from librosa import griffinlim
     from librosa.util import nnls
@@ -57,6 +60,7 @@ class GriffinLim:
     """
 
     def __init__(self, spec: MelSpec, *, n_iter: int = 60, seed: int = 0) -> None:
+        require("Griffin-Lim", "librosa")
         self.spec = spec
         self.n_iter = n_iter
         self.seed = seed

@@ -2,34 +2,34 @@
 
 The measures by name and the figures each gives:
 
-| measure | figures | without a reference | needs |
+| measure | figures | without a reference | extra |
 |---|---|---|---|
-| `pesq` | `pesq_wb` | | |
-| `stoi` | `stoi` | | |
-| `mel` | `mel_distance` (nepers) | | |
+| `pesq` | `pesq_wb` | | `eval` |
+| `stoi` | `stoi` | | `eval` |
+| `mel` | `mel_distance` (nepers) | | `eval` |
 | `stft` | `stft_convergence`, `stft_log_magnitude` (nepers) | | |
-| `pitch` | `f0_rmse_cents`, `f0_rmse_hz`, `voicing_error` (share of frames), `voicing_f1`, `periodicity_rmse` | | |
-| `mcd` | `mel_cepstral_distortion_db` | | |
+| `pitch` | `f0_rmse_cents`, `f0_rmse_hz`, `voicing_error` (a share), `voicing_f1`, `periodicity_rmse` | | `eval` |
+| `mcd` | `mel_cepstral_distortion_db` | | `eval` |
 | `band` | `empty_band_percent` | | |
 | `pulses` | `pitch_modulation_kept_percent` | | |
 | `faults` | `pause_tone_db`, `step_db`, `above_band_db`, `onset_smear_db`, `level_drift_db` | | |
-| `visqol` | `visqol_speech`, `visqol_audio` | | gansound[eval] |
-| `dnsmos` | `dnsmos_p808`, `dnsmos_sig`, `dnsmos_bak`, `dnsmos_ovrl` | yes | gansound[eval] |
-| `words` | `word_error_rate`, `word_errors`, `spoken_words` | yes, with text | gansound[eval] |
+| `visqol` | `visqol_speech`, `visqol_audio` | | `eval` |
+| `dnsmos` | `dnsmos_p808`, `dnsmos_sig`, `dnsmos_bak`, `dnsmos_ovrl` | yes | `eval` |
+| `words` | `word_error_rate`, `word_errors`, `spoken_words` | yes, with text | `eval` |
 | `probes` | `noise_lines_db`, `pre_echo_db`, `silence_level_dbfs`: of a vocoder, not of an utterance | | |
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gansound.extras import MissingPackage, lacks, missing
 from gansound.metrics.cepstral import mel_cepstral_distortion_db
 from gansound.metrics.faults import DETECTORS
-from gansound.metrics.pair import MissingPackage, UndefinedMeasure
+from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.metrics.pitch import PitchTrack, compare_tracks, track_pitch
 from gansound.metrics.pulses import pitch_modulation_kept_percent
@@ -74,11 +74,15 @@ FIGURES = {
 }
 _REFERENCE_FREE = frozenset({"dnsmos", "words"})
 _PACKAGES = {
+    "pesq": ("pesq",),
+    "stoi": ("pystoi",),
+    "mel": ("librosa",),
+    "mcd": ("librosa",),
+    "pitch": ("librosa",),
     "visqol": ("visqol",),
     "dnsmos": ("speechmos", "onnxruntime"),
     "words": ("pocketsphinx", "jiwer"),
 }
-_TITLES = {"visqol": "ViSQOL", "dnsmos": "DNSMOS", "words": "The word error rate"}
 
 Audio = NDArray[np.float32]
 
@@ -93,7 +97,7 @@ class Judgement:
 
 def missing_packages(measure: str) -> tuple[str, ...]:
     """Packages of the extra `eval` that this measure needs and that aren't installed."""
-    return tuple(package for package in _PACKAGES.get(measure, ()) if find_spec(package) is None)
+    return tuple(missing(*_PACKAGES.get(measure, ())))
 
 
 def available_measures() -> tuple[str, ...]:
@@ -108,8 +112,8 @@ def check_measures(measures: Sequence[str]) -> tuple[str, ...]:
     if not measures:
         raise ValueError(f"got no measure, expected some of {', '.join(MEASURES)}")
     for measure in measures:
-        if missing := missing_packages(measure):
-            raise MissingPackage(_TITLES[measure], missing[0])
+        if absent := missing_packages(measure):
+            raise MissingPackage(lacks(f"the measure {measure}", *absent, extra="eval"))
     return tuple(measure for measure in MEASURES if measure in measures)
 
 

@@ -18,16 +18,6 @@ class UndefinedMeasure(ValueError):
     """
 
 
-class MissingPackage(ValueError):
-    """A measure needs a package that the extra `eval` brings."""
-
-    def __init__(self, measure: str, package: str) -> None:
-        super().__init__(
-            f"{measure} needs the package {package}, which isn't installed. "
-            "Install it with: pip install 'gansound[eval]'"
-        )
-
-
 def one_waveform(audio: ArrayLike, name: str, sample_rate: int) -> Audio:
     """`audio` as float32 `(T,)`; ValueError unless it is one finite, non-empty channel."""
     array = np.asarray(audio)

@@ -7,6 +7,7 @@ and it aligns levels and delays by itself: neither is punished.
 from numpy.typing import ArrayLike
 
 from gansound.audio import resample
+from gansound.extras import require
 from gansound.metrics.pair import UndefinedMeasure, is_silent, matched
 
 PESQ_SAMPLE_RATE = 16000
@@ -19,9 +20,11 @@ def pesq_wb(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> floa
     An estimate that is silent where the reference isn't scores 1, the scale's end.
 
     Raises:
+        MissingPackage: `pesq` isn't installed.
         UndefinedMeasure: the reference holds no utterance (silence), or the clip is shorter than a quarter of a second.
         ValueError: shapes, lengths or values that no measure takes (see `pair.matched`).
     """
+    require("PESQ", "pesq")
     from pesq import BufferTooShortError, NoUtterancesError, PesqError, pesq
 
     first, second = matched(reference, estimate, sample_rate)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gansound.audio import resample
+from gansound.extras import require
 from gansound.metrics.pair import UndefinedMeasure, matched, one_waveform
 
 PITCH_SAMPLE_RATE = 16000
@@ -57,8 +58,10 @@ def track_pitch(
     """F0 of `(T,)` audio, `F = 1 + T16k // 160` frames centred on multiples of 10 ms.
 
     Raises:
+        MissingPackage: `librosa` isn't installed.
         ValueError: `fmin_hz` below 32 (two periods must fit the window), or not below `fmax_hz` <= 4000.
     """
+    require("The tracker of F0", "librosa")
     from librosa import pyin
 
     lowest = 2 * PITCH_SAMPLE_RATE / FRAME_SAMPLES

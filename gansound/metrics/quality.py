@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gansound.audio import resample
-from gansound.metrics.pair import MissingPackage, UndefinedMeasure, is_silent, one_waveform
+from gansound.extras import require
+from gansound.metrics.pair import UndefinedMeasure, is_silent, one_waveform
 
 DNSMOS_SAMPLE_RATE = 16000
 
@@ -31,10 +32,9 @@ def dnsmos(audio: ArrayLike, sample_rate: int) -> DNSMOS:
         MissingPackage: `speechmos` isn't installed.
         UndefinedMeasure: the audio is silent.
     """
-    try:
-        from speechmos import dnsmos as judge
-    except ImportError as error:
-        raise MissingPackage("DNSMOS", error.name or "speechmos") from None
+    require("DNSMOS", "speechmos", "onnxruntime", extra="eval")
+    from speechmos import dnsmos as judge
+
     samples = one_waveform(audio, "audio", sample_rate)
     if is_silent(samples):
         raise UndefinedMeasure("DNSMOS: the audio is silent")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
+from gansound.extras import require
 from gansound.metrics.pair import Audio, UndefinedMeasure, is_silent, matched
 
 MEL_BANDS = 80
@@ -57,6 +58,7 @@ def mel_window_samples(sample_rate: int) -> int:
 
 @lru_cache(maxsize=8)
 def _mel_filters(sample_rate: int, n_fft: int) -> NDArray[np.float32]:
+    require("The mel distance", "librosa")
     from librosa.filters import mel
 
     filters: NDArray[np.float32] = mel(sr=sample_rate, n_fft=n_fft, n_mels=MEL_BANDS, fmin=0.0, fmax=None)

@@ -7,6 +7,7 @@ import warnings
 
 from numpy.typing import ArrayLike
 
+from gansound.extras import require
 from gansound.metrics.pair import UndefinedMeasure, is_silent, matched
 
 
@@ -16,9 +17,11 @@ def stoi(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> float:
     An estimate that is silent where the reference isn't scores 0: nothing of it is understood.
 
     Raises:
+        MissingPackage: `pystoi` isn't installed.
         UndefinedMeasure: the reference is silent, or less than 0.4 s left when silent frames are taken out.
         ValueError: shapes, lengths or values that no measure takes (see `pair.matched`).
     """
+    require("STOI", "pystoi")
     from pystoi import stoi as pystoi
 
     first, second = matched(reference, estimate, sample_rate)

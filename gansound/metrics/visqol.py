@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gansound.audio import resample
-from gansound.metrics.pair import MissingPackage, UndefinedMeasure, is_silent, matched
+from gansound.extras import require
+from gansound.metrics.pair import UndefinedMeasure, is_silent, matched
 
 Mode = Literal["speech", "audio"]
 RATES_HZ: dict[Mode, int] = {"speech": 16000, "audio": 48000}
@@ -49,10 +50,9 @@ def visqol(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> ViSQO
 
 @lru_cache(maxsize=2)
 def _judge(mode: Mode) -> Any:
-    try:
-        from visqol import VisqolApi
-    except ImportError as error:
-        raise MissingPackage("ViSQOL", error.name or "visqol-python") from None
+    require("ViSQOL", "visqol")
+    from visqol import VisqolApi
+
     logging.getLogger("visqol").setLevel(logging.ERROR)
     api = VisqolApi()
     # Left to itself it takes another mapping where a TFLite runtime happens to be installed.

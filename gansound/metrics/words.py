@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gansound.audio import resample
-from gansound.metrics.pair import MissingPackage, UndefinedMeasure, one_waveform
+from gansound.extras import require
+from gansound.metrics.pair import UndefinedMeasure, one_waveform
 
 RECOGNISER_SAMPLE_RATE = 16000
 
@@ -45,10 +46,9 @@ def count_errors(text: str, hypothesis: str) -> WordErrors:
     Raises:
         UndefinedMeasure: no word is left of `text`.
     """
-    try:
-        from jiwer import process_words
-    except ImportError as error:
-        raise MissingPackage("The word error rate", error.name or "jiwer") from None
+    require("The word error rate", "jiwer")
+    from jiwer import process_words
+
     spoken, heard = normalise(text), normalise(hypothesis)
     if not spoken:
         raise UndefinedMeasure(f"word error rate: no word in the text {text!r}")
@@ -60,10 +60,9 @@ def count_errors(text: str, hypothesis: str) -> WordErrors:
 
 @lru_cache(maxsize=1)
 def _decoder() -> Any:
-    try:
-        from pocketsphinx import Decoder
-    except ImportError as error:
-        raise MissingPackage("The word error rate", error.name or "pocketsphinx") from None
+    require("The word error rate", "pocketsphinx")
+    from pocketsphinx import Decoder
+
     return Decoder(samprate=RECOGNISER_SAMPLE_RATE, loglevel="FATAL")
 
 

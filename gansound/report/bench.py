@@ -1,15 +1,16 @@
 """A bench as tables for the terminal and as a picture. It is read as JSON holds it, see `gansound bench --json`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from rich.table import Table
 from rich.text import Text
 
 from gansound.report.pictures import GREY, LINE_COLOURS, _bare, _dress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 RIVALS = ("plain eager", "context recomputed")
@@ -44,7 +45,7 @@ def noise_percent(bench: Record) -> float | None:
     return halves[len(halves) // 2] if halves else None
 
 
-def bench_picture(bench: Record) -> Figure:
+def bench_picture(bench: Record) -> "Figure":
     """Times real time against the chunk, then offline; a line for each backend and precision, the rival dashed."""
     threads = sorted({record["threads"] for record in bench["streaming"]})
     names = _names(bench["offline"] + bench["streaming"])
@@ -141,7 +142,9 @@ def _table(title: str, caption: str) -> Table:
     return table
 
 
-def _draw_streaming(axes: Axes, records: Sequence[Record], colours: dict[str, str]) -> None:
+def _draw_streaming(axes: "Axes", records: Sequence[Record], colours: dict[str, str]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
     _dress(axes)
     for name in _names(records):
         own = sorted((r for r in records if _name(r) == name), key=lambda r: r["chunk_frames"])
@@ -173,7 +176,7 @@ def _draw_streaming(axes: Axes, records: Sequence[Record], colours: dict[str, st
     axes.set_ylabel("times real time", color=GREY)
 
 
-def _draw_offline(axes: Axes, records: Sequence[Record], colours: dict[str, str]) -> None:
+def _draw_offline(axes: "Axes", records: Sequence[Record], colours: dict[str, str]) -> None:
     _dress(axes)
     names, lengths = _names(records), sorted({r["audio_s"] for r in records})
     width = 0.8 / max(1, len(names))

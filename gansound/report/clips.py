@@ -11,22 +11,29 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from gansound.audio import read
 from gansound.metrics.spectral import magnitude_stft, mel_window_samples
-from gansound.report.pictures import GREY, RANGE_DB, spectrogram_db, write_bytes
+from gansound.report.pictures import GREY, RANGE_DB, _bare, spectrogram_db, write_bytes
 from gansound.visible import visible_html as escape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURES = "spectrograms"
 PAGE_LIMIT = 2000
 """Players on a page; a browser takes no more gladly."""
 _ROWS, _COLUMNS = 96, 192  # pixels of a small picture
+# Every fifteenth colour of matplotlib's magma, as the larger pictures are drawn, and straight lines between them.
+_MAGMA = (
+    "000003", "09071f", "1a1041", "301065", "4a1079", "61187f", "792281", "912a80", "a9327c",
+    "c23a75", "d9466a", "ec585f", "f7715b", "fc8e63", "feaa74", "fec689", "fde1a3", "fbfcbf",
+)  # fmt: skip
 _STYLE = """
 .clips { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
 .clips figure { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .6rem; }
@@ -74,7 +81,7 @@ def write_thumbnail(path: Path, sound: ArrayLike, sample_rate: int) -> None:
 
 def spectrogram_grid(
     rows: Sequence[tuple[str, Sequence[tuple[str, ArrayLike]]]], sample_rate: int, *, title: str = ""
-) -> Figure:
+) -> "Figure":
     """Spectrograms in rows, one colour scale for all, axes in seconds and hertz.
 
     Args:
@@ -88,9 +95,7 @@ def spectrogram_grid(
     columns = max((len(sounds) for _, sounds in rows), default=0)
     if not columns:
         raise ValueError("got no sounds, expected at least one to draw")
-    figure = Figure(
-        figsize=(1.0 + 1.7 * columns, 0.9 + 1.35 * len(rows)), layout="constrained", facecolor="none"
-    )
+    figure = _bare((1.0 + 1.7 * columns, 0.9 + 1.35 * len(rows)))
     grid = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
     drawn = [
         [(name, spectrogram_db(np.atleast_2d(one).mean(0), sample_rate), np.shape(one)[-1]) for name, one in sounds]
@@ -226,8 +231,10 @@ def _plain(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _palette() -> bytes:
-    colours: NDArray[np.uint8] = colormaps["magma"](np.arange(256), bytes=True)[:, :3]
-    return colours.tobytes()
+    stops = np.array([list(bytes.fromhex(colour)) for colour in _MAGMA])
+    at = np.linspace(0, len(stops) - 1, 256)
+    channels = [np.interp(at, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=1).round().astype(np.uint8).tobytes()
 
 
 def _png(indices: NDArray[np.uint8]) -> bytes:

@@ -1,8 +1,7 @@
 """A comparison of systems as a picture and as JSON, and what listeners answered as tables."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,9 @@ from gansound.report.figures import style
 from gansound.report.pictures import GREY, _bare, _dress
 from gansound.report.record import evaluation_record, flat
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLOURS = {"better": "#3a9d6e", "worse": "#c94f4f", "open": GREY}
 
 
@@ -36,7 +38,7 @@ def comparison_record(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
     }
 
 
-def differences_picture(evaluation: Evaluation) -> Figure:
+def differences_picture(evaluation: Evaluation) -> "Figure":
     """The paired difference of every two systems, a row a figure: mean and interval, over the half width of the widest.
 
     The bar points to the right where the first of the two is better; green and red where zero is outside.

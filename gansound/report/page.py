@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansound.audio import write
+from gansound.extras import require
 from gansound.metrics.evaluation import GROUND_TRUTH, Evaluation, Item, Utterance
 from gansound.report.figures import counted, style
 from gansound.report.pictures import colour_range_db, png_bytes, spectrogram, write_bytes
@@ -42,6 +43,7 @@ class EvaluationPage:
         limit: utterances with players; the others have their figures only.
 
     Raises:
+        MissingPackage: matplotlib isn't installed.
         ValueError: `folder` is a file, or can't be made.
     """
 
@@ -55,6 +57,7 @@ class EvaluationPage:
         embed: bool | Literal["auto"] = "auto",
         limit: int | None = None,
     ) -> None:
+        require("A page with spectrograms", "matplotlib")
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: is a file, expected a folder to write the page into")

@@ -9,18 +9,19 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike, NDArray
 
+from gansound.extras import require
 from gansound.metrics.pair import one_waveform
 from gansound.metrics.spectral import magnitude_stft, mel_window_samples
 from gansound.visible import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GREY = "#7d7d7d"
 LINE_COLOURS = ("#3b82c4", "#d9822b", "#3a9d6e", "#b45fc2", "#c94f4f", "#8a7a2f", "#4aa3a3", "#888888")
@@ -51,7 +52,7 @@ def spectrogram(
     range_db: tuple[float, float] | None = None,
     size_inches: tuple[float, float] = (6.4, 2.6),
     colour_bar: bool = True,
-) -> Figure:
+) -> "Figure":
     """Spectrogram of `(T,)` audio, axes in seconds and hertz, colours in dB relative to a full-scale sine."""
     figure, axes = _figure(size_inches)
     _draw_spectrogram(axes, audio, sample_rate, range_db or colour_range_db([audio], sample_rate))
@@ -63,7 +64,7 @@ def spectrogram(
 
 def waveform(
     audio: ArrayLike, sample_rate: int, *, title: str = "", size_inches: tuple[float, float] = (6.4, 1.8)
-) -> Figure:
+) -> "Figure":
     """Waveform of `(T,)` audio against seconds, as the extremes of each pixel's worth of samples."""
     samples = one_waveform(audio, "audio", sample_rate)
     figure, axes = _figure(size_inches)
@@ -86,7 +87,7 @@ def comparison(
     *,
     title: str = "",
     zoom_seconds: tuple[float, float] | None = None,
-) -> Figure:
+) -> "Figure":
     """Spectrograms of several systems side by side, one colour scale for all.
 
     `zoom_seconds` (from, to) cuts all of them alike.
@@ -141,7 +142,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def training_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> Figure:
+def training_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> "Figure":
     """One small plot for each figure against the step; without `names` all numeric ones, in order of appearance.
 
     Raises:
@@ -176,8 +177,10 @@ def training_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str] |
     return figure
 
 
-def png_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
+def png_bytes(figure: "Figure", *, dpi: int = 110) -> bytes:
     """The figure as a PNG with a transparent background."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     # No date and no version inside: the same figure gives the same bytes.
@@ -185,7 +188,7 @@ def png_bytes(figure: Figure, *, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: Figure, path: str | Path, *, dpi: int = 110) -> None:
+def save(figure: "Figure", path: str | Path, *, dpi: int = 110) -> None:
     """Write the figure as a PNG, beside and then renamed."""
     write_bytes(path, png_bytes(figure, dpi=dpi))
 
@@ -224,18 +227,21 @@ def _plain(text: str) -> str:
     return visible(text).replace("$", r"\$")
 
 
-def _bare(size_inches: tuple[float, float]) -> Figure:
+def _bare(size_inches: tuple[float, float]) -> "Figure":
+    require("A picture", "matplotlib")
+    from matplotlib.figure import Figure
+
     return Figure(figsize=size_inches, layout="constrained", facecolor="none")
 
 
-def _figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:
+def _figure(size_inches: tuple[float, float]) -> "tuple[Figure, Axes]":
     figure = _bare(size_inches)
     axes = figure.subplots()
     _dress(axes)
     return figure, axes
 
 
-def _dress(axes: Axes) -> None:
+def _dress(axes: "Axes") -> None:
     axes.set_facecolor("none")
     axes.tick_params(colors=GREY, labelsize=8)
     for spine in axes.spines.values():
@@ -243,13 +249,15 @@ def _dress(axes: Axes) -> None:
 
 
 def _draw_spectrogram(
-    axes: Axes,
+    axes: "Axes",
     audio: ArrayLike,
     sample_rate: int,
     range_db: tuple[float, float],
     *,
     offset_seconds: float = 0.0,
 ) -> None:
+    from matplotlib.ticker import FuncFormatter
+
     decibels = spectrogram_db(audio, sample_rate)
     hop_seconds = mel_window_samples(sample_rate) / 4 / sample_rate
     bin_hz = sample_rate / 2 / (decibels.shape[0] - 1)
@@ -276,7 +284,7 @@ def _draw_spectrogram(
     axes.set_ylabel("hertz", color=GREY)
 
 
-def _colour_bar(figure: Figure, axes: list[Axes]) -> None:
+def _colour_bar(figure: "Figure", axes: "list[Axes]") -> None:
     bar = figure.colorbar(axes[0].images[0], ax=axes, pad=0.01, fraction=0.03)
     bar.set_label("dB", color=GREY)
     bar.ax.tick_params(colors=GREY, labelsize=8)

@@ -1,14 +1,16 @@
 """The profile of a training step as tables for the terminal and as a picture, from what `profile.json` holds."""
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
 from gansound.report.pictures import GREY, LINE_COLOURS, _bare, _dress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = dict[str, Any]
 
@@ -69,7 +71,7 @@ def operator_table(record: Record) -> Table:
     return table
 
 
-def profile_picture(record: Record) -> Figure:
+def profile_picture(record: Record) -> "Figure":
     """The step as one bar by group, and below it a bar each section, each from where the one above ends."""
     sections = [one for one in record["sections"] if one["share"] >= 0.0005]
     figure = _bare((8.4, 1.7 + 0.24 * len(sections)))
@@ -85,7 +87,7 @@ def profile_picture(record: Record) -> Figure:
     return figure
 
 
-def _draw_groups(axes: Axes, record: Record, whole: float) -> None:
+def _draw_groups(axes: "Axes", record: Record, whole: float) -> None:
     axes.axis("off")
     at = 0.0
     for group, colour in _COLOURS.items():
@@ -105,7 +107,7 @@ def _draw_groups(axes: Axes, record: Record, whole: float) -> None:
         at += share * whole
 
 
-def _draw_sections(axes: Axes, sections: list[Record], whole: float) -> None:
+def _draw_sections(axes: "Axes", sections: list[Record], whole: float) -> None:
     _dress(axes)
     at = 0.0
     for row, one in enumerate(sections):

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from gansound.report.figures import STYLES
 from gansound.report.pictures import GREY, LINE_COLOURS, _bare, _dress, _plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _OF_CLIPS = {"kernel_distance": "kernel distance ↓", "coverage": "coverage ↑"}
 _DASHES = ("-", "--", ":", "-.")
@@ -23,7 +24,7 @@ def runs_picture(
     figures: Sequence[str],
     *,
     x: str = "step",
-) -> Figure:
+) -> "Figure":
     """One panel a figure, one colour a run; losses of training smoothed.
 
     What they were before is faint behind, unless many runs would hide one another.
@@ -101,7 +102,7 @@ def _decaying(values: np.ndarray, keep: float) -> np.ndarray:
     return sums
 
 
-def _draw(axes: Axes, points: np.ndarray, run: str, index: int, name: str, *, faint: bool) -> None:
+def _draw(axes: "Axes", points: np.ndarray, run: str, index: int, name: str, *, faint: bool) -> None:
     colour = LINE_COLOURS[index % len(LINE_COLOURS)]
     dashes = _DASHES[index // len(LINE_COLOURS) % len(_DASHES)]
     x, values = points
@@ -118,8 +119,10 @@ def _draw(axes: Axes, points: np.ndarray, run: str, index: int, name: str, *, fa
     )  # fmt: skip
 
 
-def _scale(axes: Axes, x: str) -> None:
+def _scale(axes: "Axes", x: str) -> None:
     """Limits that a single outlier doesn't set; logarithmic where all is positive and spans a decade and a half."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
     drawn = [np.asarray(line.get_ydata()) for line in axes.lines if line.get_zorder() == _IN_FRONT]
     faint = [
         np.percentile(np.asarray(line.get_ydata()), (1, 99))

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +21,10 @@ from gansound.report.pictures import (
     _plain,
     colour_range_db,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def sets_record(evaluation: SetEvaluation, **about: Any) -> dict[str, Any]:
     return record
 
 
-def truncation_picture(evaluations: Mapping[float, SetEvaluation]) -> Figure:
+def truncation_picture(evaluations: Mapping[float, SetEvaluation]) -> "Figure":
     """Fidelity against variety: precision over recall and density over coverage, a point for each truncation.
 
     Crosses are intervals, squares the training set in the generated one's place. Right and up is better.
@@ -145,7 +147,7 @@ def truncation_picture(evaluations: Mapping[float, SetEvaluation]) -> Figure:
 
 
 def _draw_curve(
-    axes: Axes, evaluations: Mapping[float, SetEvaluation], variety: str, fidelity: str, colour: str
+    axes: "Axes", evaluations: Mapping[float, SetEvaluation], variety: str, fidelity: str, colour: str
 ) -> None:
     ordered = sorted(evaluations)
     points = [[evaluations[t].figures[name].estimate for t in ordered] for name in (variety, fidelity)]
@@ -183,7 +185,7 @@ def neighbours_picture(
     *,
     count: int = 4,
     names: Sequence[str] | None = None,
-) -> Figure:
+) -> "Figure":
     """Spectrograms of generated sounds above the training sound nearest to each.
 
     The nearest of all come first, then evenly spread ones up to the farthest: a copy shows in the first column.
@@ -227,7 +229,7 @@ def confusion_table(confusion: ArrayLike, labels: Sequence[str]) -> Table:
     return table
 
 
-def confusion_picture(confusion: ArrayLike, labels: Sequence[str]) -> Figure:
+def confusion_picture(confusion: ArrayLike, labels: Sequence[str]) -> "Figure":
     """The same in colours, as shares of each row."""
     counts = np.asarray(confusion)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.discriminators.slicing import sliced_logits
 from gansound.draw import Draws
+from gansound.extras import MissingPackage
 from gansound.losses.adversarial import AdversarialLoss, Hinge
 from gansound.losses.feature_matching import FeatureMatching
 from gansound.losses.penalties import Penalty
@@ -356,8 +357,9 @@ class VocoderTask:
             example = Example(name, self.sample_rate, real[0].cpu().numpy(), fake[0].cpu().numpy())
             examples.append(example)
             levels.append(level_figures(example.real, example.fake))
-            # A clip may hold no speech: PESQ has no figure for it.
-            with contextlib.suppress(UndefinedMeasure):
+            # A clip may hold no speech, and PESQ, which a compiler must build, may not be installed (`gansound train`
+            # says so): there is no figure then.
+            with contextlib.suppress(UndefinedMeasure, MissingPackage):
                 scores.append(pesq_wb(example.real, example.fake, self.sample_rate))
         figures = {}
         if distances:

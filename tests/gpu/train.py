@@ -1,21 +1,16 @@
 """Training for the rest of the time: the shipped recipe on a folder of sounds, its weights and figures in OUT."""
 
-import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest import mock
 
 from gansound.engine.guards import StoppedError
 from gansound.engine.plan import plan
 from gansound.engine.run import Progress, Run
 from gansound.machine import usable_cores
-from gansound.metrics.pair import UndefinedMeasure
 from gansound.model_folder import load_model_folder, save_model_folder
 from gansound.recipe import load_recipe
 from tests.gpu.absent import reads_sound
@@ -58,16 +53,7 @@ def train(settings: Settings) -> dict[str, Any]:
             settings.recipe, overrides([part for k, v in changes.items() for part in (f"--{k}", v)])
         )
         run = Run(plan(recipe), settings.run or Path(folder) / "run")
-        with _without_pesq() if find_spec("pesq") is None else contextlib.nullcontext():
-            return _fit(run, settings)
-
-
-@contextlib.contextmanager
-def _without_pesq() -> Iterator[None]:
-    """Validation has the other figures where PESQ, which no machine brings, isn't installed."""
-    undefined = UndefinedMeasure("pesq isn't installed here")
-    with mock.patch("gansound.tasks.vocoder.pesq_wb", side_effect=undefined):
-        yield
+        return _fit(run, settings)
 
 
 def _fit(run: Run, settings: Settings) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gansound.extras import require
+
 _BATCH_ROWS = 32  # in memory at a time, of a parquet file; an Arrow stream is mapped, a row in memory
 _BATCH_BYTES = 16 << 20  # likewise, where a dictionary holds a value once that many rows name
 _LARGE_BYTES = 1 << 30
@@ -13,10 +15,9 @@ _MOST_PACKED = 100  # no audio, silence apart, gets so much smaller
 
 @contextmanager
 def _understood(path: Path) -> Iterator[None]:
-    try:
-        import pyarrow
-    except ModuleNotFoundError:
-        raise ValueError(f"{path}: reading it needs pyarrow: pip install 'gansound[datasets]'") from None
+    require(f"{path}: reading it", "pyarrow")
+    import pyarrow
+
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:

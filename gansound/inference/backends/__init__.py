@@ -3,11 +3,11 @@
 import logging
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
 
+from gansound import extras
 from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner, computes_its_model
 from gansound.nn.generator import StreamingGenerator
 
@@ -22,13 +22,6 @@ Backend = Literal["auto", "eager", "compile", "onnxruntime", "openvino"]
 Purpose = Literal["whole", "stream"]  # utterances at once, or a few frames at a time: the fastest may differ
 
 BACKENDS: tuple[Backend, ...] = ("eager", "compile", "onnxruntime", "openvino")
-# What each needs besides gansound's own dependencies, and the extra that brings it.
-_PACKAGES: dict[str, tuple[str, ...]] = {
-    "eager": (),
-    "compile": (),
-    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
-    "openvino": ("openvino", "onnx", "onnxscript"),
-}
 _PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "eager": ("fp32", "bf16"),
     "compile": ("fp32", "bf16"),
@@ -47,8 +40,8 @@ def available() -> list[tuple[Backend, Precision]]:
 
 
 def missing(backend: Backend) -> list[str]:
-    """The packages that a backend needs and this environment lacks."""
-    return [name for name in _PACKAGES.get(backend, ()) if find_spec(name) is None]
+    """The packages that a backend needs, those of the extra of its name, and this environment lacks."""
+    return extras.missing(*extras.EXTRAS.get(backend, ()))
 
 
 def check_backend(backend: Backend, precision: Precision, device: torch.device) -> None:
@@ -71,9 +64,7 @@ def check_backend(backend: Backend, precision: Precision, device: torch.device) 
             )
         return
     if lacking := missing(backend):
-        raise BackendUnavailable(
-            f"backend {backend!r} needs {', '.join(lacking)}, not installed here: pip install 'gansound[{backend}]'"
-        )
+        raise BackendUnavailable(extras.lacks(f"backend {backend!r}", *lacking, extra=backend))
     if precision not in _PRECISIONS[backend]:
         raise BackendUnavailable(
             f"backend {backend!r} computes in {' or '.join(_PRECISIONS[backend])}, got precision {precision!r}"

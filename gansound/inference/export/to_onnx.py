@@ -4,7 +4,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.extras import install_line, missing, require
 from gansound.inference.export.graphs import program, state_names, streaming_generator
 from gansound.inference.export.writing import MAX_ERROR, beside, metadata, verify
 from gansound.nn.inference_form import InferenceForm
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPSET = 18
-INSTALL = "pip install 'gansound[export]'"
 _INLINE_BYTES = 2**31 - 2**20  # protobuf holds 2 GiB
 
 
@@ -55,7 +54,8 @@ def export_onnx(
             graph that doesn't give what PyTorch gives.
         OSError: the file can't be written; nothing half-written stays.
     """
-    _require("onnx", "onnxscript", *(["onnxruntime"] if precision == "int8" else []))
+    run_by = ["onnxruntime"] if precision == "int8" else []
+    require("exporting to ONNX", "onnx", "onnxscript", *run_by, extra="export")
     if precision not in ("fp32", "int8"):
         raise ValueError(f"precision: ONNX is exported in fp32 or int8, got {precision!r}")
     if precision == "int8" and streaming:
@@ -85,7 +85,7 @@ def export_onnx(
             (path.parent / data).unlink(missing_ok=True)  # onnx appends
             onnx.save(model, temporary, save_as_external_data=True, location=data)
         onnx.checker.check_model(os.fspath(temporary), full_check=True)
-        if find_spec("onnxruntime") is not None:
+        if not missing("onnxruntime"):
             session = _session(temporary)
 
             def run(inputs: list[Tensor]) -> list[Tensor]:
@@ -97,7 +97,9 @@ def export_onnx(
             verify(run, vocoder.mel_spec, generator, form, streaming=streaming, max_error=exact)
         else:
             log.warning(
-                "onnxruntime isn't installed, so %s wasn't run. To have it checked: %s", path, INSTALL
+                "onnxruntime isn't installed, so %s wasn't run. To have it checked: %s",
+                path,
+                install_line("onnxruntime", extra="export"),
             )
         if accept is not None:
             accept(temporary)
@@ -169,15 +171,10 @@ def quantized(model: Any, form: InferenceForm) -> Any:
 
 
 def _session(path: Path) -> Any:
-    _require("onnxruntime")
+    require("running an ONNX file", "onnxruntime", extra="export")
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # where it was imported before gansound
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-
-
-def _require(*packages: str) -> None:
-    if missing := [name for name in packages if find_spec(name) is None]:
-        raise ValueError(f"exporting to ONNX needs {', '.join(missing)}, not installed here: {INSTALL}")
