@@ -118,6 +118,74 @@ def test_too_little_to_judge_is_no_warning():
     assert spec.suspicions(spec.mel(pause)) == []
 
 
+def other_sounds(rate: int) -> dict[str, np.ndarray]:
+    rng, t = np.random.default_rng(0), np.arange(int(1.5 * rate)) / rate
+    white = rng.standard_normal(len(t))
+    wander = np.cumsum(white)
+    click = np.zeros(len(t))
+    click[:: rate // 7] = 0.9
+    return {
+        "noise": 0.1 * white,
+        "loud noise": (0.3 * white).clip(-1, 1),
+        "faint noise": 2e-4 * white,
+        "rumble": 0.5 * wander / np.abs(wander).max(),
+        "tone": 0.5 * np.sin(2 * np.pi * 440 * t),
+        "tone in noise": 0.3 * np.sin(2 * np.pi * 440 * t) + 0.001 * white,
+        "swelling tone": 0.25 * np.sin(2 * np.pi * 600 * t) * (1 + np.sin(2 * np.pi * 5 * t)),
+        "chord": sum(0.1 * np.sin(2 * np.pi * hz * t) for hz in (220, 277, 330, 440, 880)),
+        "vibrato": 0.5 * np.sign(np.sin(2 * np.pi * np.cumsum(200 * (1 + 0.03 * np.sin(30 * t))) / rate)),
+        "silence": np.zeros(len(t)),
+    }
+
+
+@pytest.mark.parametrize("name", presets())
+def test_no_false_alarm_on_noise_tones_and_silence(name):
+    spec = MelSpec.preset(name)
+    for sound, audio in other_sounds(spec.sample_rate).items():
+        assert spec.suspicions(spec.mel(torch.from_numpy(audio.astype(np.float32)))) == [], sound
+
+
+def power_mel(audio: Tensor, spec: MelSpec, power: float) -> Tensor:
+    """As torchaudio's MelSpectrogram makes it by default: HTK's scale, filters of height one."""
+    bank = dataclasses.replace(spec, mel_scale="htk", mel_norm="none").filter_bank()
+    window = torch.hann_window(spec.win_length)
+    spectrum = torch.stft(audio, spec.n_fft, spec.hop_length, spec.win_length, window, return_complex=True)
+    return bank @ spectrum.abs() ** power
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_other_front_ends_make_is_named(seed):
+    """Each made as its project makes it, and only what it is named."""
+    spec = MelSpec.preset("hifigan")
+    audio = torch.from_numpy(speech_like(22050, seed))
+    ln = spec.mel(audio)
+    for values, words in [
+        (power_mel(audio, spec, 1.0).clamp(min=1e-5).log(), "filters of height one"),
+        (power_mel(audio, spec, 2.0).clamp(min=1e-5).log(), "of power (torchaudio"),
+        (((power_mel(audio, spec, 2.0) + 1e-5).log() + 4) / 4, "StyleTTS 2"),
+        ((ln - ln.mean(-1, keepdim=True)) / ln.std(-1, keepdim=True), "mean 0 and deviation 1"),
+        (spec.mel(audio / 32768), "divided by 32768 twice"),
+    ]:
+        (found,) = spec.suspicions(values)
+        assert words in found
+        assert "Coqui" not in found
+
+
+def test_files_seen_wrong_before(shared):
+    spec = MelSpec.preset("hifigan")
+    for name, words in [
+        ("ta_power1", "filters of height one"),
+        ("ta_default_log1e-5", "of power (torchaudio"),
+        ("styletts", "StyleTTS 2"),
+        ("zscore", "mean 0 and deviation 1"),
+        ("wav_over_32768", "divided by 32768 twice"),
+    ]:
+        (found,) = spec.suspicions(torch.from_numpy(np.load(shared / "cases" / "mels" / f"{name}.npy")))
+        assert words in found
+        assert "Coqui" not in found
+    assert spec.suspicions(torch.from_numpy(np.load(shared / "cases" / "mels" / "right.npy"))) == []
+
+
 def smoothed(mel: Tensor) -> Tensor:
     """As over-smooth as an acoustic model's: the mean of three frames."""
     return torch.nn.functional.avg_pool1d(mel, 3, 1)

@@ -1,19 +1,25 @@
 """What the values of a mel say against the convention it is declared in.
 
-A wrong convention is silent and ugly, so a guess is worth a warning; but a false alarm on good speech is worse than
-silence. So the declared reading must be implausible, and where another reading is named it must be plausible. The
-judge looks at three things, each read as natural logarithms of magnitude:
+A wrong convention is silent and ugly, so a guess is worth a warning; but a false alarm on good sound is worse than
+silence. So the declared reading must be implausible, and where another reading is named it must be plausible. Each
+reading tells what level a band has, in natural logarithms of the magnitude that a full-scale sine has there. The judge
+looks at
 
 - the scale: the median change from one frame to the next above the floor, times the spread. Magnitudes of any sound
   but a pure tone fluctuate like those of noise (Rayleigh: a deviation of 0.64 in the logarithm), which is what tells
-  a base; over-smooth mels of an acoustic model change less but spread as much, hence the product;
+  a base; over-smooth mels of an acoustic model change less but spread as much, hence the product. Asked only of what
+  moves as speech does, by a measure that no base changes: bands whose deviation in time is several times their change
+  from frame to frame. Noise, tones, glides and clicks tell no base;
 - the peak (no louder than a full-scale sine, nor absurdly quiet), and values below the floor or outside the clip;
+- whether each band has mean 0 and deviation 1, which no logarithm of sound has;
 - where exact silence lies, if there is any.
 
 The bounds were measured on two corpora at three levels in every preset (tests/test_mel_suspicions.py).
 """
 
+import dataclasses
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,20 +29,59 @@ if TYPE_CHECKING:
     from gansound.mel.spec import MelSpec
 
 DECIBEL = math.log(10.0) / 20.0
-# Other readings: name → (factor, offset) to the natural logarithm of magnitude.
-READINGS = {
-    "natural logarithms (ln)": (1.0, 0.0),
-    "base-10 logarithms (log10)": (math.log(10.0), 0.0),
-    "decibels (20 log10)": (DECIBEL, 0.0),
-    "natural logarithms normalised as (ln + 5) / 5": (5.0, -5.0),
-    "decibels normalised to -4 … 4 as Coqui does": (12.5 * DECIBEL, -30.0 * DECIBEL),
-}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What values may mean: `factor * value + offset` is a natural logarithm of magnitude.
+
+    Attributes:
+        name: for people.
+        factor, offset: see above; half of it where values are logarithms of power.
+        area: how filters of unit area enter: 1 with a magnitude, 0.5 with a power, 0 where filters have height one.
+        floor: least magnitude, or square root of a power, that makers of such mels clamp to.
+        clip: least and greatest value.
+    """
+
+    name: str
+    factor: float
+    offset: float = 0.0
+    area: float = 1.0
+    floor: float = 1e-5
+    clip: tuple[float, float] = (-math.inf, math.inf)
+
+
+READINGS = (
+    Reading("natural logarithms (ln)", 1.0),
+    Reading("base-10 logarithms (log10)", math.log(10.0)),
+    Reading("decibels (20 log10)", DECIBEL),
+    Reading("natural logarithms normalised as (ln + 5) / 5", 5.0, -5.0),
+    Reading(
+        "decibels normalised to -4 … 4 as Coqui does",
+        12.5 * DECIBEL,
+        -30.0 * DECIBEL,
+        floor=1e-4,
+        clip=(-4.0, 4.0),
+    ),
+    Reading(
+        "natural logarithms (ln) of magnitudes through filters of height one (mel_norm none)", 1.0, area=0.0
+    ),
+    Reading("natural logarithms (ln) of power (torchaudio's default)", 0.5, area=0.0, floor=1e-5**0.5),
+    Reading("(ln + 4) / 4 of power, as StyleTTS 2 does", 2.0, -2.0, area=0.0, floor=1e-5**0.5),
+)
 TYPICAL_CHANGE, TYPICAL_SPREAD = 0.33, 7.0
 SCALE = (0.56, 1.65)
+SPEECH = (
+    3.1,
+    11.0,
+)  # deviation of a band over the change from frame to frame; of noise 1.5, of tones 12 and more
+LEAST_SEEN = 0.4  # of all values lie well above the least
 PEAK_BELOW_FULL_SCALE = (-7.0, 1.5)
 LEAST_LN = math.log(1e-10) - 1.0  # no convention has a lower floor
 MIN_FRAMES = 64
 QUIET = 6.0  # below full scale, natural log: a pause, whose spread says nothing
+UNHEARD = 10.4  # below full scale, natural log: 90 dB, the step of 16 bits
+_MUCH_WORSE = 1.0  # of penalties: such a reading isn't named beside the best
 
 
 def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
@@ -51,59 +96,128 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
         values = values.transpose(0, 1).flatten(1)
     if values.shape[-1] < MIN_FRAMES or not bool(torch.isfinite(values).all()):
         return []
-    full_scale = math.log(spec.win_length / 4 * float(spec.filter_bank().max()))
     least, greatest = (float(v) for v in spec.ln_limits())
     declared = spec.to_magnitude(values.double()).log()
-    if float(values.min()) >= 0 and least < -1.0 and _faults(values.clamp(min=1e-5).log(), full_scale) == []:
+    heights = spec.filter_bank().amax(1, keepdim=True).clamp(min=1e-6).double().log().to(declared.device)
+    levels = declared - heights - math.log(spec.win_length / 4)
+    linear = float(values.min()) >= 0 and float(_thin(values).median()) < 0.25 * float(values.max())
+    log = values.clamp(min=1e-5).log()
+    if linear and least < -1.0 and not _faults(log, _levels(spec, log, 1.0)):
         return ["no value is negative: these look like linear magnitudes; this convention takes logarithms"]
-    faults = _faults(declared, full_scale) if float(declared.max()) > full_scale - QUIET else []
-    if float(declared.min()) < least - 1.0:
-        faults.append(f"values reach {float(values.min()):.1f}, below this convention's floor")
-    if float(declared.max()) > greatest + 0.5:
-        faults.append(f"values reach {float(values.max()):.1f}, above this convention's clip")
-    found = []
-    if faults:
-        others = [
-            name
-            for name, (factor, offset) in READINGS.items()
-            if not _same_reading(spec, factor, offset) and not _faults(values * factor + offset, full_scale)
+    if not _standardised(spec) and _is_standardised(values, 0.1):
+        return [_STANDARDISED]
+    peak = float(levels.max())
+    spread = float(declared.max() - declared.min())
+    if peak < -UNHEARD and spread > 1.0:
+        return [
+            f"the loudest lies {-peak / DECIBEL:.0f} dB below full scale: this will be silence. Were 16-bit samples "
+            "divided by 32768 twice? Audio must lie between -1 and 1 before its mel is computed"
         ]
-        if others:
-            found.append(
-                f"these look like {' or '.join(others)}; this convention is {_own(spec)} ({'; '.join(faults)})"
-            )
-        elif abs(float(values.mean())) < 0.5 and 0.6 < float(values.std()) < 1.5 and not _standardised(spec):
-            found.append(
-                f"these look normalised to mean 0 and deviation 1; this convention isn't: undo the statistics, "
-                f"or put them into mean and scale ({'; '.join(faults)})"
-            )
-        else:
-            found.append(
-                f"the values don't look like sound in this convention, {_own(spec)}: {'; '.join(faults)}"
-            )
-    elif silence := _silence(spec, declared):
-        found.append(silence)
-    return found
+    hard = _beyond(levels)
+    if float(declared.min()) < least - 1.0:
+        hard.append(f"values reach {float(values.min()):.1f}, below this convention's floor")
+    if float(declared.max()) > greatest + 0.5:
+        hard.append(f"values reach {float(values.max()):.1f}, above this convention's clip")
+    quiet = float(declared.max() - heights.max()) - math.log(spec.win_length / 4) <= -QUIET
+    if quiet:
+        hard = [fault for fault in hard if "values reach" in fault]
+    faults = hard if quiet else [*_scale_faults(declared), *hard]
+    if not faults:
+        silence = _silence(spec, declared)
+        return [] if silence is None else [silence]
+    if others := fitting_readings(spec, values):
+        return [
+            f"these look like {' or '.join(others)}; this convention is {_own(spec)} ({'; '.join(faults)})"
+        ]
+    if _is_standardised(values, 0.5) and not _standardised(spec):
+        return [f"{_STANDARDISED} ({'; '.join(faults)})"]
+    if not hard:  # an unusual sound, such as a glide, may change as nothing else does
+        return []
+    return [f"the values don't look like sound in this convention, {_own(spec)}: {'; '.join(faults)}"]
 
 
-def _faults(ln: Tensor, full_scale: float) -> list[str]:
-    """Why (M, F) natural logarithms of magnitude aren't those of natural sound."""
-    faults = []
-    low, high = (float(v) for v in torch.quantile(_thin(ln), torch.tensor([0.05, 0.95], dtype=ln.dtype)))
-    peak = float(ln.max()) - full_scale
+_STANDARDISED = (
+    "these look normalised to mean 0 and deviation 1 in each band; this convention isn't: undo the statistics, or put "
+    "them into mean and scale"
+)
+
+
+def fitting_readings(spec: "MelSpec", values: Tensor) -> list[str]:
+    """Names of other readings that make natural sound of values `(M, F)`, the likeliest first; none far behind it."""
+    found = []
+    least, greatest = float(values.min()), float(values.max())
+    for reading in READINGS:
+        within = reading.clip[0] - 0.01 <= least and greatest <= reading.clip[1] + 0.01
+        if not within or _same_reading(spec, reading):
+            continue
+        ln = values.double() * reading.factor + reading.offset
+        levels = _levels(spec, ln, reading.area)
+        if not _faults(ln, levels):
+            found.append((_penalty(ln, levels, reading), reading.name))
+    best = min(found, default=(0.0, ""))[0]
+    return [name for penalty, name in sorted(found) if penalty <= best + _MUCH_WORSE]
+
+
+def _levels(spec: "MelSpec", ln: Tensor, area: float) -> Tensor:
+    """Natural logarithms of magnitude `(M, F)` as those of what a full-scale sine has in each band."""
+    bank = dataclasses.replace(spec, mel_norm="slaney").filter_bank()
+    heights = bank.amax(1, keepdim=True).clamp(min=1e-6).double().log().to(ln.device)
+    return ln - area * heights - math.log(spec.win_length / 4)
+
+
+def _penalty(ln: Tensor, levels: Tensor, reading: Reading) -> float:
+    """How far from the typical a reading's levels lie; what has nothing at the floor that its makers clamp to."""
+    scale = math.log(max(_scale(ln) or 1.0, 1e-3)) / 0.3
+    peak = (float(levels.max()) + 2.0) / 2.0
+    at_floor = abs(float(ln.min()) - math.log(reading.floor)) < 0.1
+    return abs(scale) + abs(peak) - (2.0 if at_floor else 0.0)
+
+
+def _faults(ln: Tensor, levels: Tensor) -> list[str]:
+    """Why (M, F) logarithms of magnitude, and as levels, aren't those of natural sound."""
+    return [*_scale_faults(ln), *_beyond(levels)]
+
+
+def _scale(ln: Tensor) -> float | None:
+    """Geometric mean of change and spread, as a factor of the typical; None where it doesn't move as speech does."""
     near_floor = ln < ln.amin() + 0.15 * (ln.amax() - ln.amin())
-    change = (ln[:, 1:] - ln[:, :-1]).abs()[~(near_floor[:, 1:] | near_floor[:, :-1])]
-    if change.numel() >= 200:
-        scale = math.sqrt(float(change.median()) / TYPICAL_CHANGE * (high - low) / TYPICAL_SPREAD)
-        if scale < SCALE[0]:
-            faults.append(f"they vary {1 / max(scale, 1e-3):.1f} times too little")
-        elif scale > SCALE[1]:
-            faults.append(f"they vary {scale:.1f} times too much")
+    moves = (ln[:, 1:] - ln[:, :-1]).abs()
+    seen = ~(near_floor[:, 1:] | near_floor[:, :-1])
+    if int(seen.sum()) < max(200.0, LEAST_SEEN * seen.numel()):
+        return None
+    change = float(moves[seen].median())
+    if change <= 0 or not SPEECH[0] < float(ln.std(1).quantile(0.25)) / change < SPEECH[1]:
+        return None
+    low, high = torch.quantile(_thin(ln), torch.tensor([0.05, 0.95], dtype=ln.dtype)).tolist()
+    return math.sqrt(change / TYPICAL_CHANGE * (high - low) / TYPICAL_SPREAD)
+
+
+def _scale_faults(ln: Tensor) -> list[str]:
+    if (scale := _scale(ln)) is None or SCALE[0] <= scale <= SCALE[1]:
+        return []
+    if scale < 1:
+        return [f"they vary {1 / max(scale, 1e-3):.1f} times too little"]
+    return [f"they vary {scale:.1f} times too much"]
+
+
+def _beyond(levels: Tensor) -> list[str]:
+    faults = []
+    peak = float(levels.max())
     if not PEAK_BELOW_FULL_SCALE[0] <= peak <= PEAK_BELOW_FULL_SCALE[1]:
         faults.append(f"their peak would be {peak / DECIBEL:+.0f} dB of full scale")
-    if float(ln.min()) < LEAST_LN:
-        faults.append(f"their least would be {float(ln.min()) / DECIBEL:.0f} dB")
+    if (least := float(levels.min())) < LEAST_LN - 10.0:
+        faults.append(f"their least would be {least / DECIBEL:.0f} dB")
     return faults
+
+
+def _is_standardised(values: Tensor, tolerance: float) -> bool:
+    """Whether bands have mean 0 and deviation 1, within that much; a band without change says nothing."""
+    deviation, mean = torch.std_mean(values, dim=1)
+    moving = deviation > 1e-3
+    if int(moving.sum()) < 0.5 * len(values):
+        return False
+    off = torch.maximum(mean.abs(), (deviation.log()).abs())[moving]
+    return bool(off.quantile(0.8) < tolerance)
 
 
 def _silence(spec: "MelSpec", ln: Tensor) -> str | None:
@@ -115,8 +229,12 @@ def _silence(spec: "MelSpec", ln: Tensor) -> str | None:
     lifted = (spec.filter_bank().sum(1, keepdim=True) * math.sqrt(spec.magnitude_eps)).double().to(ln.device)
     silent = spec.to_magnitude(spec.from_magnitude(lifted)).log()
     bands = at_least.sum(1) >= 0.05 * ln.shape[1]
-    gap = float((least - silent)[bands].median()) if bool(bands.any()) else 0.0
-    if gap < 0.3:
+    if not bool(bands.any()):
+        return None
+    gaps = (least - silent)[bands]
+    gap = float(gaps.median())
+    low, high = gaps.quantile(torch.tensor([0.1, 0.9], dtype=gaps.dtype)).tolist()
+    if gap < 0.3 or high - low > 0.5:  # bands that repeat each a value of its own: a steady tone
         return None
     return (
         f"silence lies at {float(least[bands].median()):.2f} (natural log of magnitude) where this convention has "
@@ -129,12 +247,13 @@ def _thin(ln: Tensor) -> Tensor:
     return flat[:: max(1, flat.numel() // 100_000)]
 
 
-def _same_reading(spec: "MelSpec", factor: float, offset: float) -> bool:
+def _same_reading(spec: "MelSpec", reading: Reading) -> bool:
     unit = {"ln": 1.0, "log10": math.log(10.0), "db": DECIBEL}[spec.log]
     return (
         len(spec.mean) == len(spec.scale) == 1
-        and math.isclose(spec.scale[0] * unit, factor)
-        and math.isclose(spec.mean[0] * unit, offset, abs_tol=1e-9)
+        and math.isclose(spec.scale[0] * unit, reading.factor)
+        and math.isclose(spec.mean[0] * unit, reading.offset, abs_tol=1e-9)
+        and reading.area == (1.0 if spec.mel_norm == "slaney" else 0.0)
     )
 
 
