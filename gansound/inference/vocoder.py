@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
 from gansound.generators.universal import UniversalGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
@@ -261,6 +262,30 @@ class Vocoder:
             ValueError: another dtype, or the generator doesn't stream.
         """
         return StreamingVocoder(self.runner("stream"), self.mel_spec, dtype=dtype, device=self.device)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move to another device; streams that have begun stay where they are.
+
+        Raises:
+            ValueError: there is no such device, or the backend doesn't run there.
+        """
+        device = choose_device(device)
+        check_backend(self.backend, self.precision, device)
+        with self._making:
+            self.generator.to(device)
+            self.device, self._runners = device, {}
+        return self
+
+    def as_module(self, host: str) -> HostModule:
+        """This vocoder in the shape in which a text-to-speech project calls its own, see `gansound.adapters`.
+
+        Args:
+            host: `transformers`, `torchaudio`, `espnet`, `vocos` (and F5-TTS), `coqui`, `nemo` or `matcha`.
+
+        Raises:
+            ValueError: another name.
+        """
+        return as_module(self, host)
 
     def _synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         if isinstance(self.generator, StreamingGenerator):

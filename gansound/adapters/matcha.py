@@ -1,0 +1,13 @@
+"""In place of the HiFi-GAN of Matcha-TTS: called with a mel, also by the host's own `Denoiser`."""
+
+from torch import Tensor
+
+from gansound.adapters.host_module import HostModule
+
+
+class Module(HostModule):
+    """HiFi-GAN's own shape, which whoever took jik876's `Generator` expects too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, M, F)` -> `(B, 1, F * hop_length)`."""
+        return self.sound(x).unsqueeze(-2)

@@ -1,0 +1,134 @@
+"""A vocoder in the shape of each host, against what the host's documentation says its own vocoder takes and gives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gansound.adapters import HOSTS
+from gansound.generators.melgan import MelGANGenerator
+from gansound.inference.vocoder import Vocoder
+from gansound.mel import MelSpec
+from gansound.model_folder import LoadedModel
+from tests.tiny import save_tiny_model
+
+FRAMES, HOP = 9, 256
+
+
+@pytest.fixture(scope="module")
+def vocoder(tmp_path_factory):
+    return Vocoder.from_pretrained(
+        str(save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")), "cpu", backend="eager"
+    )
+
+
+@pytest.fixture(scope="module")
+def mel():
+    """`(B, M, F)`, as speech is: between the floor and a little above 0."""
+    return torch.rand(2, 80, FRAMES, generator=torch.Generator().manual_seed(0)) * 6 - 6
+
+
+@pytest.fixture(scope="module")
+def sound(vocoder, mel):
+    whole = vocoder(mel)
+    assert whole.square().mean().sqrt() > 1e-4
+    assert whole.shape == (2, FRAMES * HOP)
+    return whole
+
+
+def test_transformers_takes_time_before_bands(vocoder, mel, sound):
+    module = vocoder.as_module("transformers")
+    assert module.config.sampling_rate == vocoder.sample_rate
+    assert torch.equal(module(mel.transpose(1, 2)), sound)
+    torch.testing.assert_close(module(mel[1].T), sound[1], rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"\(2, 80, 9\).*time before bands"):
+        module(mel)
+
+
+def test_torchaudio_takes_and_gives_lengths(vocoder, mel, sound):
+    module = vocoder.as_module("torchaudio")
+    assert module.sample_rate == vocoder.sample_rate
+    whole, none = module(mel, None)
+    assert none is None
+    assert torch.equal(whole, sound)
+    waveforms, lengths = module(mel, torch.tensor([FRAMES, 5], dtype=torch.int32))
+    assert lengths.tolist() == [FRAMES * HOP, 5 * HOP]
+    assert waveforms.shape == sound.shape
+    torch.testing.assert_close(waveforms[0], sound[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(waveforms[1, : 5 * HOP], vocoder(mel[1:, :, :5])[0], rtol=0, atol=1e-6)
+    assert waveforms[1, 5 * HOP :].count_nonzero() == 0
+
+
+def test_espnet_takes_one_utterance_and_names_its_rate(vocoder, mel, sound):
+    module = vocoder.as_module("espnet")
+    assert module.fs == vocoder.sample_rate
+    torch.testing.assert_close(module(mel[0].T), sound[0], rtol=0, atol=1e-6)
+
+
+def test_vocos_decodes_and_copies(vocoder, mel, sound):
+    module = vocoder.as_module("vocos")
+    assert torch.equal(module.decode(mel), sound)
+    audio = torch.randn(1, 20 * HOP, generator=torch.Generator().manual_seed(1)) / 10
+    assert torch.equal(module(audio), vocoder(vocoder.mel_spec.mel(audio)))
+    spec = MelSpec.preset("tacotron2")
+    generator = MelGANGenerator(channels=16, upsample_rates=(8, 8, 2, 2))
+    centred = Vocoder(LoadedModel(generator, spec, {}, Path(), {}), "cpu", backend="eager")
+    assert centred.mel_spec.framing == "center"
+    made = centred.as_module("vocos").decode(mel)
+    assert torch.equal(made, centred(mel)[:, : (FRAMES - 1) * HOP])
+
+
+@pytest.mark.parametrize(
+    "host, call",
+    [
+        ("coqui", lambda module, mel: module.inference(mel)),
+        ("nemo", lambda module, mel: module(spec=mel)),
+        ("matcha", lambda module, mel: module(mel)),
+    ],
+)
+def test_these_give_one_channel(vocoder, mel, sound, host, call):
+    module = vocoder.as_module(host)
+    assert torch.equal(call(module, mel), sound[:, None])
+
+
+def test_nemo_converts_without_a_channel(vocoder, mel, sound):
+    assert torch.equal(vocoder.as_module("nemo").convert_spectrogram_to_audio(spec=mel), sound)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_module_behaves_as_one_inside_its_host(vocoder, mel, host):
+    module = vocoder.as_module(host)
+    parent = torch.nn.ModuleDict({"vocoder": module})
+    assert next(module.parameters()).device == vocoder.device
+    parent.train()
+    parent.half().to("cpu").eval()
+    assert not module.training
+    assert next(module.parameters()).dtype == torch.float32
+    assert module.sample_rate == vocoder.sample_rate
+    assert any(name.startswith("vocoder.generator.") for name in parent.state_dict())
+
+
+def test_a_module_moves_its_vocoder_to_the_hosts_device(tmp_path):
+    vocoder = Vocoder.from_pretrained(str(save_tiny_model(tmp_path / "model")), "cpu", backend="eager")
+    moved = []
+    vocoder.to = moved.append
+    module = vocoder.as_module("coqui")
+    module.to("cpu")
+    assert moved == []
+    module.to("meta")
+    assert moved == [torch.device("meta")]
+
+
+def test_another_host_is_refused(vocoder):
+    with pytest.raises(ValueError, match="got host 'tacotron', expected one of transformers, "):
+        vocoder.as_module("tacotron")
+
+
+def test_no_host_is_imported():
+    script = "import gansound.adapters, sys; from importlib import import_module\n"
+    script += "for host in gansound.adapters.HOSTS: import_module('gansound.adapters.' + host)\n"
+    script += "print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {*HOSTS, "TTS", "espnet2"}

@@ -1,0 +1,141 @@
+"""The adapters inside the real libraries, with random weights: `pytest -m hosts`; skipped where one isn't installed.
+
+The reference is the same host with its own vocoder left out: its spectrogram, vocoded by gansound directly.
+"""
+
+import pytest
+import torch
+
+from gansound.inference.vocoder import Vocoder
+from tests.tiny import save_tiny_model
+
+pytestmark = pytest.mark.hosts
+HOP = 256
+
+
+@pytest.fixture(scope="module")
+def vocoder(tmp_path_factory):
+    folder = save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    return Vocoder.from_pretrained(str(folder), "cpu", backend="eager")
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def speech_t5(transformers):
+    torch.manual_seed(0)
+    small = {
+        "hidden_size": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+    }
+    heads = {
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "vocab_size": 20,
+        "speaker_embedding_dim": 16,
+    }
+    config = transformers.SpeechT5Config(
+        **small, **heads, speech_decoder_prenet_units=16, speech_decoder_postnet_units=16
+    )
+    return transformers.SpeechT5ForTextToSpeech(config).eval()
+
+
+def given(model, **arguments):
+    torch.manual_seed(1)  # its prenet drops out in inference too
+    ids = torch.tensor([[5, 6, 7, 8]])
+    speaker = torch.full((1, 16), 0.1)
+    return model.generate_speech(ids, speaker, threshold=2.0, minlenratio=2.0, maxlenratio=4.0, **arguments)
+
+
+def test_speech_t5_speaks_through_it(speech_t5, vocoder):
+    spectrogram = given(speech_t5)
+    assert spectrogram.shape[-1] == 80
+    sound = given(speech_t5, vocoder=vocoder.as_module("transformers"))
+    assert sound.shape == (len(spectrogram) * HOP,)
+    assert sound.abs().max() > 1e-6
+    torch.testing.assert_close(sound, vocoder(spectrogram.T)[0], rtol=0, atol=1e-6)
+
+
+def test_speech_t5_gives_lengths_of_a_batch(speech_t5, vocoder):
+    torch.manual_seed(1)
+    waveforms, lengths = speech_t5.generate_speech(
+        torch.tensor([[5, 6, 7, 8], [5, 6, 7, 1]]),
+        torch.full((2, 16), 0.1),
+        attention_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+        threshold=2.0, maxlenratio=4.0, vocoder=vocoder.as_module("transformers"), return_output_lengths=True,
+    )  # fmt: skip
+    assert waveforms.shape == (2, max(lengths))
+    assert all(length % HOP == 0 for length in lengths)
+
+
+def test_fast_speech2_conformer_holds_it(transformers, vocoder):
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_linear_units": 32,
+             "decoder_linear_units": 32, "encoder_num_attention_heads": 2, "decoder_num_attention_heads": 2,
+             "vocab_size": 20, "speech_decoder_postnet_units": 16, "speech_decoder_postnet_layers": 2}  # fmt: skip
+    acoustic = transformers.FastSpeech2ConformerConfig(**small)
+    own = transformers.FastSpeech2ConformerHifiGanConfig(upsample_initial_channel=32)
+    config = transformers.FastSpeech2ConformerWithHifiGanConfig(acoustic.to_dict(), own.to_dict())
+    model = transformers.FastSpeech2ConformerWithHifiGan(config).eval()
+    model.vocoder = vocoder.as_module("transformers")
+    with torch.no_grad():
+        output = model(torch.tensor([[5, 6, 7, 8, 9, 10]]))
+    frames = output.spectrogram.shape[1]
+    assert output.waveform.shape == (1, frames * HOP)
+    torch.testing.assert_close(
+        output.waveform, vocoder(output.spectrogram.transpose(1, 2)), rtol=0, atol=1e-6
+    )
+
+
+def test_its_own_vocoder_and_ours_agree_on_shapes(transformers, vocoder):
+    torch.manual_seed(0)
+    theirs = transformers.SpeechT5HifiGan(
+        transformers.SpeechT5HifiGanConfig(upsample_initial_channel=32)
+    ).eval()
+    ours = vocoder.as_module("transformers")
+    assert ours.config.sampling_rate
+    assert ours.config.model_in_dim == theirs.config.model_in_dim
+    for shape in ((7, 80), (2, 7, 80)):
+        mel = torch.rand(shape) * 6 - 6
+        with torch.no_grad():
+            assert ours(mel).ndim == theirs(mel).ndim == len(shape) - 1
+
+
+def test_the_pipeline_reads_its_rate(transformers, speech_t5, vocoder):
+    pipeline = transformers.TextToAudioPipeline(
+        model=speech_t5, tokenizer=None, vocoder=vocoder.as_module("transformers")
+    )
+    assert pipeline.sampling_rate == vocoder.sample_rate
+
+
+def test_torchaudio_s_bundle_shape(vocoder):
+    try:
+        from torchaudio.models import Tacotron2
+    except Exception as error:
+        pytest.skip(f"torchaudio doesn't load here: {error}")
+    torch.manual_seed(0)
+    model = Tacotron2(
+        n_mels=80, decoder_max_step=12, decoder_early_stopping=False, encoder_embedding_dim=32, attention_rnn_dim=32,
+        decoder_rnn_dim=32, symbol_embedding_dim=32, prenet_dim=16, postnet_embedding_dim=16,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        spec, lengths, _ = model.infer(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([3, 3]))
+    waveforms, samples = vocoder.as_module("torchaudio")(spec, lengths)
+    assert waveforms.shape == (2, spec.shape[-1] * HOP)
+    assert samples.tolist() == (lengths * HOP).tolist()
+
+
+def test_vocos_itself_gives_as_many_samples(vocoder):
+    vocos = pytest.importorskip("vocos")
+    head = vocos.heads.ISTFTHead(16, 1024, 256, padding="same")
+    backbone = vocos.models.VocosBackbone(80, 16, 32, 1)
+    theirs = vocos.Vocos(torch.nn.Identity(), backbone, head).eval()
+    mel = torch.rand(2, 80, 11) * 6 - 6
+    with torch.no_grad():
+        assert theirs.decode(mel).shape == vocoder.as_module("vocos").decode(mel).shape
