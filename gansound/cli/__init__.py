@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "runs": ("gansound.cli.runs", "list runs of training, compare them, look at one"),
     "vocode": ("gansound.cli.vocode", "turn mel spectrograms or recordings into sound"),
+    "mel": ("gansound.cli.mel", "which convention a mel is in, and the way to what a model wants"),
     "stream": ("gansound.cli.stream", "mel frames in, sound out, as they come"),
     "generate": (
         "gansound.cli.generate",

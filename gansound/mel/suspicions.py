@@ -158,6 +158,23 @@ def fitting_readings(spec: "MelSpec", values: Tensor) -> list[str]:
     return [name for penalty, name in sorted(found) if penalty <= best + _MUCH_WORSE]
 
 
+def behind_another_reading(spec: "MelSpec", values: Tensor) -> bool:
+    """Whether a convention makes natural sound of values `(M, F)`, and yet another reading is much likelier."""
+    own = spec.to_magnitude(values.double()).log()
+    if _scale(own) is None or _standardised(spec):
+        return False
+    area = 1.0 if spec.mel_norm == "slaney" else 0.0
+    reading = Reading("", 1.0, area=area, floor=math.exp(spec.ln_limits()[0]))
+    least = _penalty(own, _levels(spec, own, area), reading)
+    for other in READINGS:
+        ln = values.double() * other.factor + other.offset
+        levels = _levels(spec, ln, other.area)
+        possible = not _same_reading(spec, other) and not _faults(ln, levels)
+        if possible and _penalty(ln, levels, other) < least - _MUCH_WORSE:
+            return True
+    return False
+
+
 def _levels(spec: "MelSpec", ln: Tensor, area: float) -> Tensor:
     """Natural logarithms of magnitude `(M, F)` as those of what a full-scale sine has in each band."""
     bank = dataclasses.replace(spec, mel_norm="slaney").filter_bank()

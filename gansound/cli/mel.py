@@ -1,0 +1,197 @@
+"""`gansound mel`: which convention mels are in, what a model wants, and the way from one to the other."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gansound.cli.backend import add_mel_argument, given_mel
+from gansound.cli.errors import UsageError, explain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from gansound.mel import MelSpec
+
+log = logging.getLogger(__name__)
+
+HELP = """Look at mels: which conventions fit them, what a model wants, and whether one becomes the other exactly.
+
+Each FILE is a mel (.npy, .pt, .safetensors). A recording of the same name beside it (or --audio) decides the
+convention and the offset in frames: its mel is made in every preset and compared. With -o the mel is written in the
+model's convention, where that is exact."""
+
+EXAMPLES = """examples:
+  gansound mel from_my_tts.npy
+  gansound mel from_my_tts.npy --audio the_same.wav
+  gansound mel mels/*.npy --mel melgan_neurips --model default -o converted/
+
+The exit code is 1 where a file can't be read, or can't be converted with -o."""
+
+_LISTED = 3  # conventions named beside the nearest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a mel")
+    parser.add_argument("--model", default="default", help="whose convention is wanted (default: default)")
+    parser.add_argument("--audio", type=Path, metavar="FILE", help="the recording of the one mel")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for converted mels (.npy)")
+    add_mel_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    files: list[Path] = list(dict.fromkeys(args.files))
+    for path in (*files, *([args.audio] if args.audio else [])):
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+    if args.audio and len(files) > 1:
+        raise UsageError(
+            f"--audio: is of one mel, got {len(files)}; put recordings of the same names beside them"
+        )
+    if args.output is not None:
+        if args.output.exists() and not args.output.is_dir():
+            raise UsageError(f"-o {args.output}: is there and not a folder")
+        targets = [args.output / f"{path.stem}.npy" for path in files]
+        if len(set(targets)) < len(targets):
+            raise UsageError(f"-o {args.output}: two of the mels have one name")
+        if clash := [t for t in targets if t.resolve() in {f.resolve() for f in files}]:
+            raise UsageError(f"-o {args.output}: {clash[0]} would overwrite the input; choose another folder")
+    said = given_mel(args)
+    from gansound.model_folder import load_model_folder
+
+    wanted = load_model_folder(args.model).mel
+    failed = 0
+    for path in files:
+        try:
+            _one(path, wanted, said, args.audio or _beside(path), args.output)
+        except (ValueError, OSError) as error:
+            message = explain(error)[1]
+            log.error("%s", message if str(path) in message else f"{path}: {message}")
+            failed += 1
+    return 1 if failed else 0
+
+
+def _one(
+    path: Path, wanted: "MelSpec", said: "MelSpec | None", recording: Path | None, output: Path | None
+) -> None:
+    import numpy as np
+    import torch
+
+    from gansound.mel.doctor import conventions, fitting
+    from gansound.mel.files import read_mel
+
+    read = read_mel(path)
+    mel = torch.from_numpy(_numbers(read)) if isinstance(read, np.ndarray) else read
+    mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
+    if mel.ndim != 2 or mel.numel() == 0 or not (mel.is_floating_point() and bool(mel.isfinite().all())):
+        raise ValueError(
+            f"got {mel.dtype} of shape {tuple(mel.shape)}, expected finite numbers, bands x frames"
+        )
+    mel = mel.float()
+    lines = [f"{path}: {mel.shape[0]} x {mel.shape[1]}, {float(mel.min()):.2f} to {float(mel.max()):.2f}"]
+    own = wanted.n_mels if said is None else said.n_mels
+    if mel.shape[0] != own and (
+        mel.shape[1] == own or (not conventions(mel.shape[0]) and conventions(mel.shape[1]))
+    ):
+        mel = mel.T.contiguous()
+        lines.append("  frames x bands: turned round")
+    convention = said
+    if recording is not None:
+        convention = _by_sound(mel, recording, lines) or said
+    elif said is None:
+        fits = fitting(mel)
+        if wanted.n_mels == len(mel):
+            against = wanted.suspicions(mel)
+            lines.append(
+                f"  the model's own convention: {'; '.join(against) if against else 'the values fit it'}"
+            )
+            convention = wanted if not against and not output else None
+        names = ", ".join(name for names in fits.values() for name in names)
+        lines.append(
+            f"  by its values alone it may be {names}; a recording beside it would decide"
+            if fits
+            else "  fits no preset by its values"
+        )
+    lines.append(_way(mel, convention, wanted))
+    print("\n".join(lines), flush=True)
+    if output is not None:
+        if convention is None:
+            raise ValueError(
+                "nothing is written: say its convention with --mel, or put its recording beside it"
+            )
+        _write(output / f"{path.stem}.npy", convention.convert(convention.check(mel)[0], wanted))
+
+
+def _numbers(array: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"got an array of {array.dtype}, expected numbers")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _by_sound(mel: "Tensor", recording: Path, lines: list[str]) -> "MelSpec | None":
+    import torch
+
+    from gansound import audio
+    from gansound.mel.doctor import ALIKE, SAME, matches
+
+    samples, rate = audio.read(recording)
+    mono = samples.mean(0) if samples.ndim == 2 else samples
+    found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(mono, rate, wanted)).float())
+    near = [match for match in found if match.distance < ALIKE]
+    if not near:
+        lines.append(
+            f"  in no preset is this the mel of {recording}"
+            + (
+                f" (the nearest, {found[0].names[0]}, lies {found[0].distance:.2f} away in ln)"
+                if found
+                else ""
+            )
+        )
+        return None
+    best = near[0]
+    sure = "is" if best.distance < SAME else "is most like"
+    lines.append(
+        f"  {sure} the mel of {recording} in {' = '.join(best.names)}, offset {best.offset_frames:+d} frames "
+        f"({best.distance:.4f} apart in ln)"
+    )
+    lines.extend(
+        f"    next {' = '.join(match.names)}, offset {match.offset_frames:+d} ({match.distance:.4f})"
+        for match in found[1 : 1 + _LISTED]
+    )
+    return best.spec
+
+
+def _way(mel: "Tensor", convention: "MelSpec | None", wanted: "MelSpec") -> str:
+    if convention is None:
+        return "  to the model's convention: unknown until its own is known"
+    if convention == wanted:
+        return "  it is the model's convention: nothing to convert"
+    try:
+        convention.convert(convention.check(mel)[0], wanted)
+    except ValueError as error:
+        return f"  to the model's convention: {error}"
+    return f"  to the model's convention: exactly ({'; '.join(convention.differences(wanted))})"
+
+
+def _beside(path: Path) -> Path | None:
+    from gansound.audio import AUDIO_SUFFIXES
+
+    return next((p for s in sorted(AUDIO_SUFFIXES) if (p := path.with_suffix(s)).is_file()), None)
+
+
+def _write(path: Path, mel: "Tensor") -> None:
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            np.save(file, mel.numpy())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    print(path, flush=True)

@@ -1,0 +1,91 @@
+"""Which convention a mel is in: by its values alone, or, where its sound is there too, by making the mel again.
+
+Values alone tell the base of the logarithm, the norm and the floor, and leave open what doesn't show in them (the rate,
+the framing). The sound decides: in the right convention its mel is the given one, at some offset in frames.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gansound.mel.presets import presets
+from gansound.mel.spec import MelSpec
+from gansound.mel.suspicions import behind_another_reading
+
+SAME = 0.05
+"""Mean distance of two mels in natural logarithms, below which one is the other."""
+ALIKE = 0.4
+"""Below it they are of one sound, such as an acoustic model's guess at a recording."""
+JUDGED_FRAMES = 4096
+MOST_OFFSET_FRAMES = 16
+_LEAST_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class Match:
+    """A convention beside a mel's own sound.
+
+    Attributes:
+        names: of the presets that are this one convention.
+        spec: the convention.
+        offset_frames: frame i of the mel is frame i + offset of the sound's.
+        distance: mean, in natural logarithms of magnitude.
+    """
+
+    names: tuple[str, ...]
+    spec: MelSpec
+    offset_frames: int
+    distance: float
+
+
+def conventions(n_mels: int) -> dict[MelSpec, tuple[str, ...]]:
+    """The presets of so many bands, each convention once with all its names."""
+    found: dict[MelSpec, tuple[str, ...]] = {}
+    for name in presets():
+        if (spec := MelSpec.preset(name)).n_mels == n_mels:
+            found[spec] = (*found.get(spec, ()), name)
+    return found
+
+
+def fitting(mel: Tensor) -> dict[MelSpec, tuple[str, ...]]:
+    """The presets whose values a mel `(M, F)` may have; several as a rule, all where it tells nothing."""
+    judged = mel[..., :JUDGED_FRAMES]
+    return {
+        spec: names
+        for spec, names in conventions(mel.shape[-2]).items()
+        if not spec.suspicions(judged) and not behind_another_reading(spec, judged)
+    }
+
+
+def matches(mel: Tensor, sound: Callable[[int], Tensor]) -> list[Match]:
+    """Every preset of a mel's bands beside the mel that it makes of the sound, the nearest first.
+
+    Args:
+        mel: `(M, F)`.
+        sound: gives `(T,)` float32 at the sample rate asked for, in Hz.
+    """
+    found = []
+    for spec, names in conventions(mel.shape[-2]).items():
+        audio = sound(spec.sample_rate)[: (JUDGED_FRAMES + MOST_OFFSET_FRAMES) * spec.hop_length]
+        if spec.frames(len(audio)) < 1:
+            continue
+        made = _ln(spec, spec.mel(audio[None])[0])
+        given = _ln(spec, mel[:, :JUDGED_FRAMES])
+        distance, offset = min(
+            (_distance(given, made, offset), offset)
+            for offset in sorted(range(-MOST_OFFSET_FRAMES, MOST_OFFSET_FRAMES + 1), key=abs)
+        )
+        found.append(Match(names, spec, offset, distance))
+    return sorted(found, key=lambda match: match.distance)
+
+
+def _distance(given: Tensor, made: Tensor, offset: int) -> float:
+    first, end = max(0, -offset), min(given.shape[1], made.shape[1] - offset)
+    if end - first < min(_LEAST_FRAMES, given.shape[1]):
+        return float("inf")
+    return float((given[:, first:end] - made[:, first + offset : end + offset]).abs().mean())
+
+
+def _ln(spec: MelSpec, mel: Tensor) -> Tensor:
+    return spec.to_magnitude(mel.double()).clamp(min=1e-12, max=1e12).log()

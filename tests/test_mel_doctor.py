@@ -1,0 +1,112 @@
+"""`gansound mel`: the convention and the offset found from sound and values, and exact conversions alone."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from gansound.audio import resample
+from gansound.cli import main
+from gansound.mel import MelSpec, presets
+from gansound.mel.doctor import ALIKE, conventions, fitting, matches
+from tests.test_mel_suspicions import speech_like
+from tests.tiny import save_tiny_model
+
+HIFIGAN = MelSpec.preset("hifigan")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(save_tiny_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def sound(rate: int, seed: int = 0):
+    """As one recording at one rate, resampled where another is asked for."""
+    audio = speech_like(rate, seed)
+    return audio, lambda wanted: torch.from_numpy(resample(audio, rate, wanted))
+
+
+@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("shift", [0, 3, -5])
+def test_beside_its_sound_every_preset_is_found_with_its_offset(name, shift):
+    spec = MelSpec.preset(name)
+    audio, at_rate = sound(spec.sample_rate, abs(shift))
+    mel = spec.mel(torch.from_numpy(audio))[0]
+    mel = mel[:, shift:] if shift > 0 else torch.nn.functional.pad(mel, (-shift, 0), value=float(mel.min()))
+    best, *others = matches(mel, at_rate)
+    assert name in best.names
+    assert best.offset_frames == shift
+    assert best.distance < (1e-3 if shift >= 0 else 0.2)
+    assert all(other.distance > best.distance for other in others)
+
+
+def test_another_sound_is_not_its_own():
+    mel = HIFIGAN.mel(torch.from_numpy(speech_like(22050, 0)))[0]
+    _, other = sound(22050, 3)
+    assert matches(mel, other)[0].distance > ALIKE
+
+
+def test_one_convention_of_two_names_is_one():
+    assert ("hifigan", "bigvgan_22khz") in conventions(80).values()
+
+
+def test_values_alone_leave_open_what_they_do_not_show():
+    audio = torch.from_numpy(speech_like(22050, 1))
+    names = {name for found in fitting(HIFIGAN.mel(audio)[0]).values() for name in found}
+    assert {"hifigan", "tacotron2", "nemo"} <= names
+    assert not names & {"melgan_neurips", "parallel_wavegan", "seungwonpark_melgan"}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_its_own_convention_is_never_ruled_out_by_values(name):
+    spec = MelSpec.preset(name)
+    for seed in range(3):
+        assert spec in fitting(spec.mel(torch.from_numpy(speech_like(spec.sample_rate, seed)))[0])
+
+
+def test_no_preset_is_named_for_what_is_in_none(shared):
+    for name in ("ta_power1", "styletts", "zscore", "ta_default_log1e-5"):
+        assert fitting(torch.from_numpy(np.load(shared / "cases" / "mels" / f"{name}.npy"))) == {}
+
+
+def test_sound_beside_the_mel_decides(model, tmp_path, capsys):
+    audio, _ = sound(22050)
+    spec = MelSpec.preset("tacotron2")
+    np.save(tmp_path / "one.npy", spec.mel(torch.from_numpy(audio))[0].T.numpy())  # frames x bands
+    soundfile.write(tmp_path / "one.wav", audio, 22050, subtype="FLOAT")
+    assert main(["mel", str(tmp_path / "one.npy"), "--model", model]) == 0
+    said = capsys.readouterr().out
+    assert "turned round" in said
+    assert "one.wav in tacotron2, offset +0 frames" in said
+    assert "can't be converted exactly: framing center → same" in said
+
+
+def test_an_exact_conversion_is_written(model, tmp_path, capsys):
+    audio = torch.from_numpy(speech_like(22050, 2))
+    theirs = dataclasses.replace(HIFIGAN, log="log10", mean=(-2.0,), scale=(0.7,))
+    (tmp_path / "theirs.json").write_text(json.dumps(theirs.to_dict()))
+    np.save(tmp_path / "one.npy", theirs.mel(audio)[0].numpy())
+    said = ["--mel", str(tmp_path / "theirs.json"), "--model", model]
+    assert main(["mel", str(tmp_path / "one.npy"), *said, "-o", str(tmp_path / "out")]) == 0
+    assert "exactly (log: log10 here, ln there" in capsys.readouterr().out
+    got = np.load(tmp_path / "out" / "one.npy")
+    np.testing.assert_allclose(got, HIFIGAN.mel(audio)[0].numpy(), atol=1e-4)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.npy"]
+
+
+def test_what_is_not_exact_or_not_known_is_not_written(model, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0].numpy())
+    out = ["-o", str(tmp_path / "out"), "--model", model]
+    assert main(["mel", str(tmp_path / "one.npy"), *out]) == 1
+    assert "say its convention with --mel" in capsys.readouterr().err
+    assert main(["mel", str(tmp_path / "one.npy"), *out, "--mel", "tacotron2"]) == 1
+    assert "framing" in capsys.readouterr().err
+    np.save(tmp_path / "bad.npy", np.full((80, 9), np.nan, np.float32))
+    assert main(["mel", str(tmp_path / "bad.npy"), "--model", model]) == 1
+    assert "expected finite numbers" in capsys.readouterr().err
+    assert main(["mel", str(tmp_path / "none.npy"), "--model", model]) == 2
+    assert main(["mel", str(tmp_path / "one.npy"), "-o", str(tmp_path), "--model", model]) == 2
+    assert not (tmp_path / "out").exists()
