@@ -81,7 +81,7 @@ def test_fast_speech2_conformer_holds_it(transformers, vocoder):
              "vocab_size": 20, "speech_decoder_postnet_units": 16, "speech_decoder_postnet_layers": 2}  # fmt: skip
     acoustic = transformers.FastSpeech2ConformerConfig(**small)
     own = transformers.FastSpeech2ConformerHifiGanConfig(upsample_initial_channel=32)
-    config = transformers.FastSpeech2ConformerWithHifiGanConfig(acoustic.to_dict(), own.to_dict())
+    config = transformers.FastSpeech2ConformerWithHifiGanConfig(model_config=acoustic, vocoder_config=own)
     model = transformers.FastSpeech2ConformerWithHifiGan(config).eval()
     model.vocoder = vocoder.as_module("transformers")
     with torch.no_grad():

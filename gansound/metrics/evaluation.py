@@ -183,7 +183,7 @@ def evaluate(
         extra: further measures by figure name, `(reference, estimate, sample_rate) -> float`, run in this process.
         hop_length: samples a frame, by which a system's output may differ in length; 25 ms without it, and no
             lines in noise.
-        measures: names out of `judge.MEASURES`.
+        measures: names out of `judge.MEASURES`; none where `extra` has some.
         on_progress: called with the item's id when it is done or has failed.
         on_audio: called with the item and its waveforms, ground truth included, at `sample_rate`.
 
@@ -194,7 +194,7 @@ def evaluate(
         ValueError: an unknown measure, no system, a system named "ground truth", `jobs` below 1.
         MissingPackage: a measure asked for needs the extra `eval`.
     """
-    measures = check_measures(measures)
+    measures = check_measures(measures) if measures or not extra else ()
     if not systems or GROUND_TRUTH in systems:
         raise ValueError(f"got systems {list(systems)}, expected at least one, none named {GROUND_TRUTH!r}")
     if jobs < 1:
