@@ -32,6 +32,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "seungwonpark_melgan": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, mean=(-5.0,), scale=(5.0,)),
     "parallel_wavegan": _row(22050, 1024, 256, 80, 80, 7600, **_PWG),
     "parallel_wavegan_24khz": _row(24000, 2048, 300, 80, 80, 7600, **_PWG) | {"win_length": 1200},
+    # transformers' SpeechT5FeatureExtractor: windows of 64 ms, a hop of 16.
+    "speecht5": _row(16000, 1024, 256, 80, 80, 7600, **_PWG),
     "vocos_24khz": _row(
         24000, 1024, 256, 100, 0, 12000, **_CENTRED, floor=1e-7, mel_scale="htk", mel_norm="none"
     ),

@@ -91,6 +91,7 @@ CONVENTIONS = {
     "seungwonpark_melgan": lambda: (tacotron2() + 5) / 5,
     "parallel_wavegan": lambda: parallel_wavegan(22050, 1024, 256, 1024),
     "parallel_wavegan_24khz": lambda: parallel_wavegan(24000, 2048, 300, 1200),
+    "speecht5": lambda: parallel_wavegan(16000, 1024, 256, 1024),
     "vocos_24khz": vocos_24khz,
     "coqui": coqui,
     "nemo": nemo,
