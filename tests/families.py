@@ -32,8 +32,8 @@ class Family:
         arguments: of the constructor, but for the mel (or its number of bands) and `causal`.
         framing: of the mel that it takes.
         waits_samples: what it looks ahead by when it is causal: what its last layer needs.
-        new_layers: it has a layer that no other has. The graphs of the others are traced with the slow tests only, as
-            that takes seconds.
+        new_layers: it has a layer that neither `test_export` nor `test_backends` has. The graphs of the others are
+            traced here with the slow tests only, as that takes seconds.
     """
 
     cls: type[StreamingGenerator]
@@ -77,7 +77,6 @@ FAMILIES = {
     "melgan": Family(
         MelGANGenerator,
         {"channels": 16, "upsample_rates": (8, 3), "residual_dilations": (1, 3)},
-        new_layers=True,
     ),
     "hifigan v1": Family(HiFiGANGenerator, _rates((8, 4), (16, 8), **_TWO_CHAINS)),
     "hifigan v3": Family(
@@ -89,7 +88,7 @@ FAMILIES = {
         {"channels": 16, "upsample_rates": (4, 2), "residual_dilations": (1, 3, 9)},
         waits_samples=31,
     ),
-    "freev": Family(FreeVGenerator, _FRAMES, waits_samples=(128 - 32) // 2, new_layers=True),
+    "freev": Family(FreeVGenerator, _FRAMES, waits_samples=(128 - 32) // 2),
     "universal": Family(UniversalGenerator, _FRAMES | {"n_fft": 128}, waits_samples=(128 - 32) // 2),
     "universal centred": Family(
         UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2

@@ -407,8 +407,16 @@ def test_the_cache_is_its_users_alone(traced, cache_folder):
     assert len(traced) == 3
 
 
-@pytest.mark.parametrize("kind", ["another net's", "no graph"])
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "backend, kind",
+    [
+        pytest.param(
+            backend, kind, marks=[pytest.mark.slow] * ((backend, kind) != ("onnxruntime", "another net's"))
+        )
+        for backend in ("onnxruntime", "openvino")
+        for kind in ("another net's", "no graph")
+    ],
+)
 def test_a_wrong_graph_with_the_right_checksum_is_made_again(backend, kind, cache_folder, caplog):
     if backends.missing(backend):
         pytest.skip(f"needs {backend}")

@@ -186,7 +186,8 @@ class _StubVocoder:
     mel_spec = MelSpec.preset("hifigan")
 
     @classmethod
-    def from_pretrained(cls, name, device=None, backend="auto", precision="fp32", allow=()):
+    def from_pretrained(cls, name, device=None, mel=None, backend="auto", precision="fp32", allow=()):
+        assert mel is None
         if name == "missing":
             raise ValueError("missing: no such model. Known: default")
         return cls()

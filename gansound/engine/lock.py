@@ -76,8 +76,12 @@ class RunLock:
             descriptor = open_own(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "w") as file:
-            file.write(json.dumps(owner) + "\n")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(owner) + "\n")
+        except OSError as error:  # that of a write names no file
+            self._path.unlink()
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         return True
 
     def _wait_for_its_end(self) -> None:
