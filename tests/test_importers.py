@@ -233,6 +233,25 @@ def test_parallel_wavegans_hifigan(tmp_path):
     assert assert_same(tmp_path / "out", net, mels()).mel_spec.fmax == 12000
 
 
+@pytest.mark.parametrize("version, cutoff", [("0.4.2", 0.15), ("0.5.0", 0.142), (None, 0.142)])
+def test_multi_band_melgan_by_its_configuration(shared, tmp_path, version, cutoff):
+    published = json.loads((shared / "specs" / "pwg_multi_band_melgan_v2_generator.json").read_text())
+    state = {name: torch.rand(shape) + 0.1 for name, shape in published["state_dict"].items()}
+    config = {
+        "sampling_rate": 22050, "fft_size": 1024, "hop_size": 256, "num_mels": 80, "fmin": 80, "fmax": 7600,
+        "generator_type": "MelGANGenerator", "generator_params": {
+            "in_channels": 80, "out_channels": 4, "channels": 384, "upsample_scales": [8, 4, 2], "stacks": 4,
+        },
+    } | ({} if version is None else {"version": version})  # fmt: skip
+    file = write(tmp_path / "in", "checkpoint.pkl", {"model": {"generator": state}}, config, "config.yml")
+    np.save(tmp_path / "in" / "stats.npy", np.stack([np.zeros(80), np.ones(80)]))
+    described = import_checkpoint([file], tmp_path / "out")
+    assert described.class_path.endswith("MultiBandMelGANGenerator")
+    assert described.init_args["pqmf_cutoff_ratio"] == cutoff
+    elements = sum(p.numel() for p in load_model_folder(tmp_path / "out").generator.parameters())
+    assert elements == published["_meta"]["n_params_weight_norm_folded"]
+
+
 def test_discriminators_come_along_for_fine_tuning(tmp_path):
     net = loud(hifigan.Generator(**SIZES))
     write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, HIFIGAN)
