@@ -288,8 +288,38 @@ def test_a_trained_core_is_shipped_behind_its_convention(tmp_path):
             whole(mel), teacher.generator(teacher.condition({"audio": voice(12 * 256)})).flatten(1)
         )
     assert teacher.learner(loaded) is loaded.layers.core
-    with pytest.raises(ValueError, match="got a FreeVGenerator, expected a UniversalGenerator"):
-        teacher.learner(FreeVGenerator(OWN, channels=8, hidden_channels=8, blocks=1))
+    with pytest.raises(ValueError, match="got a Linear, expected a UniversalGenerator or a FreeVGenerator"):
+        teacher.learner(torch.nn.Linear(1, 1))
+
+
+def test_its_bands_begin_as_the_filter_bank_of_its_mel():
+    net = UniversalGenerator(OWN, **SMALL)
+    trunk = net.layers.core.spectrum.trunk
+    level = torch.tensor([1e-3, 0.02, 0.5])  # of a flat spectrum: a band's log is then that of its bins
+    amplitudes = level[None, :, None].expand(1, 3, 513)
+    bands = trunk.bands(trunk.input(amplitudes))
+    mel = (amplitudes @ OWN.filter_bank().T).log()
+    torch.testing.assert_close(bands, (mel + 5) / 3, atol=1e-4, rtol=0)
+
+
+def test_a_net_of_one_convention_goes_on_as_a_universal_one():
+    freev = FreeVGenerator(OWN, **SMALL)
+    for name, parameter in freev.named_parameters():
+        if "head" not in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():  # a phase that is far from nothing
+        freev.layers.spectrum.trunk.head.bias[513:] = 2.0
+    core = task().learner(freev)
+    begun = UniversalGenerator(OWN, **SMALL).around(core)
+    level = torch.tensor([0.01, 0.02, 0.04, 0.02, 0.05, 0.01, 0.03]).repeat(3)
+    mel = OWN.from_magnitude((level[:, None] * OWN.filter_bank().sum(1)).T[None])
+    with torch.no_grad():
+        made, expected = begun(mel), freev(mel)
+    assert (made - expected).abs().max() < 0.03 * expected.abs().max() > 0
+    with pytest.raises(
+        ValueError, match=r"embed.conv.weight: got \(8, 80, 1, 3\), expected \(16, 80, 1, 3\)"
+    ):
+        task().learner(FreeVGenerator(OWN, **(SMALL | {"channels": 8})))
 
 
 @pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])

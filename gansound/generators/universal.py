@@ -7,6 +7,8 @@ layer, without a weight, and another one may be put in its place at any time.
 
 The rest is FreeV's and APNet 2's (arXiv 2311.11545) as in `gansound.generators.freev`: the log-amplitude corrected by
 the trunk, the phase as the angle of two learned maps, and an inverse STFT; nothing else runs above the frame rate.
+Before the trunk stand bands of the net's own, which begin as a mel filter bank's; behind them the layers are those of
+`FreeVGenerator`, so that a net that was trained on one convention can go on as a universal one.
 """
 
 import copy
@@ -16,9 +18,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gansound.mel import MelSpec
+from gansound.generators.freev import FreeVGenerator
+from gansound.mel import MelSpec, filters
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
-from gansound.nn.convnext import ConvNeXtBlock
+from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ISTFT
 from gansound.nn.residual import Parallel
@@ -42,6 +45,7 @@ class UniversalGenerator(StreamingGenerator):
         hidden_channels: width inside each block.
         blocks: ConvNeXt blocks in the trunk.
         kernel_size: frames each block's depthwise convolution sees.
+        bands: learned bands into which the amplitudes are gathered before the trunk.
         causal: look at the past only; the inverse STFT still waits.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
@@ -59,12 +63,14 @@ class UniversalGenerator(StreamingGenerator):
         hidden_channels: int = 768,
         blocks: int = 6,
         kernel_size: int = 7,
+        bands: int = 80,
         causal: bool = False,
     ) -> None:
         super().__init__()
-        if min(channels, hidden_channels, blocks) < 1:
+        if min(channels, hidden_channels, blocks, bands) < 1:
             raise ValueError(
-                f"channels, hidden_channels and blocks must be 1 or more, got {channels}, {hidden_channels}, {blocks}"
+                "channels, hidden_channels, blocks and bands must be 1 or more, got "
+                f"{channels}, {hidden_channels}, {blocks}, {bands}"
             )
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
@@ -74,10 +80,12 @@ class UniversalGenerator(StreamingGenerator):
             ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
             for _ in range(blocks)
         ]
+        gathered = nn.Linear(2 * bins, bands)
         trunk = nn.Sequential(
             OrderedDict(
                 input=_SeenBins(),
-                embed=nn.Linear(2 * bins, channels),
+                bands=gathered,
+                embed=FrameConv(bands, channels, kernel_size, causal=causal),
                 embed_norm=nn.LayerNorm(channels, eps=1e-6),
                 blocks=nn.Sequential(*convnext),
                 final_norm=nn.LayerNorm(channels, eps=1e-6),
@@ -97,6 +105,26 @@ class UniversalGenerator(StreamingGenerator):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        _begin_as_filter_bank(gathered, mel, n_fft)
+
+    def begun_as(self, freev: FreeVGenerator) -> nn.Module:
+        """This net's core with a FreeV's weights behind bands that are the filter bank of `mel`.
+
+        The FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
+        where a band's bins are, so that it starts nearly where the other ended. `mel` must be the other's.
+
+        Raises:
+            ValueError: a net of other sizes.
+        """
+        core = copy.deepcopy(self.layers.core)
+        state = core.state_dict()  # type: ignore[union-attr]
+        for name, value in freev.layers.state_dict().items():
+            if name not in state or state[name].shape != value.shape:
+                expected = tuple(state[name].shape) if name in state else "none"
+                raise ValueError(f"{name}: got {tuple(value.shape)}, expected {expected}")
+            state[name] = value
+        core.load_state_dict(state)  # type: ignore[union-attr]
+        return core  # type: ignore[return-value]
 
     def for_mel(self, mel: MelSpec) -> Self:
         """The same net, sharing its weights, for mels of another convention.
@@ -126,6 +154,19 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
+
+
+def _begin_as_filter_bank(bands: nn.Linear, mel: MelSpec, n_fft: int) -> None:
+    """(ln(m) + 5) / 3 of a band m, from the same of its bins, as `_SeenBins` gives them."""
+    bank = filters.filter_bank(
+        mel.sample_rate, n_fft, bands.out_features, mel.fmin, mel.fmax, mel.mel_scale, mel.mel_norm
+    )
+    total = bank.sum(1)
+    total = torch.where(total > 0, total, 1.0)  # a band narrower than a bin has none
+    with torch.no_grad():
+        bands.weight.zero_()
+        bands.weight[:, : bank.shape[1]] = bank / total[:, None]
+        bands.bias.copy_(total.log() / 3)
 
 
 class _Inverse(MelInverse, Pointwise):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.draw import Draws, streams
+from gansound.generators.freev import FreeVGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.losses.adversarial import AdversarialLoss
 from gansound.losses.penalties import Penalty
@@ -138,13 +139,17 @@ class UniversalVocoderTask(VocoderTask):
         return held, below(fake, bandwidth, self.sample_rate)
 
     def learner(self, shipped: nn.Module) -> nn.Module:
-        """The core.
+        """The core, of a FreeV too.
 
         Raises:
             ValueError: it is another kind of generator.
         """
+        if isinstance(shipped, FreeVGenerator):
+            return self.whole.begun_as(shipped)
         if not isinstance(shipped, UniversalGenerator):
-            raise ValueError(f"got a {type(shipped).__name__}, expected a UniversalGenerator")
+            raise ValueError(
+                f"got a {type(shipped).__name__}, expected a UniversalGenerator or a FreeVGenerator"
+            )
         return shipped.layers.core  # type: ignore[return-value]
 
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
