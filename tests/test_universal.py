@@ -12,7 +12,7 @@ from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.draw import Draws
 from gansound.engine.plan import plan
 from gansound.generators.freev import FreeVGenerator
-from gansound.generators.universal import UniversalGenerator
+from gansound.generators.universal import UniversalGenerator, _without_future
 from gansound.losses.spectral import MelL1
 from gansound.mel import MelSpec, presets
 from gansound.mel.conventions import drawn_conventions
@@ -287,7 +287,8 @@ def test_a_trained_core_is_shipped_behind_its_convention(tmp_path):
         torch.testing.assert_close(
             whole(mel), teacher.generator(teacher.condition({"audio": voice(12 * 256)})).flatten(1)
         )
-    assert teacher.learner(loaded) is loaded.layers.core
+    learnt = teacher.learner(loaded).state_dict()
+    assert all(torch.equal(value, learnt[name]) for name, value in loaded.layers.core.state_dict().items())
     with pytest.raises(ValueError, match="got a Linear, expected a UniversalGenerator or a FreeVGenerator"):
         teacher.learner(torch.nn.Linear(1, 1))
 
@@ -320,6 +321,24 @@ def test_a_net_of_one_convention_goes_on_as_a_universal_one():
         ValueError, match=r"embed.conv.weight: got \(8, 80, 1, 3\), expected \(16, 80, 1, 3\)"
     ):
         task().learner(FreeVGenerator(OWN, **(SMALL | {"channels": 8})))
+
+
+def test_a_causal_net_begins_as_one_that_looks_ahead_at_what_stays():
+    ahead = generator()
+    causal = UniversalGenerator(OWN, **SMALL, causal=True)
+    begun = causal.around(causal.begun_as(ahead)).eval()
+    still = OWN.from_magnitude(torch.linspace(0.01, 0.3, 80)[None, :, None].expand(1, 80, 40))
+    inside = slice(12 * 256, -12 * 256)
+    with torch.no_grad():
+        made, expected = begun(still)[:, inside], ahead(still)[:, inside]
+    torch.testing.assert_close(made, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+    kernel = torch.arange(5.0).reshape(1, 1, 1, 5)  # two frames back to two ahead; now: two back to itself
+    assert _without_future(kernel, 2).flatten().tolist() == [0, 0, 0, 1, 2 + 3 + 4]
+    moving = torch.randn(1, 80, 30, generator=torch.Generator().manual_seed(0))
+    later = moving.clone()
+    later[..., 20:] += 1
+    with torch.no_grad():
+        torch.testing.assert_close(begun(moving)[:, : 18 * 256], begun(later)[:, : 18 * 256])
 
 
 @pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])

@@ -107,18 +107,27 @@ class UniversalGenerator(StreamingGenerator):
                     nn.init.zeros_(module.bias)
         _begin_as_filter_bank(gathered, mel, n_fft)
 
-    def begun_as(self, freev: FreeVGenerator) -> nn.Module:
-        """This net's core with a FreeV's weights behind bands that are the filter bank of `mel`.
+    def begun_as(self, other: "FreeVGenerator | UniversalGenerator") -> nn.Module:
+        """This net's core with the weights of a net that was trained for one convention, or may look ahead.
 
-        The FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
-        where a band's bins are, so that it starts nearly where the other ended. `mel` must be the other's.
+        A FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
+        where a band's bins are, so that behind bands that are the filter bank of `mel`, which must be the other's, it
+        starts nearly where that one ended. A causal net takes the kernels of one that isn't as if the frames to come
+        were all as the last.
 
         Raises:
             ValueError: a net of other sizes.
         """
         core = copy.deepcopy(self.layers.core)
-        state = core.state_dict()  # type: ignore[union-attr]
-        for name, value in freev.layers.state_dict().items():
+        trained = other.layers if isinstance(other, FreeVGenerator) else other.layers.core
+        state, given = core.state_dict(), trained.state_dict()  # type: ignore[union-attr]
+        for name, module in trained.named_modules():  # type: ignore[union-attr]
+            mine = _within(core, name)
+            if isinstance(module, FrameConv) and isinstance(mine, FrameConv) and not mine.right_frames:
+                given[f"{name}.conv.weight"] = _without_future(
+                    module.conv.weight.detach(), module.right_frames
+                )
+        for name, value in given.items():
             if name not in state or state[name].shape != value.shape:
                 expected = tuple(state[name].shape) if name in state else "none"
                 raise ValueError(f"{name}: got {tuple(value.shape)}, expected {expected}")
@@ -154,6 +163,22 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
+
+
+def _within(net: Any, name: str) -> nn.Module | None:
+    return dict(net.named_modules()).get(name)
+
+
+def _without_future(kernel: Tensor, ahead: int) -> Tensor:
+    """A kernel of the same size whose last tap is the present, which stands for the `ahead` frames after it too.
+
+    Shape: `(out, in, 1, k)` -> the same.
+    """
+    if not ahead:
+        return kernel
+    past, future = kernel[..., :-ahead], kernel[..., -ahead:]
+    now = past[..., -1:] + future.sum(-1, keepdim=True)
+    return torch.cat([torch.zeros_like(future), past[..., :-1], now], dim=-1)
 
 
 def _begin_as_filter_bank(bands: nn.Linear, mel: MelSpec, n_fft: int) -> None:

@@ -139,18 +139,16 @@ class UniversalVocoderTask(VocoderTask):
         return held, below(fake, bandwidth, self.sample_rate)
 
     def learner(self, shipped: nn.Module) -> nn.Module:
-        """The core, of a FreeV too.
+        """A core with the weights of another, of a FreeV or of a net that may look ahead too.
 
         Raises:
             ValueError: it is another kind of generator.
         """
-        if isinstance(shipped, FreeVGenerator):
-            return self.whole.begun_as(shipped)
-        if not isinstance(shipped, UniversalGenerator):
+        if not isinstance(shipped, FreeVGenerator | UniversalGenerator):
             raise ValueError(
                 f"got a {type(shipped).__name__}, expected a UniversalGenerator or a FreeVGenerator"
             )
-        return shipped.layers.core  # type: ignore[return-value]
+        return self.whole.begun_as(shipped)
 
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The core behind the model's own convention."""
