@@ -156,7 +156,11 @@ def test_in_a_files_place_nothing_else_is_opened(
         (run / name).symlink_to(targets[kind])
     with pytest.raises(ValueError, match=rf"{name}: is a (link|pipe)"):
         train(corpus, run)
-    run_record("run", read_run(run), [])
+    history = read_run(run)
+    run_record("run", history, [])
+    if name in ("recipe.yaml", "metrics.jsonl", "sessions.jsonl", "events.jsonl"):
+        assert history.state == ("unreadable", None)
+        assert any(f"{name}: is a" in problem for problem in history.problems)
     assert victim.read_text() == "mine\n"
     assert not (tmp_path / "none").exists()
 

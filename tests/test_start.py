@@ -126,22 +126,28 @@ def test_a_model_without_discriminators_says_what_that_means(
     assert "random weights" in caplog.text
 
 
-def test_what_does_not_fit_is_refused(corpus: Path, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"init_from .*shape \(32, 80, 7\), expected \(64, 80, 7\)"):
+def test_what_does_not_fit_is_refused_before_the_corpus_is_read(
+    corpus: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: Any) -> None:
+        pytest.fail("the corpus was opened first")
+
+    monkeypatch.setattr("gansound.engine.run.Feed", opened)
+    with pytest.raises(RecipeError, match=r"init_from .*shape \(32, 80, 7\), expected \(64, 80, 7\)"):
         Run(
             plan(melgan(corpus, 1, init_from=str(trained), **{"generator.init_args.channels": 64})),
             tmp_path / "a",
         )
-    with pytest.raises(ValueError, match=r"takes other mels.*fmax"):
+    with pytest.raises(RecipeError, match=r"takes other mels.*fmax"):
         Run(plan(melgan(corpus, 1, init_from=str(trained), mel="hifigan")), tmp_path / "b")
-    with pytest.raises(ValueError, match="no such model folder"):
+    with pytest.raises(RecipeError, match="no such model folder"):
         Run(plan(melgan(corpus, 1, init_from="nowhere")), tmp_path / "c")
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in ("config.json", "model.safetensors"):
         (broken / name).write_bytes((trained / "model" / name).read_bytes())
     (broken / "discriminators.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ValueError, match=r"discriminators\.safetensors: can't be read"):
+    with pytest.raises(RecipeError, match=r"discriminators\.safetensors: can't be read"):
         Run(plan(melgan(corpus, 1, init_from=str(broken))), tmp_path / "d")
     assert not any((tmp_path / name).exists() for name in "abcd")
 
@@ -249,7 +255,7 @@ def test_init_from_on_the_command_line(
     assert main(second) == 0
     monkeypatch.chdir(corpus)
     assert load_recipe(tmp_path / "second" / "recipe.yaml")["init_from"] == str(tmp_path / "first")
-    assert main([*first, "--init-from", "nowhere", "--run", str(tmp_path / "third")]) == 1
-    assert "nowhere: no such model folder" in capsys.readouterr().err
+    assert main([*first, "--init-from", "nowhere", "--run", str(tmp_path / "third")]) == 2
+    assert "init_from: nowhere: no such model folder" in capsys.readouterr().err
     assert main([*second, "--init_from", "x"]) == 2
     assert json.loads((tmp_path / "second" / "model" / "config.json").read_text())["info"]["init_from"]

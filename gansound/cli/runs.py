@@ -20,8 +20,8 @@ training, validations left out; how often it was resumed; the version and commit
 Without validations the last value of a loss stands in for the figure; a GAN's losses have no best.
 
 States: running; finished; interrupted (Ctrl-C or SIGTERM); failed (with the message); stopped (no end was written:
-killed, or the machine went down); empty (nothing logged yet). Given a run itself, its sessions, events and checkpoints
-are shown."""
+killed, or the machine went down); empty (nothing logged yet); unreadable (a file of it is a link, a pipe or closed to
+you: which one is said below the table). Given a run itself, its sessions, events and checkpoints are shown."""
 EXAMPLES = """examples:
   gansound runs
   gansound runs experiments/ --sort mel_distance

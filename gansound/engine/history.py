@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansound.engine.own_files import NotOwnError, read_own
+from gansound.engine.own_files import read_own
 from gansound.recipe.text import RecipeError, parse_yaml
 
 RECIPE, METRICS, SESSIONS, EVENTS = "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "events.jsonl"
@@ -52,6 +52,7 @@ class RunHistory:
         sessions: one object for each time it trained; `end` in it says how that ended, null where nothing says so.
         events: what happened by the way.
         problems: what is wrong with the folder, a sentence each.
+        unread: its files that are there and can't be read: links, pipes, without permission.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class RunHistory:
     sessions: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
+    unread: Sequence[str]
 
     @property
     def step(self) -> int:
@@ -74,7 +76,9 @@ class RunHistory:
 
     @property
     def state(self) -> tuple[str, str | None]:
-        """`finished`, `running`, `interrupted`, `failed`, `stopped` or `empty`, and why, where that is known."""
+        """`finished`, `running`, `interrupted`, `failed`, `stopped`, `empty` or `unreadable`, and why, where known."""
+        if self.unread:  # what the others say isn't the whole of it; `problems` says which, and why
+            return "unreadable", None
         if not self.sessions:
             if not self.records:
                 return "empty", None
@@ -157,26 +161,36 @@ def find_runs(top: Path) -> Iterator[Path]:
 def read_run(folder: Path) -> RunHistory:
     """Read a run's folder; raises nothing for whatever is in it."""
     problems: list[str] = []
+    unread: list[str] = []
+
+    def text(name: str) -> str | None:
+        try:
+            return read_own(folder / name).decode(errors="replace")
+        except FileNotFoundError:
+            if name in (RECIPE, METRICS):
+                problems.append(f"no {name}")
+        except OSError as error:
+            unread.append(name)
+            problems.append(f"{name}: {error.strerror}")
+        except ValueError as error:
+            unread.append(name)
+            problems.append(str(error))
+        return None
+
+    written = text(RECIPE)
     recipe: Any = {}
     try:
-        recipe = parse_yaml(read_own(folder / RECIPE).decode(), RECIPE)
-    except FileNotFoundError:
-        problems.append(f"no {RECIPE}")
+        recipe = {} if written is None else parse_yaml(written, RECIPE)
     except RecipeError as error:
         problems.append(str(error))
-    except NotOwnError as error:
-        problems.append(str(error))
-    except (OSError, ValueError) as error:
-        problems.append(f"{RECIPE}: {getattr(error, 'strerror', None) or 'no text'}")
     if not isinstance(recipe, dict):
         problems.append(f"{RECIPE}: no mapping of keys")
         recipe = {}
-    lines = _objects(folder / METRICS, problems, needed=True)
+    lines, events, begun = (_objects(text(name), name, problems) for name in (METRICS, EVENTS, SESSIONS))
     records = [_finite(line) for line in lines if type(line.get("step")) is int]
     if len(records) < len(lines):
         problems.append(f"{METRICS}: {len(lines) - len(records)} lines without a step")
-    sessions = _sessions(_objects(folder / SESSIONS, problems))
-    return RunHistory(folder, recipe, records, sessions, _objects(folder / EVENTS, problems), problems)
+    return RunHistory(folder, recipe, records, _sessions(begun), events, problems, unread)
 
 
 def differences(recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -230,19 +244,9 @@ def _alive(session: Mapping[str, Any]) -> bool:
     return True
 
 
-def _objects(path: Path, problems: list[str], *, needed: bool = False) -> list[Record]:
+def _objects(text: str | None, name: str, problems: list[str]) -> list[Record]:
     """The JSON objects of a file's lines. A last line without its end is one being written, or cut by a kill."""
-    try:
-        text = read_own(path).decode(errors="replace")
-    except FileNotFoundError:
-        if needed:
-            problems.append(f"no {path.name}")
-        return []
-    except ValueError as error:
-        problems.append(str(error))
-        return []
-    except OSError as error:
-        problems.append(f"{path.name}: {error.strerror}")
+    if text is None:
         return []
     *lines, last = text.split("\n")
     found: list[Record] = []
@@ -255,8 +259,8 @@ def _objects(path: Path, problems: list[str], *, needed: bool = False) -> list[R
             bad.append(number)
     if (value := _object(last)) is not None:
         found.append(value)
-    if bad and path.name == METRICS:  # in the others a cut line stays where it is
-        problems.append(f"{path.name}: {len(bad)} lines can't be read, the first of them line {bad[0]}")
+    if bad and name == METRICS:  # in the others a cut line stays where it is
+        problems.append(f"{name}: {len(bad)} lines can't be read, the first of them line {bad[0]}")
     return found
 
 

@@ -71,7 +71,8 @@ class Run:
         folder: of the run; one that holds a run is resumed.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe, or the batch can't be dealt to the processes.
+        RecipeError: the folder holds a run of another recipe, the batch can't be dealt to the processes, or the
+            model to start from doesn't fit.
         ValueError: the corpus can't be opened or holds nothing to train on.
     """
 
@@ -84,9 +85,10 @@ class Run:
         self._corpus_was = check_same_recipe(folder / "recipe.yaml", plan.recipe)
         check_trackers(self.settings.trackers)
         self.accelerator = set_up(self.settings, self.task)
-        self.feed = Feed(self.settings, self.task)
+        # Before the corpus is read, which may take long: a model that can't be had is known by its name.
         if self.settings.init_from is not None and not checkpoints(folder / "checkpoints"):
             start_from(self.settings.init_from, self.task, plan.allow)
+        self.feed = Feed(self.settings, self.task)
         self.task.to(self.accelerator.device)
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:

@@ -8,7 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from gansound.engine.task import Task
-from gansound.model_folder import load_discriminators, load_model_folder, misfit, take_weights
+from gansound.model_folder import (
+    ModelFolderError,
+    load_discriminators,
+    load_model_folder,
+    misfit,
+    take_weights,
+)
+from gansound.recipe import RecipeError
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +33,31 @@ def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
         allow: packages of the caller's whose classes the model may name.
 
     Raises:
-        ValueError: no such model, another generator, or another mel convention.
+        RecipeError: no such model, one that can't be read, another generator, or another mel convention.
     """
     name = (
         str(Path(name) / "model") if (Path(name).expanduser() / "model" / "config.json").is_file() else name
     )
-    loaded = load_model_folder(name, allow=allow)
+    try:
+        loaded = load_model_folder(name, allow=allow)
+        theirs = (load_discriminators(name) or {}) if task.discriminator else {}
+    except ModelFolderError as error:
+        raise RecipeError(f"init_from: {error}") from error
     if task.mel is not None and (different := task.mel.differences(loaded.mel)):
-        raise ValueError(
+        raise RecipeError(
             f"init_from {name}: takes other mels than the recipe's: {'; '.join(different)}. Set the recipe's mel to "
             "the model's, or start from another model"
         )
     try:
         take_weights(task.generator, task.learner(loaded.generator))
     except ValueError as error:
-        raise ValueError(
+        raise RecipeError(
             f"init_from {name}: {error}. Give the recipe the model's generator (its config.json has it), or start from "
             "another model"
         ) from error
     if not task.discriminator:
         log.info("starting from %s", loaded.path)
         return
-    theirs = load_discriminators(name) or {}
     found = []
     for key, network in task.discriminator.items():
         state = {k.removeprefix(f"{key}."): v for k, v in theirs.items() if k.startswith(f"{key}.")}

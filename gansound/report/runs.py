@@ -14,7 +14,7 @@ from gansound.report.run_curves import heading
 Record = Mapping[str, Any]
 _STATES = {
     "finished": "green", "running": "cyan", "failed": "red", "stopped": "yellow", "interrupted": "yellow",
-    "empty": "dim",
+    "empty": "dim", "unreadable": "red",
 }  # fmt: skip
 _DISPENSABLE = ("gansound", "resumed", "recipe", "started", "s/step", "trained")
 
