@@ -43,6 +43,29 @@ def test_a_discriminator_takes_part_every_so_many_steps_and_counts_as_often() ->
         assert "one" in figures
 
 
+def test_a_discriminator_learns_alone_before_it_teaches() -> None:
+    late = Adversary(Judge(0.7), 0.5, every=2, teaches_from=3)
+    made = task(discriminators={"late": late, "early": Adversary(Judge(0.3))})
+    run = phases(made, 1e-3)
+    for step in range(6):
+        before = made.discriminator["late"].scale.item()
+        figures = run.step([[whole(audio(step))]], adversarial=True, step=step)
+        learns = step % 2 == 0
+        assert (
+            (made.discriminator["late"].scale.item() != before) == learns == ("discriminator/late" in figures)
+        )
+        assert [f"{kind}/late" in figures for kind in ("adversarial", "feature_matching")] == [step == 4] * 2
+        assert "adversarial/early" in figures
+
+
+def test_a_step_in_which_nothing_teaches_is_refused() -> None:
+    task(discriminators={"a": Adversary(Judge()), "b": Adversary(Judge(), every=2)}, losses={})
+    for lazy in (Adversary(Judge(), every=2), Adversary(Judge(), teaches_from=5)):
+        with pytest.raises(ValueError, match="one must teach in every step from the first"):
+            task(discriminators={"a": lazy, "b": lazy}, losses={})
+        task(discriminators={"a": lazy})  # the losses teach
+
+
 class Seen(nn.Module):
     """Keeps what it was shown."""
 
@@ -104,6 +127,8 @@ def test_a_crop_must_fit_the_segment_and_the_network() -> None:
     for arguments in ({"every": 0}, {"crop_samples": 0}):
         with pytest.raises(ValueError, match="got 0"):
             Adversary(judge, **arguments)
+    with pytest.raises(ValueError, match="teaches_from is a step, 0 or more, got -1"):
+        Adversary(judge, teaches_from=-1)
 
 
 @pytest.mark.parametrize("loss", [LeastSquares(), Relativistic()])

@@ -72,7 +72,7 @@ def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
     if anew:
         log.warning(
             "init_from %s: discriminators %s start from random weights. Until they have learnt, they teach nothing: "
-            "let the spectral losses run alone first (adversarial_from), or lower the generator's learning rate",
+            "let each learn alone first (its teaches_from), or lower the generator's learning rate",
             name,
             ", ".join(anew),
         )

@@ -24,6 +24,8 @@ class Adversary:
         weight: of its adversarial and feature-matching losses for the generator.
         every: steps from one in which it takes part to the next; it learns and teaches in those alone, and its losses
             for the generator then count as many times, so that the mean pull stays the same.
+        teaches_from: the step of the run from which the generator learns from it; before, it only learns itself, for
+            what random weights say of a sound is worth nothing.
         crop_samples: judge a stretch of so many samples of each segment, another one each time; null judges all.
         slicing: let the last layers learn as a slicing adversarial network's (see
             `gansound.discriminators.slicing`).
@@ -35,12 +37,15 @@ class Adversary:
     network: nn.Module
     weight: float = 1.0
     every: int = 1
+    teaches_from: int = 0
     crop_samples: int | None = None
     slicing: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every counts steps from 1 on, got {self.every}")
+        if self.teaches_from < 0:
+            raise ValueError(f"teaches_from is a step, 0 or more, got {self.teaches_from}")
         if self.crop_samples is not None and self.crop_samples < 1:
             raise ValueError(f"crop_samples must be 1 or more, or null for all, got {self.crop_samples}")
         if self.slicing:

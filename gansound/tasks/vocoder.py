@@ -191,6 +191,12 @@ class VocoderTask:
                 "discriminators: none, but there are penalties or a phase_augmentation, which are for them; leave "
                 "those out"
             )
+        always = any(a.every == 1 and a.teaches_from == 0 for a in self.discriminators.values())
+        if not self.losses and not always:
+            raise ValueError(
+                "discriminators: without further losses one must teach in every step from the first; set its every to "
+                "1 and its teaches_from to 0, or give losses"
+            )
         for key in self.penalties:
             if key in ("adversarial", "feature_matching", "discriminator", "direction", "discriminator_wins"):
                 raise ValueError(f"penalties.{key}: there is a loss of that name; take another")
@@ -260,7 +266,8 @@ class VocoderTask:
                 verdict.losses.update(self._penalties(name, shown, draws, step))
             wins = [(r > f).float().mean() for r, f in zip(logits(real), logits(made), strict=True)]
             verdict.figures[f"discriminator_wins/{name}"] = torch.stack(wins).mean()
-            verdict.kept[name] = detached(real)
+            if step >= adversary.teaches_from:
+                verdict.kept[name] = detached(real)
         return verdict
 
     def generator_phase(
