@@ -374,9 +374,7 @@ def test_a_vocoder_of_one_convention_says_the_way_out(tmp_path):
     sizes = {"channels": 8, "hidden_channels": 8, "blocks": 1}
     config = {"class_path": "gansound.generators.freev.FreeVGenerator", "init_args": sizes}
     folder = save_model_folder(tmp_path / "one", FreeVGenerator(OWN, **sizes), OWN, config=config)
-    with pytest.raises(
-        ValueError, match=r"own convention only \(framing: same here, center there.*universal"
-    ):
+    with pytest.raises(ValueError, match=r"can't be converted exactly: framing center → same.*universal"):
         gansound.Vocoder.from_pretrained(folder, mel="tacotron2")
 
 

@@ -174,7 +174,10 @@ def _way(mel: "Tensor", convention: "MelSpec | None", wanted: "MelSpec") -> str:
         convention.convert(convention.check(mel)[0], wanted)
     except ValueError as error:
         return f"  to the model's convention: {error}"
-    return f"  to the model's convention: exactly ({'; '.join(convention.differences(wanted))})"
+    return (
+        f"  to the model's convention: exactly ({'; '.join(convention.differences(wanted))}); -o writes it, and "
+        "vocode, stream and export do it by themselves, told by --mel"
+    )
 
 
 def _beside(path: Path) -> Path | None:

@@ -12,12 +12,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
+from gansound.generators.converted import ConvertedGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
 from gansound.inference.backends.runner import Precision, Runner
@@ -100,7 +101,8 @@ class Vocoder:
             name_or_path: `default` is the shipped vocoder.
             device: such as `cpu` or `cuda:1`.
             mel: the convention of the mels it will be given, a preset's name or a `MelSpec`, where it isn't the model's
-                own: a universal vocoder takes every one of its rate and hop.
+                own: a universal vocoder takes every one of its rate and hop, any other those whose values become its
+                own by an exact formula (another logarithm, statistics, or lower floor).
             backend: what runs it, see the class.
             precision: what it computes in, see the class.
             allow: packages besides gansound whose generator classes the folder may name.
@@ -329,10 +331,15 @@ class Vocoder:
             log.warning("%s", suspicion)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model as a folder that `from_pretrained` loads."""
-        return save_model_folder(
-            os.fspath(path), self.generator, self.mel_spec, config=self._config, info=self.info
+        """Write the model as a folder that `from_pretrained` loads.
+
+        One that was told another convention is written as it was, in its own; a universal one in that convention.
+        """
+        own = self.generator
+        generator, mel = (
+            (own.inner, own.inner_mel) if isinstance(own, ConvertedGenerator) else (own, self.mel_spec)
         )
+        return save_model_folder(os.fspath(path), generator, mel, config=self._config, info=self.info)
 
 
 def _reopened(
@@ -367,9 +374,21 @@ def _in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
     """The same model for mels of another convention; ValueError where it can't take them."""
     if mel == model.mel:
         return model
-    if not isinstance(model.generator, UniversalGenerator):
-        raise ValueError(
-            f"{model.path}: takes mels of its own convention only ({'; '.join(model.mel.differences(mel))}). Make such "
-            "mels, or train a universal vocoder (recipe universal_cpu), which takes any of its rate and hop"
-        )
-    return replace(model, generator=model.generator.for_mel(mel), mel_or_none=mel)
+    generator: nn.Module
+    if isinstance(model.generator, UniversalGenerator):
+        generator = model.generator.for_mel(mel)
+    else:
+        if not isinstance(model.generator, StreamingGenerator):
+            raise ValueError(
+                f"{model.path}: {type(model.generator).__name__} takes mels of its own convention only, got another: "
+                f"{'; '.join(model.mel.differences(mel))}. {_HOW_TO_STREAM}"
+            )
+        try:
+            generator = ConvertedGenerator(model.generator, model.mel, mel)
+        except ValueError as error:
+            raise ValueError(
+                f"{model.path}: {error}. Make such mels, or take a universal vocoder (recipe universal_cpu), which "
+                "takes all of its rate and hop; `gansound mel FILE --model M` says what a mel is in and what its "
+                "conversion lacks"
+            ) from None
+    return replace(model, generator=generator, mel_or_none=mel)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gansound.mel import filters
+from gansound.mel.conversion import LN_PER_UNIT, conversion
 from gansound.mel.presets import PRESETS
 
 GREATEST_VALUE = 1e4  # of a mel in any unit; what is beyond was read wrongly, and overflows inside a net
@@ -31,23 +32,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 # Beyond what anyone hears or trains with: a file that says more would only fill the memory.
 _MOST = {"sample_rate": 1_000_000, "n_fft": 32768, "hop_length": 32768, "win_length": 32768, "n_mels": 1024}
-_LN_PER_UNIT = {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) / 20.0}
-# What changes the magnitudes themselves, so that no function of the values undoes it, and why.
-_FIXED = {
-    "sample_rate": "the bands lie at other frequencies; resample the audio and compute the mel again",
-    "n_fft": "the frequency resolution differs",
-    "hop_length": "the frames lie at other times",
-    "win_length": "the window differs",
-    "n_mels": "the bands differ",
-    "fmin": "the bands lie at other frequencies",
-    "fmax": "the bands lie at other frequencies",
-    "framing": "the frames are offset by half a hop",
-    "padding": "the frames at both ends differ",
-    "window": "the window differs",
-    "mel_scale": "the bands lie at other frequencies",
-    "mel_norm": "the bands are weighted differently before the floor",
-    "magnitude_eps": "it is added to the power of each bin before the bands are summed",
-}
 
 
 @dataclass(frozen=True)
@@ -211,7 +195,7 @@ class MelSpec:
 
     def to_magnitude(self, mel: Tensor) -> Tensor:
         """Value (…, M, F) → linear mel magnitude. What the floor or the clip took stays lost."""
-        return (self._log_value(mel) * _LN_PER_UNIT[self.log]).exp()
+        return (self._log_value(mel) * LN_PER_UNIT[self.log]).exp()
 
     def differences(self, other: "MelSpec") -> list[str]:
         """One line for each field in which the other convention differs: name, this, the other."""
@@ -228,23 +212,7 @@ class MelSpec:
         """
         if self == target:
             return mel
-        reasons = [
-            f"{name} {getattr(self, name)!s} → {getattr(target, name)!s} ({why})"
-            for name, why in _FIXED.items()
-            if getattr(self, name) != getattr(target, name)
-        ]
-        if not reasons:
-            (low, high), (target_low, target_high) = self._limits(), target._limits()
-            if bool((low > target_low + 1e-6).any()):
-                reasons.append(
-                    f"floor {math.exp(low.max()):.3g} → {math.exp(target_low.min()):.3g} "
-                    "(what this one clamped is lost; only raising a floor is exact)"
-                )
-            if bool((high < target_high - 1e-6).any()):
-                reasons.append(f"clip {self.clip} → {target.clip} (what this one clipped is lost)")
-        if reasons:
-            raise ValueError("this mel can't be converted exactly: " + "; ".join(reasons))
-        return target.from_magnitude(self.to_magnitude(mel.to(torch.float64))).to(mel.dtype)
+        return conversion(self, target)(mel.to(torch.float64)).to(mel.dtype)
 
     def check(self, mel: Tensor | np.ndarray) -> Tensor:
         """A mel from outside as float32 (B, M, F), or the ValueError that says what is wrong with it.
@@ -291,7 +259,7 @@ class MelSpec:
 
     def ln_limits(self) -> tuple[float, float]:
         """Least and greatest natural logarithm of magnitude that any band's value can say; the floor, the clip."""
-        low, high = self._limits()
+        low, high = self.ln_bounds()
         return float(low.min()), float(high.max())
 
     def _column(self, values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -302,12 +270,12 @@ class MelSpec:
             return mel
         return mel * self._column(self.scale, mel) + self._column(self.mean, mel)
 
-    def _limits(self) -> tuple[Tensor, Tensor]:
-        """Least and greatest natural logarithm of the magnitude that a value can say, (M or 1, 1) each."""
+    def ln_bounds(self) -> tuple[Tensor, Tensor]:
+        """`ln_limits` band by band: two of (M or 1, 1) float64."""
         ones = torch.ones(len(self.mean) if len(self.mean) > 1 else len(self.scale), 1, dtype=torch.float64)
         low, high = ones * math.log(self.floor), ones * math.inf
         if self.clip is not None:
-            unit = _LN_PER_UNIT[self.log]
+            unit = LN_PER_UNIT[self.log]
             low = low.maximum(self._log_value(ones * self.clip[0]) * unit)
             high = self._log_value(ones * self.clip[1]) * unit
         return low, high
