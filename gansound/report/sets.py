@@ -48,7 +48,7 @@ STYLES = {
     "told_apart": SetStyle(
         "told apart", "lower", 3, "the nearest other is of the same set; 0.5: nobody can tell"
     ),
-    "precision": SetStyle("precision", "higher", 3, "generated sounds that are near a real one"),
+    "precision": SetStyle("precision", "higher", 3, "generated sounds near a real one; outliers inflate it"),
     "recall": SetStyle("recall", "higher", 3, "real sounds near a generated one; noise inflates it"),
     "density": SetStyle("density", "higher", 3, "how many real ones a generated sound is near to; real: 1"),
     "coverage": SetStyle("coverage", "higher", 3, "real sounds with a generated one near them"),

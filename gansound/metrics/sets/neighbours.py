@@ -5,6 +5,12 @@ whose k of 5 is used for all four. A ball reaches from a point to its k-th neare
 
 Recall asks whether a real sound lies in a ball of some generated one. Balls around noise are huge, so a few sounds far
 off everything raise it: it is never read without coverage, whose balls are those of real sounds.
+
+Precision has the same weakness on the other side. Where other kits or speakers lie as far from real sounds as a fault
+does, no ball tells the two: noise with the levels of drums and words gets 0.82 to 0.89, other kits and speakers 0.79
+and 0.89, and neither fewer neighbours, the smaller half of the balls, several balls instead of one, radii relative to
+those nearby, soft balls nor whitening parts them on both corpora. Asking generated sounds' own neighbours does:
+`told_apart`.
 """
 
 from typing import NamedTuple
