@@ -1,4 +1,4 @@
-"""A loss that hears the grain of a voice: how fast and how deep the envelopes of its bands beat, wherever the beats fall.
+"""A loss that hears the grain of a voice: how fast and how deep the envelopes of its bands beat, wherever they do.
 
 The glottis opens 80 to 400 times a second, and what a voice holds above some kHz comes in bursts at that rate. A mel
 doesn't tell where in a frame a burst falls, so that a loss that compares two waveforms instant by instant punishes a
@@ -7,6 +7,8 @@ compared by the magnitudes of their own short-time spectra, which don't change w
 spectrum as a description of what is heard: Dau, Kollmeier and Kohlrausch, J. Acoust. Soc. Am. 102(5), 1997.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,7 +53,7 @@ class EnvelopeModulation(nn.Module):
         super().__init__()
         rate = mel.sample_rate if mel is not None else 22050
         edges = [hz for hz in bands_hz if hz <= rate / 2]
-        if len(edges) < 2 or any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
+        if len(edges) < 2 or any(low >= high for low, high in itertools.pairwise(edges)):
             raise ValueError(
                 f"bands_hz: got {list(bands_hz)}, expected two or more rising edges up to {rate / 2:g} Hz"
             )
@@ -62,7 +64,7 @@ class EnvelopeModulation(nn.Module):
         self.slowest = round(SLOWEST_HZ * self.frames * self.hop_length / rate)
         self.shortest_samples = self.n_fft + (self.frames - 1) * self.hop_length
         hz = torch.arange(self.n_fft // 2 + 1) * (rate / self.n_fft)
-        inside = [(hz >= low) & (hz < high) for low, high in zip(edges, edges[1:], strict=False)]
+        inside = [(hz >= low) & (hz < high) for low, high in itertools.pairwise(edges)]
         self.register_buffer("gather", torch.stack(inside).float(), persistent=False)
         self.register_buffer("envelope_window", torch.hann_window(self.n_fft), persistent=False)
         self.register_buffer("modulation_window", torch.hann_window(self.frames), persistent=False)
@@ -108,4 +110,4 @@ class EnvelopeModulation(nn.Module):
 
 
 def _power_of_two(x: float) -> int:
-    return 1 << max(1, round(torch.log2(torch.tensor(x)).item()))
+    return 1 << max(1, round(math.log2(x)))
