@@ -1,7 +1,8 @@
 """The model folder: what inference loads, and what travels between people.
 
     config.json         {"format": 1, "generator": {class_path, init_args}, "mel": {...}, "info": {...}}
-                        (a generator of clips has no mel: it takes none)
+                        (one that takes the latents of an acoustic model has "latent": {...} instead of a mel, and a
+                        generator of clips neither)
     model.safetensors   the generator's state dict, weight norm folded, float32 or float16
     discriminators.safetensors
                         where it comes from a training: what to fine-tune it with; inference doesn't look at it
@@ -27,6 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gansound.latent_spec import FrameSpec, LatentSpec
 from gansound.mel import MelSpec
 from gansound.mel.files import lfs_pointer
 from gansound.nn.fold import fold_parametrizations, load_folded
@@ -52,29 +54,43 @@ class ModelFolderError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A generator in eval mode and float32 on the CPU, with the mel convention that a vocoder understands."""
+    """A generator in eval mode and float32 on the CPU, with what a vocoder understands.
+
+    Attributes:
+        takes: the convention of its mels, or the latents it takes; None where it takes neither.
+    """
 
     generator: nn.Module
-    mel_or_none: MelSpec | None
+    takes: FrameSpec | None
     info: dict[str, Any]
     path: Path
     config: dict[str, Any]
 
     @property
-    def mel(self) -> MelSpec:
-        """Raises ModelFolderError when the model takes no mels."""
-        if self.mel_or_none is None:
+    def frame_spec(self) -> FrameSpec:
+        """Of a vocoder, whether mels or latents. Raises ModelFolderError when the model is none."""
+        if self.takes is None:
             raise ModelFolderError(
                 f"{self.path}: is a generator of clips, expected a vocoder. Its sounds are made by: gansound generate "
                 f"--model {self.path} (in Python gansound.ClipGenerator)"
             )
-        return self.mel_or_none
+        return self.takes
+
+    @property
+    def mel(self) -> MelSpec:
+        """Raises ModelFolderError when the model takes no mels."""
+        if isinstance(spec := self.frame_spec, LatentSpec):
+            raise ModelFolderError(
+                f"{self.path}: takes latents of {spec.channels} channels, which its own acoustic model alone makes, "
+                "expected a vocoder that takes mels: a latent can't be had from a recording or from a mel"
+            )
+        return spec
 
 
 def save_model_folder(
     path: str | Path,
     generator: nn.Module,
-    mel: MelSpec | None,
+    mel: FrameSpec | None,
     *,
     config: Mapping[str, Any],
     info: Mapping[str, Any] | None = None,
@@ -89,7 +105,7 @@ def save_model_folder(
     Args:
         path: the folder.
         generator: its weight norm (any parametrization) is folded in the copy that is written.
-        mel: the convention of the mels it takes; None when it takes none.
+        mel: the convention of the mels it takes, or the latents that it takes instead; None when it takes neither.
         config: `{class_path, init_args}` that builds it; a parameter named `mel` may be left out.
         info: licence, provenance, steps, figures: anything JSON holds.
         half: store float16 (except weights beyond its range).
@@ -109,7 +125,9 @@ def save_model_folder(
     state = _storable(fold_parametrizations(copy.deepcopy(generator).eval()).state_dict(), half, path)
     try:
         described = {"format": FORMAT, "generator": node}
-        described |= ({} if mel is None else {"mel": mel.to_dict()}) | {"info": dict(info or {})}
+        if mel is not None:
+            described["latent" if isinstance(mel, LatentSpec) else "mel"] = mel.to_dict()
+        described["info"] = dict(info or {})
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ModelFolderError(
@@ -151,7 +169,11 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     path = _locate(str(name_or_path))
     described = _read_config(path)
     try:
-        mel = MelSpec.from_dict(described["mel"]) if "mel" in described else None
+        takes: FrameSpec | None = None
+        if "latent" in described:
+            takes = LatentSpec.from_dict(described["latent"])
+        elif "mel" in described:
+            takes = MelSpec.from_dict(described["mel"])
     except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
         raise ModelFolderError(f"{path / CONFIG}: {error}") from error
     state = _weights(path / WEIGHTS, "Fetch or save it again")
@@ -169,16 +191,16 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
                 described["generator"],
                 nn.Module,
                 "generator",
-                context={} if mel is None else {"mel": mel},
+                context={"mel": takes} if isinstance(takes, MelSpec) else {},
                 allow=allow,
                 roots=ROOTS,
             )
         except RecipeError as error:
             raise ModelFolderError(f"{path / CONFIG}: {error}") from error
     generator = fold_parametrizations(generator.float().eval())
-    _check_shape_law(generator, mel, path / CONFIG)
+    _check_shape_law(generator, takes, path / CONFIG)
     _load_state(generator, state, path / WEIGHTS)
-    return LoadedModel(generator, mel, described["info"], path, described["generator"])
+    return LoadedModel(generator, takes, described["info"], path, described["generator"])
 
 
 def load_discriminators(name_or_path: str | Path) -> dict[str, Tensor] | None:
@@ -284,9 +306,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelFolderError(
             f"{where}: got format {described['format']!r}, expected {FORMAT}. Upgrade gansound"
         )
-    for key, default in (("generator", None), ("mel", {}), ("info", {})):
+    for key, default in (("generator", None), ("mel", {}), ("latent", {}), ("info", {})):
         if not isinstance(described.get(key, default), dict):
             raise ModelFolderError(f"{where}: got {key} {described.get(key)!r}, expected an object")
+    if {"mel", "latent"} <= described.keys():
+        raise ModelFolderError(f"{where}: says both a mel and a latent, expected the one that it takes")
     described.setdefault("info", {})
     return described
 
@@ -297,18 +321,18 @@ def _defaults(cls: type) -> dict[str, Any]:
     return {name: p.default for name, p in parameters(cls).items() if isinstance(p.default, plain)}
 
 
-def _check_shape_law(generator: nn.Module, mel: MelSpec | None, path: Path) -> None:
-    if mel is None:
+def _check_shape_law(generator: nn.Module, takes: FrameSpec | None, path: Path) -> None:
+    if takes is None:
         if hasattr(generator, "hop_length"):
             raise ModelFolderError(
                 f"{path}: has no mel, expected the convention of the mels its vocoder takes"
             )
         return
     for name in ("n_mels", "hop_length"):
-        mine, theirs = getattr(generator, name, None), getattr(mel, name)
+        mine, theirs = getattr(generator, name, None), getattr(takes, name)
         if mine is not None and mine != theirs:
             raise ModelFolderError(
-                f"{path}: the generator has {name} {mine}, its mel {theirs}. They must be equal"
+                f"{path}: the generator has {name} {mine}, what it is said to take {theirs}. They must be equal"
             )
 
 

@@ -97,7 +97,7 @@ def test_nemo_converts_without_a_channel(vocoder, mel, sound):
     assert torch.equal(vocoder.as_module("nemo").convert_spectrogram_to_audio(spec=mel), sound)
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", sorted({*HOSTS} - {"vits"}))  # which takes latents: tests/test_vits.py
 def test_every_module_behaves_as_one_inside_its_host(vocoder, mel, host):
     module = vocoder.as_module(host)
     parent = torch.nn.ModuleDict({"vocoder": module})

@@ -18,7 +18,7 @@ from gansound.inference import bench
 from gansound.inference.backends.eager import EagerRunner
 from gansound.inference.backends.runner import Runner
 from gansound.inference.bench import contestants, limit, memory, plan, run, timing
-from gansound.inference.bench.material import noise_mel, with_lively_weights
+from gansound.inference.bench.material import with_lively_weights
 from gansound.inference.bench.rivals import RecomputedStream, plain_eager
 from gansound.inference.bench.rounds import (
     LEAST_ROUNDS,
@@ -28,6 +28,7 @@ from gansound.inference.bench.rounds import (
     percentile,
     repetitions_for,
 )
+from gansound.inference.noise import noise_mel
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder
 from gansound.nn.conv import Conv1d, TransposedConv1d

@@ -3,9 +3,11 @@
 The reference is the same host with its own vocoder left out: its spectrogram, vocoded by gansound directly.
 """
 
+import numpy as np
 import pytest
 import torch
 
+from gansound.importers import import_checkpoint
 from gansound.inference.vocoder import Vocoder
 from tests.tiny import save_tiny_model
 
@@ -139,3 +141,39 @@ def test_vocos_itself_gives_as_many_samples(vocoder):
     mel = torch.rand(2, 80, 11) * 6 - 6
     with torch.no_grad():
         assert theirs.decode(mel).shape == vocoder.as_module("vocos").decode(mel).shape
+
+
+def test_vits_speaks_through_its_imported_decoder(transformers, tmp_path):
+    torch.manual_seed(0)
+    config = transformers.VitsConfig(
+        vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=20,
+        spectrogram_bins=17, prior_encoder_num_flows=2, prior_encoder_num_wavenet_layers=1,
+        posterior_encoder_num_wavenet_layers=1, duration_predictor_num_flows=1, num_speakers=3,
+        speaker_embedding_size=6, upsample_initial_channel=32, upsample_rates=[4, 2], upsample_kernel_sizes=[8, 4],
+        resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 2]],
+    )  # fmt: skip
+    model = transformers.VitsModel(config).eval()
+    with torch.no_grad():  # as drawn, hardly anything comes through
+        for parameter in model.decoder.parameters():
+            parameter.mul_(8 if parameter.ndim == 3 else 1)
+    model.save_pretrained(tmp_path / "theirs")
+    import_checkpoint([tmp_path / "theirs"], tmp_path / "ours", speaker="1")
+    vocoder = Vocoder.from_pretrained(tmp_path / "ours", "cpu", backend="eager")
+    latent = torch.randn(2, 20, 31)
+    with torch.no_grad():
+        speaker = model.embed_speaker(torch.tensor([1]))[..., None]
+        expected = model.decoder(latent, speaker)[:, 0]
+    assert expected.square().mean().sqrt() > 0.1
+    torch.testing.assert_close(vocoder(latent), expected, rtol=0, atol=1e-5)
+    with vocoder.stream() as stream:
+        parts = [stream.push(latent[0, :, i : i + 6]) for i in range(0, 31, 6)] + [stream.flush()]
+    torch.testing.assert_close(torch.from_numpy(np.concatenate(parts)), expected[0], rtol=0, atol=1e-5)
+
+    def spoken():
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return model(torch.tensor([[1, 2, 3, 4, 5]]), speaker_id=1).waveform
+
+    whole = spoken()
+    model.decoder = vocoder.as_module("vits")
+    torch.testing.assert_close(spoken(), whole, rtol=0, atol=1e-5)

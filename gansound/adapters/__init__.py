@@ -9,7 +9,7 @@ from gansound.adapters.host_module import HostModule, Voice
 
 __all__ = ["HOSTS", "HostModule", "Voice", "as_module"]
 
-HOSTS = ("transformers", "torchaudio", "espnet", "vocos", "coqui", "nemo", "matcha")
+HOSTS = ("transformers", "torchaudio", "espnet", "vocos", "coqui", "nemo", "matcha", "vits")
 
 
 def as_module(vocoder: Voice, host: str) -> HostModule:

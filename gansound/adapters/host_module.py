@@ -6,6 +6,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from gansound.latent_spec import FrameSpec, LatentSpec
 from gansound.mel import MelSpec
 
 
@@ -13,8 +14,11 @@ class Voice(Protocol):
     """What an adapter asks of a vocoder: `gansound.inference.vocoder.Vocoder` without its room."""
 
     generator: nn.Module
-    mel_spec: MelSpec
+    frame_spec: FrameSpec
     device: torch.device
+
+    @property
+    def mel_spec(self) -> MelSpec: ...
 
     @property
     def sample_rate(self) -> int: ...
@@ -33,10 +37,21 @@ class HostModule(nn.Module):
 
     Args:
         vocoder: whose convention the host's mels are in; `Vocoder.from_pretrained(..., mel=...)` says which.
+
+    Raises:
+        ValueError: it takes latents where the host makes mels, or mels where it makes latents.
     """
+
+    takes_latents = False
 
     def __init__(self, vocoder: Voice) -> None:
         super().__init__()
+        kinds = ("mels", "latents")
+        given = isinstance(vocoder.frame_spec, LatentSpec)
+        if given != self.takes_latents:
+            raise ValueError(
+                f"the vocoder takes {kinds[given]}, expected one that takes {kinds[not given]} in this host"
+            )
         self.generator = vocoder.generator  # its parameters say where it is, and are saved with the host's
         self.vocoder = vocoder
 

@@ -137,7 +137,8 @@ def _drawn(class_path: str) -> Any:
 
     import torch
 
-    from gansound.inference.bench.material import noise_mel, with_lively_weights
+    from gansound.inference.bench.material import with_lively_weights
+    from gansound.inference.noise import noise_mel
     from gansound.mel import MelSpec
     from gansound.nn.generator import StreamingGenerator
     from gansound.recipe import RecipeError, build

@@ -18,6 +18,8 @@ EXAMPLES = """examples:
   gansound import vocos-mel-24khz/ -o vocos/                   # config.yaml and pytorch_model.bin
   gansound import checkpoint-2500000steps.pkl config.yml stats.h5 -o multi_band/
   gansound import speecht5_hifigan/ -o speecht5/               # transformers' folder
+  gansound import en_US-joe-medium.onnx -o joe/                # a Piper voice's decoder, which takes its latents
+  gansound import G_953000.pth config.json --speaker 12 -o vctk_12/   # one voice of a VITS
   gansound vocode recording.wav --model hifigan/ -o copy.wav"""
 
 
@@ -31,20 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="kind", choices=KINDS, help="whose it is (default: found by its names)"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the model folder")
+    parser.add_argument(
+        "--speaker", metavar="NAME", help="whose voice, by name or number, of a VITS that has several"
+    )
     parser.add_argument("--licence", metavar="TEXT", help="of the weights, written into the model folder")
 
 
 def run(args: argparse.Namespace) -> int:
     from gansound.importers import import_checkpoint
+    from gansound.mel import MelSpec
 
     missing = [path for path in args.files if not path.exists()]
     if missing:
         raise UsageError(f"{missing[0]}: no such file")
-    described = import_checkpoint(args.files, args.output, args.kind, args.licence)
+    described = import_checkpoint(args.files, args.output, args.kind, args.licence, args.speaker)
     if not args.quiet:
-        spec = described.mel
+        spec = described.takes
+        rows = "bands" if isinstance(spec, MelSpec) else "latent channels"
         print(
-            f"{args.output}: {described.class_path.rpartition('.')[2]}, {spec.sample_rate} Hz, {spec.n_mels} bands, "
+            f"{args.output}: {described.class_path.rpartition('.')[2]}, {spec.sample_rate} Hz, {spec.n_mels} {rows}, "
             f"hop {spec.hop_length}"
         )
         for note in described.notes:

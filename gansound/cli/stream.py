@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(args.threads)
     vocoder = open_vocoder(args)
-    spec = vocoder.mel_spec
+    spec = vocoder.frame_spec
     mels, total = source(args.input, vocoder)
     to_file = args.output != STDIO
     stream = vocoder.stream("float32" if to_file else "int16")
@@ -159,7 +159,7 @@ def source(name: str, vocoder: "Vocoder") -> "tuple[Iterator[np.ndarray], int | 
         ValueError: a .npy file that holds no mel of this model.
         BadFramesError: (while it runs) bytes are left that make no frame.
     """
-    n_mels = vocoder.mel_spec.n_mels
+    n_mels = vocoder.frame_spec.n_mels
     if name == STDIO:
         return frames_as_they_come(sys.stdin.fileno(), n_mels, "stdin"), None
     path = Path(name)

@@ -167,10 +167,10 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None
     from gansound.mel.files import MEL_SUFFIXES, read_mel
 
     if source.suffix.lower() in MEL_SUFFIXES:
-        mel = vocoder.mel_spec.check(read_mel(source))
+        mel = vocoder.frame_spec.check(read_mel(source))
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
-        for suspicion in vocoder.mel_spec.suspicions(mel[..., :JUDGED_FRAMES]):
+        for suspicion in vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):
             log.warning("%s: %s", source, suspicion)
         sound = vocoder.pieces(mel, warn=False)
     else:

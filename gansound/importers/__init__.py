@@ -8,6 +8,7 @@ nothing is written.
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from gansound.discriminators import multi_period, multi_scale
 from gansound.importers.checkpoint import Checkpoint, ImportFailed, read_checkpoint
 from gansound.importers.project import Described, Project
+from gansound.mel import MelSpec
 from gansound.model_folder import save_model_folder
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
@@ -25,11 +27,15 @@ from gansound.recipe.budget import budget
 
 log = logging.getLogger(__name__)
 
-KINDS = ("hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan")
+KINDS = ("hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan", "vits")
 
 
 def import_checkpoint(
-    paths: Sequence[Path], out: Path, kind: str | None = None, licence: str | None = None
+    paths: Sequence[Path],
+    out: Path,
+    kind: str | None = None,
+    licence: str | None = None,
+    speaker: str | None = None,
 ) -> Described:
     """Write a model folder of another project's checkpoint.
 
@@ -38,12 +44,13 @@ def import_checkpoint(
         out: the model folder.
         kind: one of `KINDS`; None finds it by the names of the weights.
         licence: of the weights, as far as you know; written down.
+        speaker: whose voice, by name or number, where the checkpoint has several.
 
     Raises:
         ImportFailed: (a ValueError) a checkpoint of no known kind, damaged, without its configuration, or of other
             shapes than that says; nothing is written.
     """
-    checkpoint = read_checkpoint(paths)
+    checkpoint = replace(read_checkpoint(paths), speaker=speaker)
     name = kind or kind_of(checkpoint)
     try:
         described = project(name).describe(checkpoint)
@@ -51,16 +58,22 @@ def import_checkpoint(
         raise
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise ImportFailed(f"{checkpoint.path}: its configuration can't be used: {error}") from error
+    if speaker is not None and described.speaker is None:
+        raise ImportFailed(
+            f"{checkpoint.path}: has one voice only, got speaker {speaker!r}, expected none named"
+        )
     generator = _built(checkpoint, described)
     judges = _discriminators(checkpoint)
     info: dict[str, Any] = {
         "origin": f"{project(name).TITLE}: {checkpoint.path.name}",
         "licence": licence or "unknown: that of the weights' authors",
     }
+    if described.speaker is not None:
+        info["speaker"] = described.speaker
     save_model_folder(
         out,
         generator,
-        described.mel,
+        described.takes,
         config={"class_path": described.class_path, "init_args": described.init_args},
         info=info | ({"notes": described.notes} if described.notes else {}),
         discriminators=judges or None,
@@ -81,18 +94,15 @@ def kind_of(checkpoint: Checkpoint) -> str:
     for kind in KINDS:
         if project(kind).recognises(checkpoint.weights):
             return kind
-    names = list(checkpoint.weights)
-    if any("dec.conv_pre" in name or "decoder.conv_pre" in name for name in names):
-        reason = "a VITS model, whose decoder takes latents, not mels; that can't be imported yet"
-    else:
-        shown = ", ".join(names[:3])
-        reason = f"weights of no kind that is known ({', '.join(KINDS)}); they begin with {shown}"
-    raise ImportFailed(f"{checkpoint.path}: {reason}")
+    raise ImportFailed(
+        f"{checkpoint.path}: weights of no kind that is known ({', '.join(KINDS)}); they begin with "
+        f"{', '.join(list(checkpoint.weights)[:3])}"
+    )
 
 
 def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
     """The generator with the checkpoint's weights."""
-    weights = checkpoint.weights
+    weights = checkpoint.weights if described.weights is None else described.weights
     elements = sum(tensor.numel() for tensor in weights.values())
     with (
         torch.random.fork_rng(devices=[]),
@@ -103,7 +113,7 @@ def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
                 {"class_path": described.class_path, "init_args": described.init_args},
                 StreamingGenerator,
                 "generator",
-                context={"mel": described.mel},
+                context={"mel": described.takes} if isinstance(described.takes, MelSpec) else {},
                 roots=("gansound.generators",),
             )
         except RecipeError as error:
@@ -134,10 +144,10 @@ def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
             f"{checkpoint.path}: holds {rest[0]} and {len(rest) - 1} more that its configuration doesn't ask for. Is "
             "it that of these weights?"
         )
-    if generator.hop_length != described.mel.hop_length:
+    if generator.hop_length != described.takes.hop_length:
         raise ImportFailed(
-            f"{checkpoint.path}: upsamples by {generator.hop_length}, but its mel has a hop of "
-            f"{described.mel.hop_length}. Is the configuration that of these weights?"
+            f"{checkpoint.path}: upsamples by {generator.hop_length}, but its frames have a hop of "
+            f"{described.takes.hop_length}. Is the configuration that of these weights?"
         )
     return generator
 

@@ -8,21 +8,27 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
 
+from gansound.extras import MissingPackage
+from gansound.importers.onnx_file import read_onnx
 from gansound.mel.files import lfs_pointer
 
-WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", "")
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", ".onnx", "")
 DESCRIPTIONS = (".json", ".yaml", ".yml")
 STATISTICS = (".h5", ".npy")
 # Where the projects of this field put the generator's weights, outermost first.
 _INSIDE = ("model", "state_dict", "generator", "model_g")
 _PREFIXES = ("module.", "model_g.")
+# And where some put its configuration, in the same file.
+_DESCRIBED_BY = ("config", "hyper_parameters")
+# What a pickle may name besides tensors and plain values: a training's paths, which are text.
+_HARMLESS: list[Any] = [(PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
 
 
 class ImportFailed(ValueError):
@@ -39,6 +45,7 @@ class Checkpoint:
         config: of the description beside them; empty where there is none.
         statistics: mean and scale by band, natural for ParallelWaveGAN; None where there are none.
         judges: weights of discriminators by their name there, as they are.
+        speaker: whose voice is wanted of several, by name or number; None where nobody said.
     """
 
     path: Path
@@ -46,6 +53,7 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     judges: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    speaker: str | None = None
 
     def setting(self, *names: str) -> Any:
         """A value of the config, by the names of nested keys.
@@ -78,7 +86,8 @@ def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
     if missing := [file for file in files if not file.is_file()]:
         raise ImportFailed(f"{missing[0]}: no such file")
     known = DESCRIPTIONS + STATISTICS
-    heavy = [file for file in files if file.suffix not in known and _is_weights(file)]
+    named = [path for path in paths if not path.is_dir()]
+    heavy = [file for file in files if file.suffix not in known and _is_weights(file, named)]
     if len(heavy) == 2 and any(path.is_dir() for path in paths):
         heavy = [file for file in heavy if file.suffix == ".safetensors"] or heavy  # the same in two formats
     if not heavy:
@@ -106,7 +115,7 @@ def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
     return Checkpoint(
         path,
         folded(path, _flat(path, content)),
-        _description(described[0]) if described else {},
+        _inside(content) | (_description(described[0]) if described else {}),
         _statistics(counted[0]) if counted else None,
         judges,
     )
@@ -121,9 +130,12 @@ def read_tensors(path: Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             content: Any = load_file(path)
+        elif path.suffix == ".onnx":
+            content = read_onnx(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportFailed:
+            with torch.serialization.safe_globals(_HARMLESS):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except (ImportFailed, MissingPackage):
         raise
     except pickle.UnpicklingError as error:
         # torch's own text advises to load it anyway, and so to run whatever the file says.
@@ -180,8 +192,10 @@ def folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _is_weights(file: Path) -> bool:
-    return file.suffix in WEIGHTS or file.name.startswith(("g_", "do_"))
+def _is_weights(file: Path, named: Sequence[Path]) -> bool:
+    """By its name; a file without a suffix that only lies in the folder may be a README."""
+    known = file.suffix in WEIGHTS and (file.suffix != "" or file in named)
+    return known or file.name.startswith(("g_", "do_", "generator"))
 
 
 def _tensors(content: Any) -> list[Tensor]:
@@ -215,9 +229,14 @@ def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     return state
 
 
+def _inside(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that the file of weights itself holds, where it does."""
+    return next((dict(content[name]) for name in _DESCRIBED_BY if isinstance(content.get(name), Mapping)), {})
+
+
 def _beside(path: Path, suffixes: Sequence[str]) -> list[Path]:
     found = sorted(file for file in path.parent.iterdir() if file.suffix in suffixes and file.is_file())
-    likely = [file for file in found if file.stem in ("config", "stats", path.stem)]
+    likely = [file for file in found if file.stem in (path.name, path.stem, "config", "stats")]
     return likely[:1]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gansound.importers.checkpoint import Checkpoint
-from gansound.mel import MelSpec
+from gansound.latent_spec import FrameSpec
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,21 @@ class Described:
     Attributes:
         class_path: of the generator.
         init_args: of its constructor.
-        mel: the convention it was trained on.
+        takes: the convention of its mels, or the latents it takes instead.
         keys: of a generator without weight norm: our names of its weights and, for each, theirs.
+        weights: of the generator alone, by their names; None where they are the checkpoint's as they are.
+        speaker: whose voice was taken, where the checkpoint has several.
         constants: parts of names there that aren't weights, but follow from the configuration.
         notes: what a user should know that a model folder doesn't say.
     """
 
     class_path: str
     init_args: dict[str, Any]
-    mel: MelSpec
+    takes: FrameSpec
     keys: Callable[[Any], Mapping[str, str]]
     constants: tuple[str, ...] = ()
+    weights: Mapping[str, Tensor] | None = None
+    speaker: str | None = None
     notes: list[str] = field(default_factory=list)
 
 

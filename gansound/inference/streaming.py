@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gansound.inference.backends.runner import PUSHED_FRAMES, Runner
 from gansound.inference.forks import check_process
-from gansound.mel import MelSpec
+from gansound.latent_spec import FrameSpec
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class StreamingVocoder:
 
     Args:
         runner: the generator on its backend, shared by all streams.
-        mel_spec: the convention of the mels; values that look like another are logged as a warning, once.
+        spec: the convention of the mels, or the latents taken instead; values that look like another convention are
+            logged as a warning, once.
         dtype: of the samples: `float32`, full scale 1, or `int16`, rounded, and clipped beyond full scale.
         device: where the runner takes its mels.
 
@@ -57,7 +58,7 @@ class StreamingVocoder:
     def __init__(
         self,
         runner: Runner,
-        mel_spec: MelSpec,
+        spec: FrameSpec,
         *,
         dtype: SampleType = "float32",
         device: str | torch.device = "cpu",
@@ -65,7 +66,7 @@ class StreamingVocoder:
         if dtype not in get_args(SampleType):
             raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(get_args(SampleType))}")
         self._runner = runner
-        self._mel_spec = mel_spec
+        self._spec = spec
         self._dtype = np.dtype(dtype)
         self._device = torch.device(device)
         self._in_use = threading.Lock()
@@ -84,7 +85,7 @@ class StreamingVocoder:
 
         The time that computing takes comes on top.
         """
-        return self.lookahead_frames * self._runner.hop_length / self._mel_spec.sample_rate
+        return self.lookahead_frames * self._runner.hop_length / self._spec.sample_rate
 
     def push(self, mel: Tensor | np.ndarray) -> np.ndarray:
         """The next frames in, the samples that they make final out.
@@ -212,16 +213,16 @@ class StreamingVocoder:
             raise ValueError(
                 f"mel: got a batch of {shape[0]} (shape {shape}); each needs a stream of its own"
             )
-        if shape[-2:] == (self._mel_spec.n_mels, 0) and len(shape) in (2, 3):
-            return torch.empty(1, self._mel_spec.n_mels, 0)
+        if shape[-2:] == (self._spec.n_mels, 0) and len(shape) in (2, 3):
+            return torch.empty(1, self._spec.n_mels, 0)
         if isinstance(mel, np.ndarray) and not mel.flags.writeable:
             mel = mel.copy()  # torch warns of what np.frombuffer gives
-        return self._mel_spec.check(mel)
+        return self._spec.check(mel)
 
     def _parts(self, mel: Any) -> Iterator[Any]:
         """A mel in pieces that one step takes; what isn't a mel passes whole, for `push` to refuse."""
         shape: tuple[int, ...] = tuple(getattr(mel, "shape", ()))
-        if len(shape) not in (2, 3) or shape[-2] != self._mel_spec.n_mels or shape[-1] <= PUSHED_FRAMES:
+        if len(shape) not in (2, 3) or shape[-2] != self._spec.n_mels or shape[-1] <= PUSHED_FRAMES:
             yield mel
             return
         for start in range(0, shape[-1], PUSHED_FRAMES):
@@ -235,7 +236,7 @@ class StreamingVocoder:
         have = sum(part.shape[-1] for part in self._judged)
         if frames is not None and have < JUDGED_FRAMES:
             return
-        found = self._mel_spec.suspicions(torch.cat(self._judged, -1)[..., :JUDGED_FRAMES])
+        found = self._spec.suspicions(torch.cat(self._judged, -1)[..., :JUDGED_FRAMES])
         # A short utterance says little: the next is judged with it.
         self._judged = None if found or have >= JUDGED_FRAMES else self._judged
         for suspicion in found:

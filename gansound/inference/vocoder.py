@@ -25,6 +25,7 @@ from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.device import choose_device
 from gansound.inference.forks import check_process
 from gansound.inference.streaming import SampleType, StreamingVocoder
+from gansound.latent_spec import FrameSpec
 from gansound.mel import MelSpec
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
@@ -38,7 +39,7 @@ _HOW_TO_STREAM = (
 
 
 class Vocoder:
-    """Mel spectrogram to waveform.
+    """Mel spectrogram to waveform; or, of a VITS decoder, its latents, which then stand where a mel does below.
 
     Args:
         model: what `gansound.model_folder.load_model_folder` gives.
@@ -79,7 +80,8 @@ class Vocoder:
         self.backend, self.precision = backend, precision
         self._runners: dict[Purpose, Runner] = {}
         self._making = threading.Lock()
-        self.mel_spec: MelSpec = model.mel
+        self.frame_spec: FrameSpec = model.frame_spec
+        self._model = model
         self.info: dict[str, Any] = dict(model.info)
         self._config = model.config
         self._path, self._allow = model.path, tuple[str, ...]()
@@ -122,13 +124,19 @@ class Vocoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process a vocoder goes as the folder it came from, which is read again there."""
-        where = os.fspath(self._path.absolute()), str(self.device), self.mel_spec
+        mel = self.frame_spec if isinstance(self.frame_spec, MelSpec) else None
+        where = os.fspath(self._path.absolute()), str(self.device), mel
         return _reopened, (type(self), *where, self.backend, self.precision, self._allow)
+
+    @property
+    def mel_spec(self) -> MelSpec:
+        """The convention of the mels it takes. Raises ModelFolderError (a ValueError) where it takes latents."""
+        return self._model.mel
 
     @property
     def sample_rate(self) -> int:
         """Of the sound it makes, in Hz."""
-        return self.mel_spec.sample_rate
+        return self.frame_spec.sample_rate
 
     def __call__(
         self,
@@ -263,7 +271,7 @@ class Vocoder:
         Raises:
             ValueError: another dtype, or the generator doesn't stream.
         """
-        return StreamingVocoder(self.runner("stream"), self.mel_spec, dtype=dtype, device=self.device)
+        return StreamingVocoder(self.runner("stream"), self.frame_spec, dtype=dtype, device=self.device)
 
     def to(self, device: str | torch.device) -> Self:
         """Move to another device; streams that have begun stay where they are.
@@ -282,10 +290,10 @@ class Vocoder:
         """This vocoder in the shape in which a text-to-speech project calls its own, see `gansound.adapters`.
 
         Args:
-            host: `transformers`, `torchaudio`, `espnet`, `vocos` (and F5-TTS), `coqui`, `nemo` or `matcha`.
+            host: `transformers`, `torchaudio`, `espnet`, `vocos` (and F5-TTS), `coqui`, `nemo`, `matcha` or `vits`.
 
         Raises:
-            ValueError: another name.
+            ValueError: another name, or one whose frames are mels where the vocoder takes latents, or the other way.
         """
         return as_module(self, host)
 
@@ -296,7 +304,7 @@ class Vocoder:
         with torch.no_grad():  # somebody's own class
             if lengths is None:
                 return self.generator(mel).float()
-            whole = mel.new_zeros(len(mel), mel.shape[-1] * self.mel_spec.hop_length)
+            whole = mel.new_zeros(len(mel), mel.shape[-1] * self.frame_spec.hop_length)
             for sound, item, frames in zip(whole, mel, lengths.tolist(), strict=True):
                 alone = self.generator(item[None, :, :frames]).float()[0]
                 sound[: len(alone)] = alone
@@ -309,7 +317,7 @@ class Vocoder:
             yield self._synthesize(torch.cat(parts, -1))
 
     def _checked(self, mel: Tensor | np.ndarray, *, warn: bool) -> Tensor:
-        checked = self.mel_spec.check(mel)
+        checked = self.frame_spec.check(mel)
         if warn:
             self._warn(checked)
         return checked
@@ -317,7 +325,7 @@ class Vocoder:
     def _items(self, mel: Tensor | np.ndarray, lengths: Any) -> tuple[list[Tensor], Tensor]:
         """Each mel without what it was padded with, which is judged by nobody; and their lengths."""
         if getattr(mel, "ndim", 0) not in (2, 3):
-            self.mel_spec.check(mel)  # says what is wrong with it
+            self.frame_spec.check(mel)  # says what is wrong with it
         batch = mel if mel.ndim == 3 else mel[None]
         frames = _lengths(lengths, len(batch), batch.shape[-1])
         items = [
@@ -327,7 +335,7 @@ class Vocoder:
         return items, frames
 
     def _warn(self, mel: Tensor) -> None:
-        for suspicion in self.mel_spec.suspicions(mel):
+        for suspicion in self.frame_spec.suspicions(mel):
             log.warning("%s", suspicion)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:
@@ -337,7 +345,7 @@ class Vocoder:
         """
         own = self.generator
         generator, mel = (
-            (own.inner, own.inner_mel) if isinstance(own, ConvertedGenerator) else (own, self.mel_spec)
+            (own.inner, own.inner_mel) if isinstance(own, ConvertedGenerator) else (own, self.frame_spec)
         )
         return save_model_folder(os.fspath(path), generator, mel, config=self._config, info=self.info)
 
@@ -346,7 +354,7 @@ def _reopened(
     kind: type[Vocoder],
     path: str,
     device: str,
-    mel: MelSpec,
+    mel: MelSpec | None,
     backend: Backend,
     precision: Precision,
     allow: tuple[str, ...],
@@ -391,4 +399,4 @@ def _in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
                 "takes all of its rate and hop; `gansound mel FILE --model M` says what a mel is in and what its "
                 "conversion lacks"
             ) from None
-    return replace(model, generator=generator, mel_or_none=mel)
+    return replace(model, generator=generator, takes=mel)

@@ -12,7 +12,7 @@ from gansound.inference.backends import Purpose, make_runner
 from gansound.inference.backends.runner import Runner
 from gansound.inference.bench.rivals import PLAIN, RECOMPUTED, RecomputedStream, plain_eager
 from gansound.inference.streaming import StreamingVocoder
-from gansound.mel import MelSpec
+from gansound.latent_spec import FrameSpec
 from gansound.model_folder import LoadedModel
 from gansound.nn.generator import StreamingGenerator
 
@@ -42,7 +42,7 @@ class Contestants:
                 "gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
             )
         self.generator = model.generator.eval().requires_grad_(False)
-        self.mel_spec: MelSpec = model.mel
+        self.frame_spec: FrameSpec = model.frame_spec
         self.not_measured: list[dict[str, str]] = []
         self._pairs = list(pairs)
         self._runners: dict[tuple[Contestant, Purpose], Runner] = {}
@@ -58,7 +58,7 @@ class Contestants:
         """New streams, the rival first."""
         streams: dict[Contestant, Stream] = {STREAMING_RIVAL: RecomputedStream(self.generator)}
         for contestant, runner in self._made("stream").items():
-            streams[contestant] = StreamingVocoder(runner, self.mel_spec)
+            streams[contestant] = StreamingVocoder(runner, self.frame_spec)
         return streams
 
     @contextmanager

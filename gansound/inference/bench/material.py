@@ -1,4 +1,4 @@
-"""What is run while timing: a mel with something in it, and a generator of any size without training it."""
+"""What is run while timing: a generator of any size without training it."""
 
 import copy
 from typing import Any, TypeVar
@@ -6,21 +6,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gansound.mel import MelSpec
 from gansound.nn.fold import fold_parametrizations
 
 _LAST_DEVIATION = 0.3  # before a tanh: no sample is pressed flat
 Module = TypeVar("Module", bound=nn.Module)
-
-
-def noise_mel(mel_spec: MelSpec, frames: int, *, seed: int = 0) -> Tensor:
-    """The mel of noise that swells and fades four times a second. Shape: `(1, n_mels, frames)`."""
-    samples = (frames + 1) * mel_spec.hop_length + mel_spec.n_fft
-    draw = torch.Generator().manual_seed(seed)
-    noise = torch.randn(1, samples, generator=draw)
-    seconds = torch.arange(samples) / mel_spec.sample_rate
-    loudness = 0.02 + 0.1 * torch.sin(4 * torch.pi * seconds).square()
-    return mel_spec.mel((noise * loudness).clamp(-1, 1))[..., :frames].contiguous()
 
 
 def with_lively_weights(generator: Module, mel: Tensor) -> Module:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gansound.inference.bench.contestants import OFFLINE_RIVAL, Contestant, Contestants
-from gansound.inference.bench.material import noise_mel
+from gansound.inference.noise import noise_mel
 from gansound.model_folder import LoadedModel
 
 STREAMED_CHUNK_FRAMES = 8
@@ -20,8 +20,8 @@ _MIB = 2**20
 def measure_memory(model: LoadedModel, contestant: Contestant, audio_seconds: float) -> dict[str, Any]:
     """Memory of streaming so much audio and of making it at once, by one contestant. Once in a process."""
     contestants = Contestants(model, [] if contestant == OFFLINE_RIVAL else [contestant])
-    frames = max(1, round(audio_seconds * model.mel.sample_rate / model.mel.hop_length))
-    mel = noise_mel(model.mel, frames)
+    frames = max(1, round(audio_seconds * model.frame_spec.sample_rate / model.frame_spec.hop_length))
+    mel = noise_mel(model.frame_spec, frames)
     records = []
     about = {"backend": contestant[0], "precision": contestant[1], "threads": 1, "audio_s": audio_seconds}
     for way, work in _works(contestants, contestant, mel):

@@ -39,7 +39,7 @@ def run_bench(plan: Plan, on_step: Callable[[str], None]) -> dict[str, Any]:
         RuntimeError: a measuring process died.
     """
     model = load_model_folder(plan.model)
-    _ = model.mel  # what is wrong with the model is said here, by name: it may be no vocoder
+    _ = model.frame_spec  # what is wrong with the model is said here, by name: it may be no vocoder
     Contestants(model, ())
     result: dict[str, Any] = {
         "model": plan.model,

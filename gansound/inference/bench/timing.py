@@ -18,7 +18,6 @@ from gansound.inference.bench.contestants import (
     Stream,
 )
 from gansound.inference.bench.limit import matrix_limit, multiply_accumulates
-from gansound.inference.bench.material import noise_mel
 from gansound.inference.bench.plan import Plan
 from gansound.inference.bench.rivals import plain_eager
 from gansound.inference.bench.rounds import (
@@ -29,6 +28,7 @@ from gansound.inference.bench.rounds import (
     repetitions_for,
     timed,
 )
+from gansound.inference.noise import noise_mel
 from gansound.model_folder import LoadedModel
 
 Record = dict[str, Any]
@@ -53,10 +53,10 @@ class Bench:
         self.threads = torch.get_num_threads()
         self.contestants = Contestants(model, plan.contestants)
         self.generator = self.contestants.generator
-        self.mel_spec = model.mel
-        self.frame_seconds = model.mel.hop_length / model.mel.sample_rate
+        self.frame_spec = model.frame_spec
+        self.frame_seconds = model.frame_spec.hop_length / model.frame_spec.sample_rate
         longest = max(*plan.offline_seconds, plan.whole_seconds)
-        self.mel = noise_mel(model.mel, max(self._frames(longest), COUNTED_FRAMES))
+        self.mel = noise_mel(model.frame_spec, max(self._frames(longest), COUNTED_FRAMES))
 
     def run(self) -> Record:
         """Everything, as JSON holds it."""
@@ -205,11 +205,11 @@ class Bench:
             "class": f"{type(self.generator).__module__}.{type(self.generator).__name__}",
             "parameters": sum(parameter.numel() for parameter in self.generator.parameters()),
             "gmac_per_audio_s": gmac,
-            "sample_rate_hz": self.mel_spec.sample_rate,
-            "hop_length_samples": self.mel_spec.hop_length,
+            "sample_rate_hz": self.frame_spec.sample_rate,
+            "hop_length_samples": self.frame_spec.hop_length,
             "frame_ms": 1e3 * self.frame_seconds,
-            "lookahead_ms": 1e3 * field.lookahead / self.mel_spec.sample_rate,
-            "lookback_ms": 1e3 * field.lookback / self.mel_spec.sample_rate,
+            "lookahead_ms": 1e3 * field.lookahead / self.frame_spec.sample_rate,
+            "lookback_ms": 1e3 * field.lookback / self.frame_spec.sample_rate,
         }
 
 

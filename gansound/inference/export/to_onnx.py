@@ -94,7 +94,7 @@ def export_onnx(
                 return [torch.from_numpy(array) for array in found]
 
             exact = MAX_ERROR if precision == "fp32" else None
-            verify(run, vocoder.mel_spec, generator, form, streaming=streaming, max_error=exact)
+            verify(run, vocoder.frame_spec, generator, form, streaming=streaming, max_error=exact)
         else:
             log.warning(
                 "onnxruntime isn't installed, so %s wasn't run. To have it checked: %s",

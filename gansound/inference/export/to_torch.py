@@ -44,5 +44,5 @@ def export_torch(vocoder: "Vocoder", path: str | os.PathLike[str], *, streaming:
             with torch.no_grad():
                 return list(module(mel, tuple(state))) if streaming else [module(mel)]
 
-        verify(run, vocoder.mel_spec, generator, generator, streaming=streaming, max_error=MAX_ERROR)
+        verify(run, vocoder.frame_spec, generator, generator, streaming=streaming, max_error=MAX_ERROR)
     return path

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from gansound.inference.export.graphs import state_names
+from gansound.inference.noise import noise_mel
+from gansound.latent_spec import FrameSpec, LatentSpec
 from gansound.mel import MelSpec
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.streaming import UNKNOWN_LENGTH
@@ -31,20 +33,21 @@ def metadata(
     """What a reader must know, as it is written into the file: text by name.
 
     `gansound_format` (of this table), `gansound_version`, `graph` (offline or streaming), `precision`, `mel` (the
-    convention as JSON, see `MelSpec`), `sample_rate` (Hz), `hop_length` (samples), `n_mels`, `licence`; of a streaming
-    graph also `lookahead_samples`, `interior` (0: the graph knows an utterance's start and end by itself),
-    `unknown_length` and `states` (JSON: a list of name, dtype and shape without the batch, in order). `model_type` is
-    what sherpa-onnx reads, where it can run the graph: `hifigan` is any net that takes HiFi-GAN's mel.
+    convention as JSON, see `MelSpec`) or `latent` (as JSON, see `LatentSpec`), `sample_rate` (Hz), `hop_length`
+    (samples), `n_mels`, `licence`; of a streaming graph also `lookahead_samples`, `interior` (0: the graph knows an
+    utterance's start and end by itself), `unknown_length` and `states` (JSON: a list of name, dtype and shape without
+    the batch, in order). `model_type` is what sherpa-onnx reads, where it can run the graph: `hifigan` is any net that
+    takes HiFi-GAN's mel.
     """
     from gansound import __version__
 
-    spec = vocoder.mel_spec
+    spec = vocoder.frame_spec
     found = {
         "gansound_format": str(FORMAT),
         "gansound_version": __version__,
         "graph": "streaming" if streaming else "offline",
         "precision": precision,
-        "mel": json.dumps(spec.to_dict()),
+        ("latent" if isinstance(spec, LatentSpec) else "mel"): json.dumps(spec.to_dict()),
         "sample_rate": str(spec.sample_rate),
         "hop_length": str(spec.hop_length),
         "n_mels": str(spec.n_mels),
@@ -59,14 +62,14 @@ def metadata(
             "unknown_length": str(UNKNOWN_LENGTH),
             "states": json.dumps(shapes),
         }
-    elif not spec.differences(MelSpec.preset("hifigan")):
+    elif isinstance(spec, MelSpec) and not spec.differences(MelSpec.preset("hifigan")):
         found["model_type"] = "hifigan"
     return found
 
 
 def verify(
     run: Run,
-    spec: MelSpec,
+    spec: FrameSpec,
     generator: StreamingGenerator,
     exported: StreamingGenerator,
     *,
@@ -77,7 +80,7 @@ def verify(
 
     Args:
         run: the graph.
-        spec: the mel convention.
+        spec: the mel convention, or that of latents.
         generator: what gives the right samples.
         exported: what the graph was made of, the generator or another form of it.
         streaming: which of the two graphs it is.
@@ -87,8 +90,7 @@ def verify(
         ValueError: it gives something else.
     """
     frames = sum(_CHUNKS)
-    noise = 0.1 * torch.randn(2, frames * spec.hop_length, generator=torch.Generator().manual_seed(0))
-    whole = spec.mel(noise)[..., :frames]
+    whole = torch.cat([noise_mel(spec, frames, seed=item) for item in range(2)])
     for mel in (whole, whole[:1, :, :1]):
         with torch.no_grad():
             expected = generator(mel)

@@ -1,0 +1,96 @@
+"""`LatentSpec`: what a vocoder takes that doesn't take mels, but the latents of the acoustic model it was learnt with.
+
+VITS (Kim et al., arXiv 2106.06103) and what descends from it, Piper say, learn one net from text to sound; its second
+half turns latents into samples, frame by frame, like a vocoder. Nothing computes such latents from a recording or from
+a mel, and they mean something only to the half they were learnt with.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansound.mel import MelSpec
+
+_MOST = {"channels": 4096, "sample_rate": 1_000_000, "hop_length": 32768}
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """The frames of a latent, as far as anything but its own acoustic model can know them.
+
+    Args:
+        channels: of a frame.
+        sample_rate: of the sound made of them, in Hz.
+        hop_length: samples that a frame becomes.
+
+    Raises:
+        ValueError: a field isn't a whole number above 0, or beyond anything sensible.
+    """
+
+    channels: int
+    sample_rate: int
+    hop_length: int
+
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"latent {name}: got {value!r}, expected a whole number of 1 to {most}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`. An unknown or missing key is a ValueError that names it."""
+        if different := set(values) ^ set(_MOST):
+            raise ValueError(
+                f"latent: unknown or missing key {', '.join(sorted(different))}; known: {', '.join(_MOST)}"
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON can hold it."""
+        return dataclasses.asdict(self)
+
+    @property
+    def n_mels(self) -> int:
+        """The channels, by the name that generators have for the height of what they take."""
+        return self.channels
+
+    def check(self, latent: Tensor | np.ndarray) -> Tensor:
+        """A latent from outside as float32 (B, C, F), or the ValueError that says what is wrong with it.
+
+        Shape: (B, C, F) or (C, F), torch or numpy.
+        """
+        if not isinstance(latent, Tensor | np.ndarray):
+            raise ValueError(f"latent: got {type(latent).__name__}, expected a tensor or an array (B, C, F)")
+        shape = tuple(latent.shape)
+        if len(shape) not in (2, 3) or shape[-2] != self.channels:
+            turned = len(shape) in (2, 3) and shape[-1] == self.channels
+            raise ValueError(
+                f"latent: got shape {shape}, expected (B, {self.channels}, F) or ({self.channels}, F)"
+                + ("; it looks transposed: swap the last two axes" if turned else "")
+                + ". This model takes the latents of its own acoustic model, not mels"
+            )
+        if isinstance(latent, np.ndarray):
+            if latent.dtype.kind not in "fiu":
+                raise ValueError(f"latent: got an array of {latent.dtype}, expected numbers (float32)")
+            latent = torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32))
+        if latent.is_complex() or latent.dtype == torch.bool:
+            raise ValueError(f"latent: got a tensor of {latent.dtype}, expected real numbers (float32)")
+        if latent.numel() == 0:
+            raise ValueError(f"latent: got shape {shape}, which holds no frames")
+        latent = latent.to(torch.float32)
+        if bad := int((~torch.isfinite(latent)).sum()):
+            raise ValueError(f"latent: {bad} of {latent.numel()} values are NaN or infinite")
+        return latent if latent.ndim == 3 else latent.unsqueeze(0)
+
+    def suspicions(self, latent: Tensor) -> list[str]:
+        """None: no value of a latent is more likely than another to who doesn't know its acoustic model."""
+        return []
+
+
+FrameSpec = MelSpec | LatentSpec
+"""What a frame is that a vocoder takes. Both have `n_mels`, `sample_rate`, `hop_length`, `check` and `suspicions`."""
