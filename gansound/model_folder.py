@@ -328,11 +328,12 @@ def _check_shape_law(generator: nn.Module, takes: FrameSpec | None, path: Path) 
                 f"{path}: has no mel, expected the convention of the mels its vocoder takes"
             )
         return
+    kind = "latent" if isinstance(takes, LatentSpec) else "mel"
     for name in ("n_mels", "hop_length"):
         mine, theirs = getattr(generator, name, None), getattr(takes, name)
         if mine is not None and mine != theirs:
             raise ModelFolderError(
-                f"{path}: the generator has {name} {mine}, what it is said to take {theirs}. They must be equal"
+                f"{path}: the generator has {name} {mine}, its {kind} {theirs}. They must be equal"
             )
 
 

@@ -3,12 +3,20 @@
 The reference is the same host with its own vocoder left out: its spectrogram, vocoded by gansound directly.
 """
 
+import importlib.util
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.importers import import_checkpoint
+from gansound.importers.back import export_checkpoint
 from gansound.inference.vocoder import Vocoder
+from gansound.mel import MelSpec
+from gansound.model_folder import load_model_folder, save_model_folder
 from tests.tiny import save_tiny_model
 
 pytestmark = pytest.mark.hosts
@@ -177,3 +185,101 @@ def test_vits_speaks_through_its_imported_decoder(transformers, tmp_path):
     whole = spoken()
     model.decoder = vocoder.as_module("vits")
     torch.testing.assert_close(spoken(), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_speech_t5s_hifigan_loads_what_is_exported(transformers, tmp_path, normalized):
+    sizes = {
+        "channels": 32, "upsample_rates": [4, 4, 4, 4], "upsample_kernel_sizes": [8, 8, 8, 8],
+        "residual_kernel_sizes": [3, 7], "residual_dilations": [[1, 3], [1, 5]],
+    }  # fmt: skip
+    spec = MelSpec.preset("speecht5")
+    if normalized:
+        values = {"mean": [b / 20 - 5 for b in range(80)], "scale": [1 + b / 80 for b in range(80)]}
+        spec = MelSpec.from_dict(spec.to_dict() | values)
+    torch.manual_seed(0)
+    generator = HiFiGANGenerator(**sizes)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            parameter.mul_(2.5 if name.endswith("original0") else 1.0)
+    config = {"class_path": "gansound.generators.hifigan.HiFiGANGenerator", "init_args": sizes}
+    ours = load_model_folder(save_model_folder(tmp_path / "ours", generator, spec, config=config))
+    export_checkpoint(ours, tmp_path / "theirs", "transformers")
+    theirs, report = transformers.SpeechT5HifiGan.from_pretrained(
+        tmp_path / "theirs", output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    raw = torch.randn(40, 80, generator=torch.Generator().manual_seed(2)) * 1.5 - 3
+    own = MelSpec.from_dict(spec.to_dict() | {"mean": [0.0], "scale": [1.0]}).convert(raw.T, spec)
+    with torch.no_grad():
+        expected = theirs.eval()(raw)
+        assert expected.square().mean().sqrt() > 0.1
+        torch.testing.assert_close(ours.generator(own[None])[0], expected, rtol=0, atol=1e-5)
+    theirs.save_pretrained(tmp_path / "resaved")  # by transformers itself, the mel carried along
+    assert import_checkpoint([tmp_path / "resaved"], tmp_path / "again").takes == spec
+
+
+SHERPA = """
+import sys
+import numpy as np
+import sherpa_onnx
+
+folder, vocoder = sys.argv[1:]
+matcha = sherpa_onnx.OfflineTtsMatchaModelConfig(
+    acoustic_model=f"{folder}/acoustic.onnx", vocoder=vocoder, lexicon=f"{folder}/lexicon.txt",
+    tokens=f"{folder}/tokens.txt", data_dir="",
+)
+model = sherpa_onnx.OfflineTtsModelConfig(matcha=matcha, provider="cpu", num_threads=1)
+audio = sherpa_onnx.OfflineTts(sherpa_onnx.OfflineTtsConfig(model=model)).generate("\u4f60\u597d", sid=0, speed=1.0)
+np.save(f"{folder}/sound.npy", np.array(audio.samples, np.float32))
+"""
+
+
+def save_acoustic_model(folder, mel):
+    """What sherpa-onnx takes for a Matcha model: it says the same mel whatever it is to say."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.INT64, ["N", "L"]),
+        helper.make_tensor_value_info("x_length", TensorProto.INT64, ["N"]),
+        helper.make_tensor_value_info("noise_scale", TensorProto.FLOAT, [1]),
+        helper.make_tensor_value_info("length_scale", TensorProto.FLOAT, [1]),
+    ]
+    outputs = [helper.make_tensor_value_info("mel", TensorProto.FLOAT, list(mel.shape))]
+    node = helper.make_node("Identity", ["said"], ["mel"])
+    graph = helper.make_graph([node], "matcha", inputs, outputs, [numpy_helper.from_array(mel, "said")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    about = {"model_type": "matcha-tts", "language": "Chinese", "voice": "zh", "has_espeak": "0", "jieba": "1",
+             "n_speakers": "1", "sample_rate": "22050", "version": "1", "pad_id": "0", "use_eos_bos": "0",
+             "num_ode_steps": "3"}  # fmt: skip
+    helper.set_model_props(model, about)
+    onnx.save(model, folder / "acoustic.onnx")
+    (folder / "tokens.txt").write_text("_ 0\na 1\nb 2\n")
+    (folder / "lexicon.txt").write_text("\u4f60 a b\n\u597d b a\n")
+
+
+def test_sherpa_onnx_speaks_through_it_and_refuses_the_step_of_a_stream(vocoder, tmp_path):
+    for package in ("sherpa_onnx", "onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
+    from gansound.inference.export import export_onnx
+
+    mel = np.random.default_rng(0).normal(-5, 1.5, (1, 80, 40)).astype(np.float32)
+    save_acoustic_model(tmp_path, mel)
+    whole = export_onnx(vocoder, tmp_path / "whole.onnx", more={"model_type": "hifigan"})
+    step = export_onnx(vocoder, tmp_path / "step.onnx", streaming=True)
+
+    def said(file):
+        # Another process: it brings an ONNX Runtime of its own, and might die.
+        command = [sys.executable, "-c", SHERPA, str(tmp_path), str(file)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = said(whole)
+    assert done.returncode == 0, done.stderr
+    expected = vocoder(mel, warn=False)[0].numpy()
+    assert np.sqrt((expected**2).mean()) > 0.01
+    np.testing.assert_allclose(np.load(tmp_path / "sound.npy"), expected, atol=1e-5)
+    done = said(step)
+    assert done.returncode == 1, f"ended with {done.returncode}"  # a crash is a signal's number
+    assert "RuntimeError" in done.stderr

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import gansound
 from gansound.cli import main
 from gansound.extras import missing
 from gansound.importers import ImportFailed, import_checkpoint
+from gansound.inference.export.writing import metadata, verify
 from gansound.latent_spec import LatentSpec
 from gansound.mel import MelSpec
 from gansound.model_folder import ModelFolderError, load_model_folder
@@ -234,7 +236,7 @@ def test_a_folder_says_one_thing_of_what_it_takes(folder, tmp_path):
         ({"mel": MelSpec.preset("hifigan").to_dict()}, "both a mel and a latent"),
         ({"latent": {"channels": 20, "sample_rate": 16000}}, "missing key hop_length"),
         ({"latent": LATENT.to_dict() | {"channels": 0}}, "channels: got 0"),
-        ({"latent": LATENT.to_dict() | {"channels": 21}}, "n_mels 20, what it is said to take 21"),
+        ({"latent": LATENT.to_dict() | {"channels": 21}}, "n_mels 20, its latent 21"),
         ({"latent": [1]}, "expected an object"),
     ):
         config = json.loads((folder / "config.json").read_text()) | change
@@ -246,17 +248,22 @@ def test_a_folder_says_one_thing_of_what_it_takes(folder, tmp_path):
             load_model_folder(other)
 
 
-@pytest.mark.skipif(bool(missing("onnx", "onnxscript", "onnxruntime")), reason="needs gansound[export]")
-def test_its_streaming_graph_says_that_it_takes_latents(folder, tmp_path):
-    import onnx
-
-    from gansound.inference.export import export_onnx
-
+def test_its_graphs_are_tried_on_latents_and_say_that_they_take_them(folder):
     vocoder = gansound.Vocoder.from_pretrained(folder, "cpu", backend="eager")
-    file = export_onnx(vocoder, tmp_path / "step.onnx", streaming=True)
-    about = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    about = metadata(vocoder, vocoder.generator, streaming=True, precision="fp32")
     assert json.loads(about["latent"]) == LATENT.to_dict()
     assert "mel" not in about
+    tried = []
+
+    def run(inputs, factor=1.0):
+        tried.append(inputs[0])
+        return [vocoder.generator(inputs[0]) * factor]
+
+    verify(run, LATENT, vocoder.generator, vocoder.generator, streaming=False, max_error=1e-6)
+    assert {tuple(latent.shape[:2]) for latent in tried} == {(2, 20), (1, 20)}
+    assert tried[0].std() > 0.5
+    with pytest.raises(ValueError, match="differs from PyTorch"):
+        verify(partial(run, factor=1.1), LATENT, *[vocoder.generator] * 2, streaming=False, max_error=1e-6)
 
 
 def test_it_is_timed_like_any_other(folder):

@@ -1,6 +1,7 @@
 """`gansound export`: a vocoder as one file for other runtimes."""
 
 import argparse
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,22 @@ if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
     from gansound.metrics.evaluation import Evaluation
 
+log = logging.getLogger(__name__)
+
 MAX_PESQ_LOSS = 0.1  # on a scale from 1 to 4.6; differences below it are hard to hear
 MAX_MEL_GROWTH = (
     0.05  # of the distance to the recording's mel, relative: what PESQ is deaf to, such as quiet bands
 )
 
-HELP = """Write a vocoder as one file that runs without gansound: ONNX, or a program of torch.export (.pt2).
+HELP = """Write a vocoder as one file that runs without gansound, ONNX or a program of torch.export (.pt2); or as the
+checkpoint of another project.
 
 The plain graph turns whole mels (batch, bands, frames) into audio; with --streaming it is one step of a stream, mel
 frames and states in, samples and states out, and gives the same samples however the frames come. What a reader must
-know (mel convention, look-ahead, states, licence) lies in the file's metadata."""
+know (mel convention, look-ahead, states, licence) lies in the file's metadata.
+
+sherpa is the plain ONNX graph as sherpa-onnx takes it for Matcha's vocoder. hifigan and transformers are folders that
+jik876/hifi-gan's code and transformers' SpeechT5HifiGan load; they hold HiFi-GANs only."""
 
 EXAMPLES = f"""examples:
   gansound export --model default --format onnx -o vocoder.onnx
@@ -31,6 +38,8 @@ EXAMPLES = f"""examples:
   gansound export --model default --format onnx --precision int8 --evaluate-on recordings/ -o small.onnx
   gansound export --model runs/universal/model --mel tacotron2 --format onnx -o vocoder_for_tacotron2.onnx
   gansound export --model runs/melgan/model --format torch_export -o vocoder.pt2
+  gansound export --model hifigan/ --format transformers -o speecht5_hifigan/
+  gansound export --model default --format sherpa -o matcha_vocoder.onnx
 
 samples/onnx_reader.py of gansound's repository plays the streaming graph with numpy and onnxruntime alone.
 
@@ -38,7 +47,9 @@ int8 is measured beside fp32 by copy synthesis, and refused where it costs audib
 than {MAX_PESQ_LOSS:g}, or the mel distance up by more than {MAX_MEL_GROWTH:.0%}. --force writes it \
 all the same."""
 _SYSTEMS = ("fp32", "int8")
-_SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+_SUFFIXES = {"onnx": ".onnx", "sherpa": ".onnx", "torch_export": ".pt2"}
+_FOLDERS = ("hifigan", "transformers")
+_SHERPA_MEL = "hifigan"  # what the Matcha acoustic models of sherpa-onnx make
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a package of yours whose generator the model folder may name",
     )
     add_mel_argument(parser)
-    parser.add_argument("--format", required=True, choices=["onnx", "torch_export"], help="of the file")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--format", required=True, choices=[*_SUFFIXES, *_FOLDERS], help="of the file")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="file to write; a folder for another project",
+    )
     parser.add_argument("--streaming", action="store_true", help="the graph of a step, with its states")
     parser.add_argument(
         "--precision",
@@ -76,6 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
+    if args.format in _FOLDERS:
+        return _as_checkpoint(args)
     from gansound.inference.export import OPSET, export_onnx, export_torch
     from gansound.inference.vocoder import Vocoder
 
@@ -92,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
             streaming=args.streaming,
             precision=args.precision,
             opset=args.opset or OPSET,
+            more=_for_sherpa(vocoder) if args.format == "sherpa" else {},
             accept=accept,
         )
     if not args.quiet:
@@ -100,10 +121,37 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _as_checkpoint(args: argparse.Namespace) -> int:
+    from gansound.importers.back import export_checkpoint
+    from gansound.model_folder import load_model_folder
+
+    path = export_checkpoint(load_model_folder(args.model, allow=args.allow), args.output, args.format)
+    if not args.quiet:
+        tell(f"{path}: {', '.join(sorted(file.name for file in path.iterdir()))}")
+    return 0
+
+
+def _for_sherpa(vocoder: "Vocoder") -> dict[str, str]:
+    """The metadata by which sherpa-onnx takes a graph from mels to samples; a warning where its mels are others."""
+    from gansound.mel import MelSpec
+
+    if different := vocoder.mel_spec.differences(MelSpec.preset(_SHERPA_MEL)):
+        log.warning(
+            "sherpa-onnx's Matcha models make hifi-gan's mels at 22,050 Hz, and this vocoder takes others: %s",
+            "; ".join(different),
+        )
+    return {"model_type": "hifigan"}
+
+
 def _check(args: argparse.Namespace) -> None:
     from gansound.inference.export import OPSET
 
-    onnx = args.format == "onnx"
+    if args.format in _FOLDERS:
+        _check_folder(args)
+        return
+    onnx = args.format in ("onnx", "sherpa")
+    if args.format == "sherpa" and args.streaming:
+        raise UsageError("--format sherpa: sherpa-onnx runs whole mels only, so leave out --streaming")
     if args.precision == "int8" and (not onnx or args.streaming):
         raise UsageError(
             "--precision int8: is for --format onnx without --streaming; a stream's int8 would depend on its chunks"
@@ -125,6 +173,17 @@ def _check(args: argparse.Namespace) -> None:
     require("exporting to ONNX", *needed, extra="export")
     if args.precision == "int8":
         require("judging what int8 costs", "pesq")
+
+
+def _check_folder(args: argparse.Namespace) -> None:
+    given = {
+        "--streaming": args.streaming, "--precision": args.precision != "fp32", "--opset": args.opset is not None,
+        "--mel": args.mel is not None, "--evaluate-on": args.evaluate_on is not None, "--force": args.force,
+    }  # fmt: skip
+    if unfit := [name for name, found in given.items() if found]:
+        raise UsageError(f"{unfit[0]}: isn't for --format {args.format}, which is a checkpoint of weights")
+    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+        raise UsageError(f"-o {args.output}: something is there, expected a new folder")
 
 
 def _judge(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> None:

@@ -27,7 +27,7 @@ from gansound.recipe.budget import budget
 
 log = logging.getLogger(__name__)
 
-KINDS = ("hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan", "vits")
+KINDS = ("coqui", "hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan", "vits", "nemo")
 
 
 def import_checkpoint(
@@ -92,7 +92,7 @@ def project(kind: str) -> Project:
 def kind_of(checkpoint: Checkpoint) -> str:
     """The kind whose names the weights have. Raises ImportFailed."""
     for kind in KINDS:
-        if project(kind).recognises(checkpoint.weights):
+        if project(kind).recognises(checkpoint):
             return kind
     raise ImportFailed(
         f"{checkpoint.path}: weights of no kind that is known ({', '.join(KINDS)}); they begin with "

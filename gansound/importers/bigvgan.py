@@ -1,9 +1,5 @@
 """NVIDIA/BigVGAN, 1 and 2: `{"generator": …}` with its config.json; Lee et al., arXiv 2206.04658."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from gansound.generators.bigvgan import bigvgan_keys
 from gansound.importers.checkpoint import Checkpoint
 from gansound.importers.hifigan import mel, sizes
@@ -12,9 +8,9 @@ from gansound.importers.project import Described
 TITLE = "BigVGAN (NVIDIA/BigVGAN)"
 
 
-def recognises(names: Mapping[str, Tensor]) -> bool:
+def recognises(checkpoint: Checkpoint) -> bool:
     """`ups.i.0` and activations with weights."""
-    return {"conv_pre.weight", "ups.0.0.weight", "activation_post.act.alpha"} <= names.keys()
+    return {"conv_pre.weight", "ups.0.0.weight", "activation_post.act.alpha"} <= checkpoint.weights.keys()
 
 
 def describe(checkpoint: Checkpoint) -> Described:

@@ -16,10 +16,11 @@ import yaml
 from torch import Tensor
 
 from gansound.extras import MissingPackage
+from gansound.importers.nemo_file import read_nemo
 from gansound.importers.onnx_file import read_onnx
 from gansound.mel.files import lfs_pointer
 
-WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", ".onnx", "")
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", ".onnx", ".nemo", "")
 DESCRIPTIONS = (".json", ".yaml", ".yml")
 STATISTICS = (".h5", ".npy")
 # Where the projects of this field put the generator's weights, outermost first.
@@ -132,6 +133,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
             content: Any = load_file(path)
         elif path.suffix == ".onnx":
             content = read_onnx(path)
+        elif path.suffix == ".nemo":
+            content = read_nemo(path)
         else:
             with torch.serialization.safe_globals(_HARMLESS):
                 content = torch.load(path, map_location="cpu", weights_only=True)

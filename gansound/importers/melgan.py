@@ -19,9 +19,9 @@ TITLE = "MelGAN (descriptinc/melgan-neurips, seungwonpark/melgan)"
 _CLASS = "gansound.generators.melgan.MelGANGenerator"
 
 
-def recognises(names: Mapping[str, Tensor]) -> bool:
+def recognises(checkpoint: Checkpoint) -> bool:
     """One Sequential called `model` or `generator`, whose second layer is the first convolution."""
-    return _is_neurips(names) or _is_seungwonpark(names)
+    return _is_neurips(checkpoint.weights) or _is_seungwonpark(checkpoint.weights)
 
 
 def describe(checkpoint: Checkpoint) -> Described:

@@ -8,8 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from gansound.generators.hifigan import hifigan_keys
 from gansound.generators.melgan import parallel_wavegan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
@@ -20,11 +18,11 @@ from gansound.nn.generator import StreamingGenerator
 TITLE = "ParallelWaveGAN (kan-bayashi/ParallelWaveGAN): MelGAN, multi-band MelGAN, HiFi-GAN"
 
 
-def recognises(names: Mapping[str, Tensor]) -> bool:
+def recognises(checkpoint: Checkpoint) -> bool:
     """One Sequential called `melgan`, or HiFi-GAN's `input_conv`, `upsamples.i.1`."""
-    return {"melgan.1.weight", "melgan.3.weight"} <= names.keys() or {
+    return {"melgan.1.weight", "melgan.3.weight"} <= checkpoint.weights.keys() or {
         "input_conv.weight", "upsamples.0.1.weight", "output_conv.1.weight",
-    } <= names.keys()  # fmt: skip
+    } <= checkpoint.weights.keys()  # fmt: skip
 
 
 def describe(checkpoint: Checkpoint) -> Described:

@@ -40,8 +40,8 @@ class Project(Protocol):
 
     TITLE: str
 
-    def recognises(self, names: Mapping[str, Tensor]) -> bool:
-        """Whether the names of the weights are this project's."""
+    def recognises(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is this project's, by the names of the weights and, where those don't tell, its configuration."""
 
     def describe(self, checkpoint: Checkpoint) -> Described:
         """Raises ImportFailed for a configuration that says too little."""

@@ -4,15 +4,20 @@ The net is HiFi-GAN's; with `normalize_before` it takes mean and scale of each b
 part of the mel's convention: `vocoder.mel_spec` then has them, and turns raw mels into its own exactly.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import safetensors.torch
+import torch
 from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
+from gansound.model_folder import LoadedModel
 from gansound.nn.generator import StreamingGenerator
 
 TITLE = "SpeechT5HifiGan, FastSpeech2ConformerHifiGan (transformers)"
@@ -22,11 +27,12 @@ _SPEECHT5 = MelSpec(
     framing="center", magnitude_eps=0.0, log="log10", floor=1e-10,
 )  # fmt: skip
 _FASTSPEECH2 = MelSpec.preset("parallel_wavegan")
+_MEL = "gansound_mel"  # in a config.json of ours, which transformers carries along unread
 
 
-def recognises(names: Mapping[str, Tensor]) -> bool:
+def recognises(checkpoint: Checkpoint) -> bool:
     """HiFi-GAN's names with `upsampler.i` for `ups.i`."""
-    found = {name.rpartition("vocoder.")[2] for name in names}
+    found = {name.rpartition("vocoder.")[2] for name in checkpoint.weights}
     return {"conv_pre.weight", "upsampler.0.weight", "conv_post.weight"} <= found
 
 
@@ -44,7 +50,10 @@ def describe(checkpoint: Checkpoint) -> Described:
     for factor in checkpoint.setting("upsample_rates"):
         hop *= factor
     mel = replace(base, sample_rate=rate, n_mels=bands, hop_length=hop)
-    if checkpoint.setting("normalize_before"):
+    known = isinstance(checkpoint.config.get(_MEL), Mapping)
+    if known:
+        mel = MelSpec.from_dict(dict(checkpoint.config[_MEL]))
+    elif checkpoint.setting("normalize_before"):
         mean, scale = (checkpoint.weights.get(f"{prefix}{name}") for name in ("mean", "scale"))
         if mean is None or scale is None or not bool((scale > 0).all()):
             raise ImportFailed(
@@ -70,5 +79,43 @@ def describe(checkpoint: Checkpoint) -> Described:
         mel,
         keys,
         constants=(f"{prefix}mean", f"{prefix}scale", *([] if not prefix else ["model."])),
-        notes=["its configuration doesn't say how its mels are made; that of its acoustic model's is taken"],
+        notes=[]
+        if known
+        else ["its configuration doesn't say how its mels are made; that of its acoustic model's is taken"],
     )
+
+
+def written(model: LoadedModel, sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """The way back: config.json and model.safetensors, mean and scale of the mels as `SpeechT5HifiGan` holds them.
+
+    Raises:
+        ValueError: residual blocks of the second kind.
+    """
+    if sizes["residual_block"] != 1:
+        raise ValueError(
+            f"{model.path}: has residual blocks without a second convolution, as HiFi-GAN's V3, and transformers holds "
+            "the others only. Export it as hifigan or onnx"
+        )
+    spec = model.mel
+    normalized = (spec.mean, spec.scale) != ((0.0,), (1.0,))
+    config = {
+        "architectures": ["SpeechT5HifiGan"],
+        "model_type": "hifigan",
+        "model_in_dim": spec.n_mels,
+        "sampling_rate": spec.sample_rate,
+        "upsample_initial_channel": sizes["channels"],
+        "upsample_rates": sizes["upsample_rates"],
+        "upsample_kernel_sizes": sizes["upsample_kernel_sizes"],
+        "resblock_kernel_sizes": sizes["residual_kernel_sizes"],
+        "resblock_dilation_sizes": sizes["residual_dilations"],
+        "leaky_relu_slope": 0.1,
+        "normalize_before": normalized,
+        _MEL: spec.to_dict(),
+    }
+    weights = {name.replace("ups.", "upsampler.", 1): tensor for name, tensor in state.items()}
+    for name, values in (("mean", spec.mean), ("scale", spec.scale)):
+        weights[name] = torch.tensor(values).expand(spec.n_mels).contiguous()
+    return {
+        "config.json": json.dumps(config, indent=2).encode(),
+        "model.safetensors": safetensors.torch.save(weights, metadata={"format": "pt"}),
+    }

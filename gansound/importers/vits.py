@@ -26,9 +26,9 @@ _SPEAKERS = ("speaker_id_map", "spk", "speakers", "spk2id")
 _SHOWN = 12
 
 
-def recognises(names: Mapping[str, Tensor]) -> bool:
+def recognises(checkpoint: Checkpoint) -> bool:
     """HiFi-GAN's names inside one of the decoders."""
-    return _decoder(names) is not None
+    return _decoder(checkpoint.weights) is not None
 
 
 def describe(checkpoint: Checkpoint) -> Described:

@@ -1,9 +1,5 @@
 """gemelo-ai/vocos on mels: a state dict with its config.yaml; Siuzdak, arXiv 2306.00814."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from gansound.generators.vocos import vocos_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.project import Described
@@ -12,9 +8,9 @@ from gansound.mel import MelSpec
 TITLE = "Vocos (gemelo-ai/vocos)"
 
 
-def recognises(names: Mapping[str, Tensor]) -> bool:
+def recognises(checkpoint: Checkpoint) -> bool:
     """A backbone and a head."""
-    return {"backbone.embed.weight", "head.out.weight"} <= names.keys()
+    return {"backbone.embed.weight", "head.out.weight"} <= checkpoint.weights.keys()
 
 
 def describe(checkpoint: Checkpoint) -> Described:

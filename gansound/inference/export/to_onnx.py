@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,7 @@ def export_onnx(
     streaming: bool = False,
     precision: Literal["fp32", "int8"] = "fp32",
     opset: int = OPSET,
+    more: Mapping[str, str] | None = None,
     accept: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a vocoder as ONNX.
@@ -47,6 +48,7 @@ def export_onnx(
             but the constants of the mel convention and of the inverse STFT. Listen, or measure it, before you use it:
             `gansound export` does.
         opset: of ONNX, 18 or later.
+        more: metadata besides that of `metadata`.
         accept: is given the file before it takes its place; what it raises leaves the old one there.
 
     Raises:
@@ -72,8 +74,10 @@ def export_onnx(
         model = quantized(model, form)
     import onnx
 
-    properties = metadata(vocoder, form, streaming=streaming, precision=precision)
+    properties = metadata(vocoder, form, streaming=streaming, precision=precision) | dict(more or {})
     onnx.helper.set_model_props(model, properties)
+    # The exporter writes the newest; runtimes of two years ago, sherpa-onnx's say, refuse what they don't know.
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     model.producer_name, model.producer_version = "gansound", properties["gansound_version"]
 
     path = Path(path)

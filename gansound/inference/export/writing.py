@@ -36,8 +36,8 @@ def metadata(
     convention as JSON, see `MelSpec`) or `latent` (as JSON, see `LatentSpec`), `sample_rate` (Hz), `hop_length`
     (samples), `n_mels`, `licence`; of a streaming graph also `lookahead_samples`, `interior` (0: the graph knows an
     utterance's start and end by itself), `unknown_length` and `states` (JSON: a list of name, dtype and shape without
-    the batch, in order). `model_type` is what sherpa-onnx reads, where it can run the graph: `hifigan` is any net that
-    takes HiFi-GAN's mel.
+    the batch, in order). `model_type` is what sherpa-onnx reads: `hifigan` is any offline net
+    that takes HiFi-GAN's mel, and stands in every streaming graph, which it then refuses with an error.
     """
     from gansound import __version__
 
@@ -61,6 +61,9 @@ def metadata(
             "interior": "0",
             "unknown_length": str(UNKNOWN_LENGTH),
             "states": json.dumps(shapes),
+            # sherpa-onnx 2.0 dies of a segmentation fault where it finds no model_type that it knows; a graph of this
+            # one that wants states as well ends in an error.
+            "model_type": "hifigan",
         }
     elif isinstance(spec, MelSpec) and not spec.differences(MelSpec.preset("hifigan")):
         found["model_type"] = "hifigan"
