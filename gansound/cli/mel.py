@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 HELP = """Look at mels: which conventions fit them, what a model wants, and whether one becomes the other exactly.
 
-Each FILE is a mel (.npy, .pt, .safetensors). A recording of the same name beside it (or --audio) decides the
+Each FILE is a mel (.npy, .npz, .pt, .safetensors). A recording of the same name beside it (or --audio) decides the
 convention and the offset in frames: its mel is made in every preset and compared. With -o the mel is written in the
 model's convention, where that is exact."""
 
@@ -99,7 +99,7 @@ def _one(
         lines.append("  frames x bands: turned round")
     convention = said
     if recording is not None:
-        convention = _by_sound(mel, recording, lines) or said
+        convention = _by_sound(mel, recording, wanted, lines) or said
     elif said is None:
         fits = fitting(mel)
         if wanted.n_mels == len(mel):
@@ -132,11 +132,11 @@ def _numbers(array: "np.ndarray") -> "np.ndarray":
     return np.ascontiguousarray(array, np.float32)
 
 
-def _by_sound(mel: "Tensor", recording: Path, lines: list[str]) -> "MelSpec | None":
+def _by_sound(mel: "Tensor", recording: Path, wanted: "MelSpec", lines: list[str]) -> "MelSpec | None":
     import torch
 
     from gansound import audio
-    from gansound.mel.doctor import ALIKE, SAME, matches
+    from gansound.mel.doctor import ALIKE, SAME, alike, matches
 
     samples, rate = audio.read(recording)
     mono = samples.mean(0) if samples.ndim == 2 else samples
@@ -152,17 +152,18 @@ def _by_sound(mel: "Tensor", recording: Path, lines: list[str]) -> "MelSpec | No
             )
         )
         return None
-    best = near[0]
+    best, same = near[0], alike(near)
     sure = "is" if best.distance < SAME else "is most like"
+    told = " or ".join(" = ".join(match.names) for match in same)
     lines.append(
-        f"  {sure} the mel of {recording} in {' = '.join(best.names)}, offset {best.offset_frames:+d} frames "
+        f"  {sure} the mel of {recording} in {told}, offset {best.offset_frames:+d} frames "
         f"({best.distance:.4f} apart in ln)"
     )
     lines.extend(
         f"    next {' = '.join(match.names)}, offset {match.offset_frames:+d} ({match.distance:.4f})"
-        for match in found[1 : 1 + _LISTED]
+        for match in found[len(same) : len(same) + _LISTED]
     )
-    return best.spec
+    return next((match.spec for match in same if match.spec == wanted), best.spec)
 
 
 def _way(mel: "Tensor", convention: "MelSpec | None", wanted: "MelSpec") -> str:

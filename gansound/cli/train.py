@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
   gansound train specgan_drums --data.path drums/ --run runs/drums
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
-  gansound train freev_cpu --data.path my_voice/ --init-from default --steps 3000 --run runs/my_voice
+  gansound train finetune_cpu --init-from default --data.path my_voice/ --steps 3000 --run runs/my_voice
+  gansound train finetune_vocoder --init-from imported/ --data.path my_voice/ --data.mels mels/ --run runs/tuned
   torchrun --nproc_per_node 8 -m gansound train melgan_ljspeech --data.path LJSpeech-1.1 -o runs/melgan
   gansound train melgan_ljspeech --data.path LJSpeech-1.1 --profile
   gansound runs
@@ -188,7 +189,8 @@ def overrides(extra: list[str]) -> dict[str, Any]:
             value = rest.pop(0)
         if key in found:
             raise UsageError(f"--{key} is given twice")
-        if key.rpartition(".")[2] == "path" and value not in ("", "null"):
+        is_path = key.rpartition(".")[2] == "path" or (key == "data.mels" and value != "manifest")
+        if is_path and value not in ("", "null"):
             value = json.dumps(str(Path(value).expanduser().absolute()), ensure_ascii=False)
         found[key] = value
     return found

@@ -19,6 +19,7 @@ _FIELDS = {
     "label": str,
     "split": str,
     "digest": str,
+    "mel": str,
 }
 _REQUIRED = ("path", "sample_rate", "frames")
 _LIMITS = {"sample_rate": 2**31 - 1, "frames": 2**62}
@@ -36,6 +37,7 @@ class Record:
     label: str | None = None  # the class of a sound, from the label folders of a sample pack
     split: str | None = None
     digest: str | None = None  # of the file, see `audio.digest`: one that was put in its place is noticed
+    mel: Path | None = None  # a file of an acoustic model's mel of it, see `gansound.data.pairs`
 
     @property
     def seconds(self) -> float:
@@ -66,7 +68,8 @@ def parse_line(line: bytes, folder: Path, where: str) -> Record:
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg}). A manifest has one object a line") from None
     check_values(values, where)
-    return Record(**{**values, "path": folder / values["path"]})
+    files = {name: folder / values[name] for name in ("path", "mel") if values.get(name) is not None}
+    return Record(**{**values, **files})
 
 
 def check_values(values: Any, where: str) -> None:
@@ -126,10 +129,14 @@ def json_line(value: Any) -> bytes:
 
 def as_values(record: Record, folder: Path | None = None) -> dict[str, Any]:
     """What a line says of a record; paths under ``folder`` relative to it and others absolute, or all as they are."""
-    location = record.path
-    if folder is not None:
-        location = location.absolute()
-        if location.is_relative_to(folder):
-            location = location.relative_to(folder)
-    values = {name: getattr(record, name) for name in _FIELDS} | {"path": location.as_posix()}
+    values = {name: getattr(record, name) for name in _FIELDS}
+    values |= {name: _location(values[name], folder) for name in ("path", "mel") if values[name] is not None}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _location(path: Path, folder: Path | None) -> str:
+    if folder is not None:
+        path = path.absolute()
+        if path.is_relative_to(folder):
+            path = path.relative_to(folder)
+    return path.as_posix()

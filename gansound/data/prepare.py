@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gansound.data.corpus import Entry, entries, in_threads, recognised
 from gansound.data.journal import Journal, Stamp
@@ -143,7 +144,12 @@ def _outcome(
 
 
 def _record(entry: Entry, outcome: Outcome, out: Path) -> Record:
-    known = {"speaker": entry.speaker, "text": entry.text, "label": entry.label, "split": entry.split}
+    known: dict[str, Any] = {
+        "speaker": entry.speaker,
+        "text": entry.text,
+        "label": entry.label,
+        "split": entry.split,
+    }
     place = outcome.place(entry, out)
     return Record(place, outcome.sample_rate, outcome.frames, digest=outcome.digest, **known)
 

@@ -125,6 +125,8 @@ def _in_memory(records: Iterable[Record]) -> Table:
         lines.append(json.dumps(as_values(record)).encode())  # ASCII: a name on disk may be no Unicode
         names.update(json.dumps(record.path.name).encode())  # a corpus that moved is the same
         names.update((record.digest or "").encode())
+        if record.mel is not None:
+            names.update(json.dumps(record.mel.name).encode())
         for column, values in columns.items():
             values.append(getattr(record, column))
     blob = b"".join(lines)

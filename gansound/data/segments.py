@@ -135,14 +135,17 @@ class SegmentDataset(PositionDataset):
         gain = self._gain(position, samples)
         if gain:
             samples = samples * np.float32(10 ** (gain / 20))
-        bandwidth = min(int(self._rates[chosen]), self.sample_rate) / 2
         return {
             "audio": samples,
             "record": chosen,
             "start": start,
             "gain_db": float(gain),
-            "bandwidth_hz": bandwidth,
+            "bandwidth_hz": self.bandwidth_hz(chosen),
         }
+
+    def bandwidth_hz(self, index: int) -> float:
+        """Half the lower of a file's rate and the model's."""
+        return min(int(self._rates[index]), self.sample_rate) / 2
 
     def _crop(self, index: int, length: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         spare = int(self.source.frames[index]) - length
@@ -154,12 +157,21 @@ class SegmentDataset(PositionDataset):
             return -offset, samples
         if self.crop == "start":
             return 0, self.source.read(index, 0, length)[0]
-        for _ in range(1 if self.silence_db is None else _CROP_TRIES):
+        for _ in range(self.tries):
             start = int(rng.integers(spare + 1))
             samples = self.source.read(index, start, length)[0]
-            if self.silence_db is None or audio.rms_db(samples) >= self._level(index) - self.silence_db:
+            if self.is_heard(index, samples):
                 break
         return start, samples
+
+    @property
+    def tries(self) -> int:
+        """Crops that are drawn until one is heard."""
+        return 1 if self.silence_db is None else _CROP_TRIES
+
+    def is_heard(self, index: int, samples: np.ndarray) -> bool:
+        """Whether a crop isn't silence, by its file's level."""
+        return self.silence_db is None or audio.rms_db(samples) >= self._level(index) - self.silence_db
 
     def _level(self, index: int) -> float:
         """RMS in dB over up to 16 segments spread evenly over the file, decoded once."""

@@ -72,6 +72,9 @@ class DataSettings:
 
     Args:
         path: a manifest, a folder holding one, an LJSpeech layout, or any folder of audio.
+        mels: of an acoustic model told the recordings' durations (teacher-forced), in the model's convention, to
+            fine-tune on in place of the recordings' own: a folder of files under the recordings' names, a list of lines
+            `recording|mel`, or `manifest` where the lines of that name them.
         segment_samples: length of a training segment at the model's sample rate.
         speed: largest change of speed and pitch in octaves, for half of the segments; slower only where a file's own
             rate is above the model's, so that no target is empty at the top of the band; null changes none.
@@ -92,6 +95,7 @@ class DataSettings:
 
     segment_samples: int
     path: str | None = None
+    mels: str | None = None
     speed: float | None = None
     gain_db: tuple[float, float] | None = None
     silence_db: float | None = 30.0
@@ -120,6 +124,12 @@ class DataSettings:
             raise ValueError(f"balance must be between 0 and 1, got {self.balance}")
         if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:
             raise ValueError(f"gain_db must be [lowest, highest] in dB, got {list(self.gain_db)}")
+        if self.mels is not None and (self.speed is not None or self.gain_db is not None):
+            raise ValueError(
+                "speed and gain_db change recordings, whose mels would then be others': set both to null beside mels"
+            )
+        if self.mels is not None and (self.crop != "random" or self.one_shots is not None):
+            raise ValueError("mels: crop must be random and one_shots null beside it")
         if self.valid < 0 or self.test < 0 or self.valid + self.test >= 1:
             raise ValueError(
                 "expected valid >= 0 and test >= 0, and less than 1 together so that something is left to train on, "

@@ -1,10 +1,11 @@
 """What a run is fed: its corpus, the batches of each step in order, and the sounds it is validated on."""
 
+import collections
 import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from gansound.data.clips import ClipDataset
 from gansound.data.corpus import by_split
 from gansound.data.items import BAD, collate
 from gansound.data.manifest import Record
+from gansound.data.paired import PairedDataset
+from gansound.data.pairs import open_pairs
 from gansound.data.records import Records
 from gansound.data.segments import PositionSampler, SegmentDataset
 from gansound.data.source import open_corpus
@@ -54,6 +57,7 @@ class Feed:
         if settings.data.path is None:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
         self.train_records, self.valid_records = self._open_corpus()
+        self.valid_pairs: PairedDataset | None = None
         self.dataset = self._dataset()
         self.bad: dict[int, str] = {}
 
@@ -62,13 +66,32 @@ class Feed:
         """Changes with what is trained on: names, order, lengths and rates of its files."""
         return self.train_records.fingerprint
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """How much is trained on, and in whose mels."""
+        seconds = self.train_records.frames / self.train_records.sample_rates
+        found: dict[str, Any] = {
+            "recordings": len(self.train_records),
+            "hours": round(float(seconds.sum()) / 3600, 3),
+        }
+        if isinstance(self.dataset, PairedDataset):
+            offsets = collections.Counter(pair.offset_frames for pair in self.dataset.pairs)
+            found |= {
+                "mels": "an acoustic model's",
+                "mel_offset_frames": offsets.most_common(1)[0][0],
+            }
+        return found
+
     def file(self, record: int) -> str:
         """The path of a record that a batch names."""
         return str(self.train_records[record].path)
 
     @functools.cached_property
-    def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int]]:
-        """Names, waveforms and labels of what is validated on, prepared as what is trained on."""
+    def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int], list[np.ndarray]]:
+        """Names, waveforms, labels and mels of what is validated on, prepared as what is trained on.
+
+        There are mels where an acoustic model's are trained on, as many frames as their sounds have hops.
+        """
         most = self.settings.validate_utterances
         if self.settings.data.one_shots is not None:
             clips = self._clips(self.valid_records)
@@ -76,7 +99,9 @@ class Feed:
             pairs = [clips.clip(i) for i in chosen]
             names = [Path(clips.record(i).path).stem for i in chosen]
             sounds = [(name, audio.numpy()) for name, (audio, _) in zip(names, pairs, strict=True)]
-            return sounds, [label for _, label in pairs]
+            return sounds, [label for _, label in pairs], []
+        if self.valid_pairs is not None:
+            return self._held_out_pairs(self.valid_pairs)
         sounds, bad = [], []
         for record in spread(self.valid_records, most):
             frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
@@ -90,7 +115,18 @@ class Feed:
             raise ValueError(f"none of {len(bad)} files to validate on can be used: {'; '.join(bad)}")
         if bad:
             log.warning("validated without %d files: %s", len(bad), "; ".join(bad))
-        return sounds, []
+        return sounds, [], []
+
+    def _held_out_pairs(
+        self, pairs: PairedDataset
+    ) -> tuple[list[tuple[str, np.ndarray]], list[int], list[np.ndarray]]:
+        most = _VALIDATED_SECONDS * pairs.spec.sample_rate // pairs.spec.hop_length
+        sounds, mels = [], []
+        for index in spread(range(len(pairs.pairs)), self.settings.validate_utterances):
+            sound, mel = pairs.whole(index)
+            sounds.append((Path(pairs.records[index].path).stem, sound[: most * pairs.spec.hop_length]))
+            mels.append(mel[:, :most])
+        return sounds, [], mels
 
     def batches(
         self, start: int, rank: int, ranks: int, pin_memory: bool, left_out_steps: int = 0
@@ -171,6 +207,8 @@ class Feed:
         data = self.settings.data
         if data.one_shots is not None:
             return self._checked(self._clips(self.train_records))
+        if data.mels is not None:
+            return self._paired(data.mels)
         return SegmentDataset(
             self.train_records,
             sample_rate=self.task.sample_rate,
@@ -184,6 +222,34 @@ class Feed:
             balance=data.balance,
             cache_bytes=int(data.cache_gb * 2**30),
         )
+
+    def _paired(self, mels: str) -> PairedDataset:
+        """What is trained on with its mels; and `valid_pairs`, likewise."""
+        spec, data = self.task.mel, self.settings.data
+        if spec is None:
+            raise RecipeError(
+                "data.mels: are for a vocoder, and this recipe's generator takes none; leave them out"
+            )
+        where = None if mels == "manifest" else Path(mels).expanduser()
+        settings = {
+            "segment_samples": data.segment_samples,
+            "seed": self.settings.seed,
+            "silence_db": data.silence_db,
+            "balance": data.balance,
+            "cache_bytes": int(data.cache_gb * 2**30),
+        }
+        count = len(self.train_records)
+        pairs, _ = open_pairs([*self.train_records, *self.valid_records], where, spec)
+        known = {record.path for record in self.valid_records}
+        train, valid = (
+            [pair for pair in pairs if (pair.record.path in known) == held_out] for held_out in (False, True)
+        )
+        if not train:
+            raise ValueError(f"data.mels {mels}: none of {count} recordings to train on has a mel of its own")
+        self.train_records = Records.of([pair.record for pair in train])
+        self.valid_records = [pair.record for pair in valid]
+        self.valid_pairs = PairedDataset(valid, spec, **settings) if valid else None
+        return PairedDataset(train, spec, **settings)
 
     def _checked(self, clips: ClipDataset) -> ClipDataset:
         """The same; says where it is too little to learn from."""

@@ -18,6 +18,7 @@ _MAY_CHANGE = frozenset(
         "log_every",
         "validate_every",
         "validate_utterances",
+        "patience",
         "checkpoint_every",
         "keep_checkpoints",
         "keep_every",
@@ -27,6 +28,7 @@ _MAY_CHANGE = frozenset(
         "threads",
         "trackers",
         "data.path",  # the corpus is compared, not its place
+        "data.mels",
         "data.workers",
         "data.cache_gb",
         "data.max_bad_files",

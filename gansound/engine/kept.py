@@ -4,6 +4,7 @@ The newest checkpoints are kept, that of the best validation, and those at multi
 newest model, `best/` the best one.
 """
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -16,11 +17,13 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from gansound import __version__
+from gansound.engine.card import write_card
 from gansound.engine.checkpoint import RunState, checkpoints, newest_whole, prune, set_aside, step_of
 from gansound.engine.lock import RunLock
 from gansound.engine.own_files import read_own
 from gansound.engine.plan import Plan
-from gansound.model_folder import save_model_folder
+from gansound.engine.start import model_of
+from gansound.model_folder import load_model_folder, save_model_folder
 
 
 class Best:
@@ -28,6 +31,8 @@ class Best:
 
     def __init__(self) -> None:
         self.score, self.step = math.inf, 0
+        self.before: float | None = None
+        """The score before the first step."""
 
     def improves(self, step: int, score: float) -> bool:
         """Whether this one is lower than all before it; remembers it then."""
@@ -36,11 +41,18 @@ class Best:
         self.score, self.step = score, step
         return True
 
-    def state_dict(self) -> dict[str, float]:
-        return {"score": self.score, "step": self.step}
+    def has_waited(self, step: int, validate_every: int, patience: int) -> bool:
+        """Whether so many validations up to a step brought no better one."""
+        return self.step > 0 and step - self.step >= patience * validate_every
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.score, self.step = state["score"], int(state["step"])
+    def state_dict(self) -> dict[str, float | None]:
+        return {"score": self.score, "step": self.step, "before": self.before}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        score, step = state["score"], state["step"]
+        assert score is not None
+        assert step is not None
+        self.score, self.step, self.before = score, int(step), state.get("before")
 
 
 class Kept:
@@ -53,6 +65,7 @@ class Kept:
         generator: the one that is validated and shipped.
         state: all that a checkpoint holds.
         best: whose step is kept.
+        corpus: how much the model learns from, for its card.
     """
 
     def __init__(
@@ -63,6 +76,7 @@ class Kept:
         generator: nn.Module,
         state: RunState,
         best: Best,
+        corpus: Mapping[str, Any],
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -70,6 +84,7 @@ class Kept:
         self.generator = generator
         self.state = state
         self.best = best
+        self.corpus = dict(corpus)
         self.lock: RunLock | None = None
         """Of the folder, while this process has it."""
 
@@ -90,7 +105,8 @@ class Kept:
         generator, config = task.shipped(self.generator, self.plan.recipe["generator"])
         about: dict[str, Any] = {"gansound": __version__, "steps": step, "seed": settings.seed}
         if settings.init_from is not None:
-            about["init_from"] = settings.init_from
+            about |= {"init_from": settings.init_from, "corpus": self.corpus}
+            about |= {key: value for key, value in self._origin.items() if key in ("origin", "licence")}
         if settings.data.one_shots is not None:
             # What a set of its sounds is to be compared with must be prepared as what it was trained on.
             about["data"] = {k: v for k, v in self.plan.recipe["data"].items() if k != "path"}
@@ -102,6 +118,18 @@ class Kept:
             info=about | dict(figures or {}),
             discriminators=task.discriminator.state_dict(),
         )
+        if settings.init_from is not None and task.mel is not None:
+            write_card(self.folder / name, about, task.mel, self.best)
+
+    @functools.cached_property
+    def _origin(self) -> Mapping[str, Any]:
+        """What the model that the run started from says of itself; where it is gone, what the run's own does."""
+        name = self.plan.settings.init_from
+        assert name is not None
+        try:
+            return load_model_folder(model_of(name), allow=self.plan.allow).info
+        except ValueError:
+            return _info(self.folder / "model")
 
     def finish(self, step: int) -> None:
         """Write the model of the last step where a run was killed after its checkpoint and before its model."""
@@ -155,8 +183,13 @@ class Kept:
 
 def steps_of_model(path: Path) -> int | None:
     """The step at which a run's model folder was written."""
+    step = _info(path).get("steps")
+    return step if isinstance(step, int) else None
+
+
+def _info(path: Path) -> Mapping[str, Any]:
     try:
-        step: int = json.loads(read_own(path / "config.json"))["info"]["steps"]
-        return step
+        info = json.loads(read_own(path / "config.json"))["info"]
+        return info if isinstance(info, dict) else {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return {}

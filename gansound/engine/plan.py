@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from gansound.data.clips import labels_of
 from gansound.data.source import open_corpus
 from gansound.engine.settings import RunSettings
-from gansound.engine.start import freeze
+from gansound.engine.start import completed, freeze
 from gansound.engine.task import Task
 from gansound.machine import memory_bytes
 from gansound.mel import MelSpec
@@ -96,12 +96,14 @@ class Plan:
 
 
 def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
-    """Build all that a recipe describes; `labels: auto` becomes those of its corpus.
+    """Build all that a recipe describes; `labels: auto` becomes those of its corpus, a null generator or mel that of
+    the model it starts from.
 
     Raises:
         RecipeError: whatever is wrong with it, by its dotted key.
         ValueError: the corpus can't be opened for its labels.
     """
+    recipe = completed(recipe, allow)
     if recipe.get("labels") == "auto":
         plan({**recipe, "labels": None}, allow)  # a mistake is told before a corpus of hours is listed
         recipe = with_labels(recipe)

@@ -110,7 +110,9 @@ class Run:
         self._asked_to_stop = False
         self.latest = Latest()
         self.average = self._average()
-        self.kept = Kept(plan, folder, self.accelerator, self.generator, self._register(), self.best)
+        self.kept = Kept(
+            plan, folder, self.accelerator, self.generator, self._register(), self.best, self.feed.about
+        )
         self.recovery = Recovery(
             self.settings.guards, self.accelerator, self.kept, self.events, self.skipped, self.feed.file
         )
@@ -160,6 +162,10 @@ class Run:
         if start >= steps:
             self.kept.finish(start)
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
+            return
+        if self._has_waited(start):
+            self.kept.finish(start)
+            log.info("%s: ended at step %d, as its patience says; raise that to go on", self.folder, start)
             return
         with self._log(start) if self.accelerator.is_main_process else nullcontext() as run_log:
             if start == 0 and run_log is not None and (figures := self._validate(0, run_log)[0]):
@@ -231,12 +237,27 @@ class Run:
             if run_log is not None and record:
                 run_log.scalars(done, record)
             stops = done < settings.steps and self._stops(done)
+            waited = done < settings.steps and self._has_waited(done)
             due = done % settings.checkpoint_every == 0 or improved
             # What may be the beginning of an explosion is nothing to go back to.
-            if stops or done == settings.steps or (due and self.explosions.calm):
+            if stops or waited or done == settings.steps or (due and self.explosions.calm):
                 self.kept.save(done)
+            if waited:
+                log.info("nothing better than best/, of step %d: the run ends at %d", self.best.step, done)
+                return
             if stops:
                 raise StoppedError(f"stopped as asked at step {done}; the same command goes on from there")
+
+    def _has_waited(self, step: int) -> bool:
+        """Whether the run's patience is at its end, the same in all processes."""
+        settings, accelerator = self.settings, self.accelerator
+        if settings.patience is None or settings.validate_every is None or step % settings.validate_every:
+            return False
+        ends = self.best.has_waited(step, settings.validate_every, settings.patience)
+        if accelerator.num_processes == 1:
+            return ends
+        said = torch.tensor([float(ends and accelerator.is_main_process)], device=accelerator.device)
+        return bool(accelerator.reduce(said, "sum") > 0)
 
     def step(self, step: int, rounds: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
         """Learn from a batch a critic round, as step `step`; what it found, by name."""
@@ -278,11 +299,11 @@ class Run:
         figures: dict[str, float] = {}
         improved = False
         if run_log is not None and self.feed.valid_records and self.settings.validate_every is not None:
-            sounds, labels = self.feed.held_out
+            sounds, labels, mels = self.feed.held_out
             generator, was_training = self.generator, self.generator.training
             try:
                 figures, examples = self.task.validate(
-                    generator.eval(), sounds, self.accelerator.device, labels=labels
+                    generator.eval(), sounds, self.accelerator.device, labels=labels, mels=mels
                 )
             finally:
                 generator.train(was_training)
@@ -292,6 +313,8 @@ class Run:
             if step and (trouble := self.task.trouble(figures)):
                 self.events.add(step, "trouble", f"{trouble}. See {ADVICE}#silence-and-collapse")
             score = self.task.score(figures)
+            if not step:
+                self.best.before = score
             improved = bool(step) and score is not None and self.best.improves(step, score)
             if improved:
                 self.kept.save_model("best", step, {"validation": figures})

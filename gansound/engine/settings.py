@@ -115,6 +115,7 @@ class RunSettings:
         ema_decay: of the averaged generator that is validated and shipped; null ships the generator itself.
         log_every: steps between two lines of metrics.jsonl.
         validate_every: steps between two validations; null never validates.
+        patience: validations in a row without a better one after which the run ends; null goes on to the last step.
         validate_utterances: how many held-out utterances are vocoded for it, or held-out clips compared with generated
             ones.
         checkpoint_every: steps between two checkpoints.
@@ -142,6 +143,7 @@ class RunSettings:
     ema_decay: float | None = None
     log_every: int = 50
     validate_every: int | None = 5000
+    patience: int | None = None
     validate_utterances: int = 8
     checkpoint_every: int = 5000
     keep_checkpoints: int = 2
@@ -157,7 +159,7 @@ class RunSettings:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("validate_every", "keep_every", "threads"):
+        for name in ("validate_every", "patience", "keep_every", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or null, got {value}")
@@ -165,6 +167,8 @@ class RunSettings:
             raise ValueError(
                 f"threads must be at most {_MOST_THREADS}, got {self.threads}; null leaves torch's choice"
             )
+        if self.patience is not None and self.validate_every is None:
+            raise ValueError("patience counts validations: set validate_every, or patience to null")
         if self.keep_every is not None and self.keep_every % self.checkpoint_every:
             raise ValueError(
                 f"keep_every must be a multiple of checkpoint_every {self.checkpoint_every}, got {self.keep_every}"

@@ -1,9 +1,10 @@
 """What a run starts from instead of random weights, and what of it doesn't learn."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -22,6 +23,45 @@ log = logging.getLogger(__name__)
 _NAMED = 12
 
 
+_OF_THE_MODEL = ("generator", "mel")
+
+
+def completed(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> dict[str, Any]:
+    """The recipe with the generator and the mel convention of the model it starts from, where it says null of them.
+
+    A segment that isn't whole hops of that model becomes the next longer one that is.
+
+    Raises:
+        RecipeError: it starts from no model, from one that can't be read, or from one that takes no mels.
+    """
+    left = [key for key in _OF_THE_MODEL if key in recipe and recipe[key] is None]
+    if not left:
+        return dict(recipe)
+    if recipe.get("init_from") is None:
+        raise RecipeError(
+            f"{' and '.join(left)}: those of the model that this recipe starts from, and none is given: "
+            "--init-from MODEL (a model folder, such as `gansound import` writes, a run, or a shipped name)"
+        )
+    try:
+        loaded = load_model_folder(model_of(str(recipe["init_from"])), allow=allow)
+        mel = loaded.mel
+    except ModelFolderError as error:
+        raise RecipeError(f"init_from: {error}") from error
+    theirs = {"generator": loaded.config, "mel": mel.to_dict()}
+    found = dict(recipe) | {key: theirs[key] for key in left}
+    data = recipe.get("data")
+    samples = data.get("segment_samples") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(samples, int) and samples % mel.hop_length:
+        found["data"] = {**data, "segment_samples": -(-samples // mel.hop_length) * mel.hop_length}
+    return found
+
+
+def model_of(name: str) -> str:
+    """The model folder that a name means: of a run's folder that in it."""
+    inside = Path(name).expanduser() / "model"
+    return str(inside) if (inside / "config.json").is_file() else name
+
+
 def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
     """Give a task's networks the weights of a trained model, with its discriminators where it has them.
 
@@ -35,9 +75,7 @@ def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
     Raises:
         RecipeError: no such model, one that can't be read, another generator, or another mel convention.
     """
-    name = (
-        str(Path(name) / "model") if (Path(name).expanduser() / "model" / "config.json").is_file() else name
-    )
+    name = model_of(name)
     try:
         loaded = load_model_folder(name, allow=allow)
         theirs = (load_discriminators(name) or {}) if task.discriminator else {}

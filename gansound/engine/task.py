@@ -102,6 +102,7 @@ class Task(Protocol):
         sounds: Sequence[tuple[str, np.ndarray]],
         device: torch.device,
         labels: Sequence[int] = (),
+        mels: Sequence[np.ndarray] = (),
     ) -> tuple[dict[str, float], Sequence[Example]]: ...
     def score(self, figures: Mapping[str, float]) -> float | None:
         """How bad a validation was, to keep the best model by; None when its figures don't say."""

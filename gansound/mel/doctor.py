@@ -20,6 +20,7 @@ ALIKE = 0.4
 JUDGED_FRAMES = 4096
 MOST_OFFSET_FRAMES = 16
 _LEAST_FRAMES = 16
+_NO_FURTHER, _ROUNDING = 1.02, 1e-5
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,35 @@ def matches(mel: Tensor, sound: Callable[[int], Tensor]) -> list[Match]:
         audio = sound(spec.sample_rate)[: (JUDGED_FRAMES + MOST_OFFSET_FRAMES) * spec.hop_length]
         if spec.frames(len(audio)) < 1:
             continue
-        made = _ln(spec, spec.mel(audio[None])[0])
-        given = _ln(spec, mel[:, :JUDGED_FRAMES])
-        distance, offset = min(
-            (_distance(given, made, offset), offset)
-            for offset in sorted(range(-MOST_OFFSET_FRAMES, MOST_OFFSET_FRAMES + 1), key=abs)
+        distance, offset = nearest(
+            ln_magnitude(spec, mel[:, :JUDGED_FRAMES]), ln_magnitude(spec, spec.mel(audio[None])[0])
         )
         found.append(Match(names, spec, offset, distance))
     return sorted(found, key=lambda match: match.distance)
 
 
-def _distance(given: Tensor, made: Tensor, offset: int) -> float:
+def alike(found: list[Match]) -> list[Match]:
+    """Of matches, the nearest and those that can't be told from it: symmetric windows from periodic ones, say."""
+    most = found[0].distance * _NO_FURTHER if found else 0.0
+    return [match for match in found if match.distance <= most + _ROUNDING]
+
+
+def nearest(given: Tensor, made: Tensor) -> tuple[float, int]:
+    """The least distance of a mel to a recording's, `(M, F)` each, and the offset in frames at which it is so."""
+    return min(
+        (distance(given, made, offset), offset)
+        for offset in sorted(range(-MOST_OFFSET_FRAMES, MOST_OFFSET_FRAMES + 1), key=abs)
+    )
+
+
+def distance(given: Tensor, made: Tensor, offset: int) -> float:
+    """Mean absolute difference where frame i of the one is frame i + offset of the other; inf where few are in both."""
     first, end = max(0, -offset), min(given.shape[1], made.shape[1] - offset)
     if end - first < min(_LEAST_FRAMES, given.shape[1]):
         return float("inf")
     return float((given[:, first:end] - made[:, first + offset : end + offset]).abs().mean())
 
 
-def _ln(spec: MelSpec, mel: Tensor) -> Tensor:
+def ln_magnitude(spec: MelSpec, mel: Tensor) -> Tensor:
+    """Natural logarithms of a mel's magnitudes, in which all conventions are compared."""
     return spec.to_magnitude(mel.double()).clamp(min=1e-12, max=1e12).log()

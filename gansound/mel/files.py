@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MEL_SUFFIXES = frozenset({".npy", ".pt", ".safetensors"})
+MEL_SUFFIXES = frozenset({".npy", ".npz", ".pt", ".safetensors"})
+_MOST_PACKED = 100  # no mel, silence apart, gets so much smaller
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _WHAT_TO_DO = "Save one array of numbers, bands x frames"
 
@@ -81,6 +82,18 @@ def _npy(path: Path, size: int) -> np.ndarray:
         return array
 
 
+def _npz(path: Path, size: int) -> np.ndarray:
+    with zipfile.ZipFile(path) as archive:
+        entry = _only({entry.filename: entry for entry in archive.infolist()})
+        if entry.file_size > _MOST_PACKED * size:
+            raise ValueError(f"it would unpack to {entry.file_size:,} bytes, of {size:,}")
+        with archive.open(entry) as file:
+            check_npy(file, entry.file_size)  # type: ignore[arg-type]
+        with archive.open(entry) as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+            return array
+
+
 def _pt(path: Path, size: int) -> Tensor:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -124,6 +137,7 @@ def _only(found: Any) -> Any:
 
 _READERS: dict[str, Callable[[Path, int], Tensor | np.ndarray]] = {
     ".npy": _npy,
+    ".npz": _npz,
     ".pt": _pt,
     ".safetensors": _safetensors,
 }

@@ -316,6 +316,7 @@ class ClipTask:
         sounds: Sequence[tuple[str, np.ndarray]],
         device: torch.device,
         labels: Sequence[int] = (),
+        mels: Sequence[np.ndarray] = (),
     ) -> tuple[dict[str, float], list[Example]]:
         """Generate as many sounds as there are held-out ones, of the same labels, and compare the two sets.
 

@@ -95,11 +95,17 @@ class UniversalVocoderTask(VocoderTask):
     @torch.no_grad()
     def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Amplitudes `(B, F, n_fft // 2 + 1)` as the model's own convention tells them."""
+        if "mel" in batch:
+            inverse: nn.Sequential = self.views[0]  # type: ignore[assignment]
+            made: Tensor = inverse[1](batch["mel"])
+            return made
         return self._seen(0, batch["audio"])
 
     @torch.no_grad()
     def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor]:
-        """Amplitudes as a convention drawn for each item tells them."""
+        """Amplitudes as a convention drawn for each item tells them; those of an acoustic model's mels as they are."""
+        if "mel" in batch:
+            return (self.condition(batch),)
         drawn = [
             rng.random(2, dtype=np.float32) for rng in streams(draws.seed, draws.positions, "convention")
         ]

@@ -227,7 +227,9 @@ class VocoderTask:
             )
 
     def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the generator is given: the mel `(B, n_mels, F)` of the real audio, F = T / hop_length."""
+        """What the generator is given: an acoustic model's mel or the real audio's, `(B, n_mels, T / hop_length)`."""
+        if "mel" in batch:
+            return batch["mel"]
         with torch.no_grad():
             frames = batch["audio"].shape[-1] // self.mel.hop_length
             return self.front_end(batch["audio"])[..., :frames]
@@ -343,21 +345,24 @@ class VocoderTask:
         sounds: Sequence[tuple[str, np.ndarray]],
         device: torch.device,
         labels: Sequence[int] = (),
+        mels: Sequence[np.ndarray] = (),
     ) -> tuple[dict[str, float], list[Example]]:
-        """Copy synthesis of whole utterances `(name, (T,))`: mean log-mel L1, wide-band PESQ and level, and the sounds.
+        """Whole utterances `(name, (T,))` made again: mean log-mel L1, wide-band PESQ and level, and the sounds.
 
-        Utterances shorter than a hop are left out.
+        From mels `(n_mels, T / hop_length)` where there are, else from those of the sounds. Utterances shorter than a
+        hop are left out.
         """
         distances: list[float] = []
         levels: list[dict[str, float]] = []
         scores: list[float] = []
         examples: list[Example] = []
-        for name, audio in sounds:
+        for number, (name, audio) in enumerate(sounds):
             usable = len(audio) // self.mel.hop_length * self.mel.hop_length
             if usable == 0:
                 continue
             real = torch.from_numpy(audio[:usable]).to(device)[None]
-            fake = generator(self.condition({"audio": real})).float()
+            given = {"mel": torch.from_numpy(mels[number]).to(device)[None]} if mels else {"audio": real}
+            fake = generator(self.condition(given)).float()
             frames = usable // self.mel.hop_length
             made_mel, real_mel = (self.front_end(x)[..., :frames] for x in (fake, real))
             distances.append((made_mel - real_mel).abs().mean().item())

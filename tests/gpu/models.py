@@ -30,7 +30,8 @@ from tests.families import FAMILIES
 from tests.test_streaming_models import awake
 from tests.test_train_cli import QUICK, SMALL, settle
 
-RECIPES = tuple(recipe_names())
+# One that leaves its generator open takes that of a model to start from, of which there is none here.
+RECIPES = tuple(name for name in recipe_names() if load_recipe(name)["generator"] is not None)
 ITEMS = 2
 _SMALL_NETWORK = {
     "channels": 4, "max_channels": 16, "layers": 2, "scales": 2, "dim": 2, "clip_samples": 1024, "phase_shuffle": 1,

@@ -1,7 +1,7 @@
 """PyTorch itself: no extra dependency, any device; and compiled by its own compiler."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from gansound.nn.inference_form import InferenceForm
 from gansound.nn.streaming import State
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+# Of the plain net's windows, in chunks of steps: what each layer of a step does to keep its context costs more than a
+# cache saves (tests/reference/vocoder_speed.py).
+WINDOW_CHUNKS = 16
 _SPARE, _SPARE_BYTES = 4, 2**16  # a buffer may lie in so many times its memory, and in so much anyway
 
 
@@ -24,25 +27,46 @@ class EagerRunner(Runner):
     def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
         super().__init__(generator, precision)
         self._form = InferenceForm(generator, dtype=_DTYPES[precision])
-        if next(generator.parameters()).is_cuda:
-            self.offline_frames = 4096  # a GPU wants much work at once
+
+    @cached_property
+    def offline_frames(self) -> int:
+        """Of a window of the plain net, and in bf16 of a step."""
+        if next(self.generator.parameters()).is_cuda:
+            return 4096  # a GPU wants much work at once
+        return self.cached_frames() * (WINDOW_CHUNKS if self.precision == "fp32" else 1)
+
+    def synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if lengths is None or self.precision != "fp32" or mel.is_cuda:
+            return super().synthesize(mel, lengths)
+        # A core is as quick at one after the other, by the plain net, which knows one end only.
+        audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length)
+        for sound, item, frames in zip(audio, mel, lengths.tolist(), strict=True):
+            sound[: frames * self.hop_length] = super().synthesize(item[None, :, :frames])[0]
+        return audio
 
     def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
-        if lengths is not None:  # the plain net knows one end only
+        if lengths is not None or self.precision != "fp32":  # the plain net knows one end only, and one type
             yield from super().pieces(mels, lengths)
             return
-        # Up to a few chunks one go is quicker (MelGAN to 1.5 s, a frame-rate net to 12 s): it has no look-ahead to
-        # wait for, and its memory is bounded all the same.
-        coming, begun = iter(mels), list[Tensor]()
-        while self.precision == "fp32" and sum(mel.shape[-1] for mel in begun) <= 4 * self.offline_frames:
-            if (mel := next(coming, None)) is None:
-                if begun:
-                    with torch.no_grad():  # not around the yield: it would hold for whoever takes the sound
-                        sound: Tensor = self.generator(torch.cat(begun, -1))
-                    yield sound
-                return
-            begun.append(mel)
-        yield from super().pieces(chain(begun, coming))
+        # The plain net, an utterance in one go or in windows that share what its receptive field spans.
+        field = self.generator.receptive_field
+        window, after = self.offline_frames, field.lookahead_inputs
+        have: Tensor | None = None
+        done = 0  # frames at the start of `have` whose sound is out already
+        for mel in mels:
+            have = mel if have is None else torch.cat([have, mel], -1)
+            while have.shape[-1] > done + window + after:
+                yield self._plain(have[..., : done + window + after], done, window)
+                gone = max(0, done + window - field.lookback_inputs)
+                have, done = have[..., gone:], done + window - gone
+        if have is not None and have.shape[-1] > done:
+            yield self._plain(have, done, have.shape[-1] - done)
+
+    def _plain(self, mel: Tensor, first: int, frames: int) -> Tensor:
+        """The plain net's sound of some frames of a mel."""
+        with torch.no_grad():
+            sound: Tensor = self.generator(mel)
+        return sound[:, first * self.hop_length : (first + frames) * self.hop_length]
 
     def init_state(self, batch: int = 1) -> State:
         return self._form.init_state(batch)

@@ -60,6 +60,10 @@ class Runner(ABC):
     @cached_property
     def offline_frames(self) -> int:
         """The chunk in which `synthesize` runs a whole utterance: large enough to be quick, and fit for a cache."""
+        return self.cached_frames()
+
+    def cached_frames(self) -> int:
+        """Frames of which what a layer hands on fits a cache."""
         frames = 4
         sizes: list[int] = []
 

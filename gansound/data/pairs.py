@@ -1,0 +1,302 @@
+"""Mels of an acoustic model beside the recordings they are of, to fine-tune a vocoder on what it will be given.
+
+An acoustic model that is told a recording's durations (teacher-forced) makes a mel that runs in step with it, but is
+blurred as all of its mels are. Which mel is whose is told by names; that the two belong together, and by how many
+frames one is ahead, is found from the sound.
+"""
+
+import collections
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gansound import audio
+from gansound.data.corpus import in_threads
+from gansound.data.manifest import Record
+from gansound.data.walk import is_audio, walk
+from gansound.mel import MelSpec
+from gansound.mel.doctor import ALIKE, MOST_OFFSET_FRAMES, SAME, distance, ln_magnitude, matches, nearest
+from gansound.mel.files import MEL_SUFFIXES, read_mel
+
+logger = logging.getLogger(__name__)
+
+LIST_SUFFIXES = (".txt", ".csv", ".psv", ".tsv")
+# What projects put around a recording's name when they write its mel.
+_AROUND = re.compile(r"^(?:mels?|feats)[-_.]|[-_.](?:mels?|feats|features)$")
+_JUDGED_FRAMES = 512  # of a pair: six seconds say whether it is one
+_MOST_MISSING_FRAMES = MOST_OFFSET_FRAMES  # by which the two may differ in length, besides the offset
+# Of the distance at which the two would lie by chance, which is that of the mel to the recording at other times.
+_BY_CHANCE = 0.7
+_AS_NEAR = 1.05  # the corpus's own offset is taken where it is no further than this times the pair's best
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recording and its mel.
+
+    Attributes:
+        record: with its mel.
+        frames: of the mel.
+        offset_frames: frame i of the mel is frame i + offset of the recording's own.
+        turned: the file holds frames x bands.
+        distance: mean, in natural logarithms of magnitude, from the recording's own mel.
+    """
+
+    record: Record
+    frames: int
+    offset_frames: int
+    turned: bool
+    distance: float
+
+    def mel(self, spec: MelSpec) -> np.ndarray:
+        """The mel `(n_mels, F)` float32. Raises AudioError where the file is no longer what it was."""
+        assert self.record.mel is not None
+        try:
+            found, turned = _oriented(self.record.mel, spec)
+        except (ValueError, OSError) as error:
+            raise audio.AudioError(str(error)) from None
+        if (found.shape[1], turned) != (self.frames, self.turned):
+            raise audio.AudioError(
+                f"{self.record.mel}: holds {found.shape[1]} frames, and held {self.frames} when training began"
+            )
+        return found.numpy()
+
+
+def with_mels(records: Sequence[Record], mels: Path | None) -> tuple[list[Record], list[tuple[Path, str]]]:
+    """Records with the mel of each, and (recording, reason) of those that have none.
+
+    Args:
+        records: those of a manifest may name their mels.
+        mels: a folder of mels under the recordings' names, or a list with a line `recording|mel` for each (in any
+            order, other columns are passed over); None for what the records name.
+
+    Raises:
+        ValueError: there is no such folder or list, or a line of it has no mel.
+    """
+    if mels is None:
+        meant = [(record, record.mel or "its line in the manifest has no mel") for record in records]
+    else:
+        find = _listed(mels) if mels.is_file() else _by_name(mels)
+        meant = [(record, find(record.path)) for record in records]
+    paired = [dataclasses.replace(record, mel=mel) for record, mel in meant if isinstance(mel, Path)]
+    return paired, [(record.path, mel) for record, mel in meant if isinstance(mel, str)]
+
+
+def checked(records: Sequence[Record], spec: MelSpec) -> tuple[list[Pair], list[tuple[Path, str]]]:
+    """Pairs that belong together, and (mel, reason) of all others.
+
+    Args:
+        records: each with its mel.
+        spec: the convention of the mels.
+
+    Raises:
+        ValueError: no pair belongs together; where the mels are in another preset's convention, it is named.
+    """
+    pairs: list[Pair] = []
+    unfit: list[tuple[Path, str]] = []
+
+    def judged(record: Record) -> tuple[Pair, Callable[[int], float]] | str:
+        try:
+            return _judged(record, spec)
+        except (ValueError, OSError) as error:  # an AudioError is one of the first
+            return str(error).removeprefix(f"{record.mel}: ")
+
+    found = list(in_threads(judged, records))
+    offsets = collections.Counter(one[0].offset_frames for one in found if not isinstance(one, str))
+    common = offsets.most_common(1)[0][0] if offsets else 0
+    for record, one in zip(records, found, strict=True):
+        assert record.mel is not None
+        if isinstance(one, str):
+            unfit.append((record.mel, one))
+            continue
+        pair, at = one
+        if pair.offset_frames != common and at(common) <= _AS_NEAR * pair.distance:
+            pair = dataclasses.replace(pair, offset_frames=common, distance=at(common))
+        if reason := _too_long_or_short(pair, spec):
+            unfit.append((record.mel, reason))
+        else:
+            pairs.append(pair)
+    if not pairs:
+        raise ValueError(
+            f"none of {len(records)} mels belongs to its recording: {_named(unfit)}"
+            + (_said_by_doctor(records[0], spec) if records else "")
+        )
+    return pairs, unfit
+
+
+def open_pairs(
+    records: Sequence[Record], mels: Path | None, spec: MelSpec
+) -> tuple[list[Pair], list[tuple[Path, str]]]:
+    """`with_mels`, then `checked`; says what was found and left out. Raises ValueError as they do."""
+    paired, without = with_mels(records, mels)
+    if not paired:
+        raise ValueError(
+            f"data.mels {mels}: none of {len(records)} recordings has a mel: {_named(without)}. Mels are found by the "
+            f"names of the recordings ({', '.join(sorted(MEL_SUFFIXES))}), or by a list of lines recording|mel"
+        )
+    pairs, unfit = checked(paired, spec)
+    offsets = collections.Counter(pair.offset_frames for pair in pairs)
+    logger.info(
+        "%d mels belong to their recordings, offset in frames %s; they lie %.2f from the recordings' own (mean, ln)",
+        len(pairs),
+        ", ".join(f"{offset:+d} ({count})" for offset, count in offsets.most_common(_NAMED)),
+        float(np.mean([pair.distance for pair in pairs])),
+    )
+    if without:
+        logger.warning("%d recordings without a mel are left out: %s", len(without), _named(without))
+    if unfit:
+        logger.warning("%d mels that don't fit are left out: %s", len(unfit), _named(unfit))
+    return pairs, [*without, *unfit]
+
+
+def _judged(record: Record, spec: MelSpec) -> tuple[Pair, Callable[[int], float]]:
+    """A pair at its best offset, and its distance at any. Raises ValueError where it is none."""
+    assert record.mel is not None
+    mel, turned = _oriented(record.mel, spec)
+    wanted = (_JUDGED_FRAMES + MOST_OFFSET_FRAMES) * spec.hop_length
+    most = -(-wanted * record.sample_rate // spec.sample_rate)
+    samples, rate = audio.read(record.path, frames=min(record.frames, most))
+    sound = torch.from_numpy(audio.resample(samples, rate, spec.sample_rate)).float()
+    if len(sound) < spec.hop_length:
+        raise ValueError(f"{record.path} is shorter than one hop of {spec.hop_length} samples")
+    given = ln_magnitude(spec, mel[:, :_JUDGED_FRAMES])
+    made = ln_magnitude(spec, spec.mel(sound[None])[0])
+
+    def at(offset: int) -> float:
+        return distance(given, made, offset)
+
+    least, offset = nearest(given, made)
+    if not least < SAME and not least < _BY_CHANCE * _by_chance(given, made):
+        raise ValueError(
+            f"isn't the mel of {record.path}: at the best of offsets up to {MOST_OFFSET_FRAMES} frames it lies "
+            f"{least:.2f} from that in ln, no nearer than by chance"
+        )
+    return Pair(record, mel.shape[1], offset, turned, least), at
+
+
+def _by_chance(given: Tensor, made: Tensor) -> float:
+    """Mean distance of a mel to another at times that have nothing to do with it."""
+    frames = min(given.shape[1], made.shape[1])
+    rolled = [made[:, :frames].roll(frames * part // 4, 1) for part in (1, 2, 3)]
+    return float(np.mean([float((given[:, :frames] - other).abs().mean()) for other in rolled]))
+
+
+def _too_long_or_short(pair: Pair, spec: MelSpec) -> str | None:
+    record = pair.record
+    samples = audio.resampled_frames(record.frames, record.sample_rate, spec.sample_rate)
+    there = spec.frames(int(samples))
+    if abs(pair.offset_frames + pair.frames - there) <= _MOST_MISSING_FRAMES:
+        return None
+    return (
+        f"has {pair.frames} frames from frame {pair.offset_frames} of {record.path} on, which has {there}; expected as "
+        f"many to within {_MOST_MISSING_FRAMES}"
+    )
+
+
+def _oriented(path: Path, spec: MelSpec) -> tuple[Tensor, bool]:
+    """A file's mel `(n_mels, F)`, and whether it was turned round. Raises ValueError."""
+    found = torch.as_tensor(read_mel(path))
+    found = found[0] if found.ndim == 3 and len(found) == 1 else found
+    turned = found.ndim == 2 and found.shape[0] != spec.n_mels and found.shape[1] == spec.n_mels
+    try:
+        return spec.check(found.T if turned else found)[0].contiguous(), turned
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _said_by_doctor(record: Record, spec: MelSpec) -> str:
+    """In which preset a mel lies near its recording, in words; "" where in none."""
+    assert record.mel is not None
+    try:
+        mel, _ = _oriented(record.mel, spec)
+        samples, rate = audio.read(record.path)
+    except (ValueError, OSError):
+        return ""
+    found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(samples, rate, wanted)).float())
+    if not found or not found[0].distance < ALIKE or found[0].spec == spec:
+        return ""
+    return (
+        f". {record.mel.name} is the recording's mel in {' = '.join(found[0].names)}, and the model takes another: "
+        f"{'; '.join(spec.differences(found[0].spec))}. `gansound mel` says whether one can be converted into the other"
+    )
+
+
+def _by_name(folder: Path) -> Callable[[Path], Path | str]:
+    if not folder.is_dir():
+        raise ValueError(f"data.mels {folder}: no such folder or list. Check the path")
+    named: dict[str, list[Path]] = collections.defaultdict(list)
+    for path in walk(folder):
+        if path.suffix.lower() in MEL_SUFFIXES:
+            for name in {path.stem, _AROUND.sub("", path.stem)}:
+                named[name].append(path)
+
+    def find(recording: Path) -> Path | str:
+        found = named.get(recording.stem, [])
+        shared = [_shared_folders(path, recording) for path in found]
+        best = [path for path, count in zip(found, shared, strict=True) if count == max(shared)]
+        if len(best) == 1:
+            return best[0]
+        return (
+            f"{len(best)} mels are called so: {_some(best)}" if best else f"{folder} has no mel of that name"
+        )
+
+    return find
+
+
+def _shared_folders(one: Path, other: Path) -> int:
+    """How many of the folders that they lie in are of one name, from the innermost on."""
+    pairs = zip(reversed(one.parent.parts), reversed(other.parent.parts), strict=False)
+    count = 0
+    for a, b in pairs:
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _listed(table: Path) -> Callable[[Path], Path | str]:
+    if table.suffix.lower() not in LIST_SUFFIXES:
+        raise ValueError(
+            f"data.mels {table}: expected a folder of mels or a list ({', '.join(LIST_SUFFIXES)}) of lines "
+            "recording|mel"
+        )
+    try:
+        lines = table.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table}: not UTF-8 text ({error.reason})") from None
+    named: dict[str, Path] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        columns = [column.strip().replace("\\", "/") for column in re.split(r"[|\t]", line)]
+        mels = [column for column in columns if Path(column).suffix.lower() in MEL_SUFFIXES]
+        others = [column for column in columns if column and column not in mels]
+        if len(mels) != 1 or not others:
+            raise ValueError(f"{table}:{number}: got {line.strip()[:60]!r}, expected recording|mel.npy")
+        recording = Path(others[0])
+        stem = recording.stem if is_audio(recording.name) else recording.name
+        if stem in named:
+            raise ValueError(f"{table}:{number}: names {stem!r} a second time")
+        named[stem] = table.parent / mels[0]
+
+    def find(recording: Path) -> Path | str:
+        return named.get(recording.stem, f"{table} doesn't name it")
+
+    return find
+
+
+def _named(reasons: Sequence[tuple[Path, str]]) -> str:
+    more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+    return "; ".join(f"{path}: {reason}" for path, reason in reasons[:_NAMED]) + more
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
