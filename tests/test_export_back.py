@@ -177,3 +177,31 @@ def test_the_command_writes_a_folder_and_replaces_none(tmp_path, capsys):
     for wrong in (["--streaming"], ["--mel", "hifigan"]):
         assert main([*arguments[:-1], str(tmp_path / "x"), *wrong]) == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_sherpa_is_warned_of_other_mels_and_refuses_streams_and_latents(
+    tmp_path, caplog, capsys, monkeypatch
+):
+    given = []
+
+    def export(vocoder, path, **settings):
+        given.append(settings)
+        path.write_bytes(b"graph")
+        return path
+
+    monkeypatch.setattr("gansound.inference.export.export_onnx", export)
+    monkeypatch.setattr("gansound.cli.export.require", lambda *names, **extra: None)
+    command = ["export", "--format", "sherpa", "-o", str(tmp_path / "x.onnx"), "--model"]
+    for preset, warned in (("hifigan", False), ("tacotron2", True)):
+        saved(tmp_path / preset, MelSpec.preset(preset), **SMALL)
+        caplog.clear()
+        assert main([*command, str(tmp_path / preset)]) == 0
+        assert given[-1]["more"] == {"model_type": "hifigan"}
+        assert given[-1]["streaming"] is False
+        assert ("framing: center here, same there" in caplog.text + capsys.readouterr().err) is warned
+    assert main([*command, str(tmp_path / "hifigan"), "--streaming"]) == 2
+    saved(tmp_path / "latent", LatentSpec(80, 22050, 256), **SMALL)
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "latent")]) == 1
+    assert "takes latents of 80 channels" in capsys.readouterr().err
+    assert len(given) == 2

@@ -148,6 +148,18 @@ def test_transformers_vits_by_its_own_names(tmp_path):
         import_checkpoint([file], tmp_path / "no", speaker="1")
 
 
+def test_coquis_vits_by_its_own_names(tmp_path):
+    net = decoder(voices=2)
+    state = state_of(net, "waveform_decoder.", lambda name: name.replace("cond.", "cond_layer."))
+    config = {
+        "audio": {"sample_rate": 16000, "hop_length": 8},
+        "model_args": {f"{name}_decoder": value for name, value in SMALL.items()},
+    }
+    file = write(tmp_path / "in", "model_file.pth", {"model": state | {"emb_g.weight": net.voice}}, config)
+    import_checkpoint([file], tmp_path / "out", speaker="0")
+    assert_voice(tmp_path / "out", net, 0)
+
+
 @pytest.mark.parametrize(
     "spoil, said",
     [
