@@ -49,7 +49,7 @@ class EagerRunner(Runner):
             yield from super().pieces(mels, lengths)
             return
         # The plain net, an utterance in one go or in windows that share what its receptive field spans.
-        field = self.generator.receptive_field
+        field = self.receptive_field
         window, after = self.offline_frames, field.lookahead_inputs
         have: Tensor | None = None
         done = 0  # frames at the start of `have` whose sound is out already

@@ -49,7 +49,8 @@ class Runner(ABC):
         self.precision = precision
         self.n_mels = generator.n_mels
         self.hop_length = generator.hop_length
-        self.lookahead_samples = generator.receptive_field.lookahead
+        self.receptive_field = generator.receptive_field  # once: it is worked out by running a step
+        self.lookahead_samples = self.receptive_field.lookahead
         self.interior_frames = generator.interior_frames
 
     @property
