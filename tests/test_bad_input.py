@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from gansound import audio
 from gansound.cli import main
 from gansound.mel import MelSpec
+from tests import warm
 from tests.corpus import SAMPLE_RATE, write_corpus
 from tests.tiny import arguments, save_tiny_model
 
@@ -554,7 +554,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory, corpus: Path, model: Path)
         for name, (limit, argv) in cases.items()
     ]
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED],
+        [warm.python(), "-c", LIMITED],
         input=json.dumps(work),
         capture_output=True,
         text=True,

@@ -34,6 +34,7 @@ from gansound.model_folder import load_model_folder
 from gansound.nn.conv import Conv1d, TransposedConv1d
 from gansound.nn.generator import StreamingGenerator
 from gansound.report.bench import bench_picture, bench_tables, noise_percent
+from tests import warm
 from tests.tiny import save_tiny_model
 
 SPEC = MelSpec.preset("hifigan")
@@ -411,6 +412,7 @@ def test_the_command_measures_in_processes_of_its_own_and_writes(command, tmp_pa
     fewest = {"memory_seconds": 0.5, "offline_seconds": (0.1,), "chunk_frames": (1,)}
     fewest |= {"rounds": LEAST_ROUNDS, "sample_seconds": 0.0, "whole_seconds": 0.2}
     monkeypatch.setattr(bench.Plan, "quick", lambda self: dataclasses.replace(self, **fewest))
+    monkeypatch.setattr(sys, "executable", warm.python())
     model = save_tiny_model(tmp_path / "model")
     written = tmp_path / "bench.json", tmp_path / "bench.png"
     code, out, err = command(
@@ -481,7 +483,7 @@ def test_a_library_that_prints_does_not_spoil_the_answer(tmp_path, tiny_plan):
     code += "def noisy(path):\n    print('noise'); os.system('echo noise'); return old(path)\n"
     code += "m.load_model_folder = noisy\nfrom gansound.inference.bench import worker; worker.main()\n"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [warm.python(), "-c", code],
         input=json.dumps(job), capture_output=True, text=True, check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip

@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from gansound.engine.history import read_run
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.recipe import load_recipe, to_yaml
+from tests import warm
 from tests.clips import small_wave, write_sounds
 from tests.corpus import write_corpus
 from tests.test_engine import assert_same_run, losses
@@ -116,7 +116,7 @@ def two(recipe: dict[str, Any], run: Path, program: Sequence[str] = ("-m", "gans
     }  # fmt: skip
     processes = [
         subprocess.Popen(
-            [sys.executable, *program, "train", str(file), "--run", str(run)],
+            [warm.python(), *program, "train", str(file), "--run", str(run)],
             env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -313,8 +313,8 @@ def test_launchers_start_the_same_command(launcher: list[str], corpus: Path, tmp
     by_hand = tmp_path / "by_hand"
     train_by_two(vocoder(corpus, 4), by_hand)
     run = tmp_path / "run"
-    command = [sys.executable, *launcher, "train", str(tmp_path / "by_hand.yaml"), "-o", str(run)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [warm.python(), *launcher, "train", str(tmp_path / "by_hand.yaml"), "-o", str(run)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHON_EXEC": warm.python()}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
     assert_same_run(run, by_hand)

@@ -18,6 +18,7 @@ from gansound.engine.phases import Phases
 from gansound.losses import adversarial
 from gansound.recipe import load_recipe
 from gansound.tasks.vocoder import VocoderTask
+from tests import warm
 from tests.gpu import __main__ as check
 from tests.gpu import absent, fast, models, right
 from tests.gpu.checks import Check, LeftOut, Settings, perform
@@ -47,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     """Exit code, what was printed, and the records of the whole check at its least."""
     out = tmp_path_factory.mktemp("check")
     command = [
-        sys.executable,
+        warm.python(),
         "-m",
         "tests.gpu",
         str(out),
@@ -212,6 +213,7 @@ def test_a_check_that_fails_breaks_or_lacks_something_does_not_stop_the_others(t
 def test_parts_that_are_cut_or_die_are_said_and_the_others_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "executable", warm.python())
     monkeypatch.setattr(check, "PARTS", {"no_such_part": 0.5, "inference": 0.5})
     arguments = [str(tmp_path), "--device", "cpu", "--scale", "tiny", "--threads", "1"]
     assert check.main([*arguments, "--seconds", "0"]) == 1

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gansound.model_folder import ModelFolderError, load_model_folder
+from tests import warm
 from tests.test_hostile_runs import tampered
 from tests.tiny import save_tiny_model
 
@@ -117,7 +117,7 @@ def test_any_tampered_config_is_loaded_or_refused(made: Path, seeds: range, tmp_
         os.link(made / "model.safetensors", folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(tampered(config, random.Random(seed))))
     ran = subprocess.run(
-        [sys.executable, "-c", _LOAD_ALL, *(str(tmp_path / str(seed)) for seed in seeds)],
+        [warm.python(), "-c", _LOAD_ALL, *(str(tmp_path / str(seed)) for seed in seeds)],
         capture_output=True,
         text=True,
         check=False,

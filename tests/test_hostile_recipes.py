@@ -2,7 +2,6 @@
 
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from gansound.engine.plan import plan
 from gansound.recipe import RecipeError, build, load_recipe, to_yaml
 from gansound.recipe.budget import budget
+from tests import warm
 from tests.test_hostile_runs import tampered
 from tests.tiny import SETTINGS
 
@@ -118,7 +118,7 @@ def test_any_tampered_recipe_is_planned_or_refused(seeds: range, tmp_path: Path)
         made = tampered(recipe, random.Random(seed))
         (tmp_path / f"{seed}.yaml").write_text(to_yaml(made) if isinstance(made, dict) else str(made))
     ran = subprocess.run(
-        [sys.executable, "-c", _PLAN_ALL, *(str(tmp_path / f"{seed}.yaml") for seed in seeds)],
+        [warm.python(), "-c", _PLAN_ALL, *(str(tmp_path / f"{seed}.yaml") for seed in seeds)],
         capture_output=True,
         text=True,
         check=False,

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.engine.run_record import run_record
 from gansound.recipe import load_recipe
+from tests import warm
 from tests.corpus import write_corpus
 from tests.test_engine import TINY, weights
 
@@ -84,7 +84,7 @@ def test_the_lock_of_one_that_was_killed_is_taken_over(tmp_path: Path) -> None:
         "import os, sys, pathlib; from gansound.engine.lock import RunLock\n"
         "RunLock(pathlib.Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
-    assert subprocess.run([sys.executable, "-c", script, tmp_path], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([warm.python(), "-c", script, tmp_path], check=False).returncode == -signal.SIGKILL
     assert (tmp_path / RUNNING).is_file()
     with RunLock(tmp_path) as taken:
         taken.check()

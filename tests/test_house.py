@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -69,7 +70,7 @@ def run_examples(page: str, folder: Path, name: str = "page") -> int:
         ("torchrun", " -m torch.distributed.run"),
     ):
         shim = programs / program
-        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}"{what} "$@"\n')
+        shim.write_text(f'#!/bin/sh\nexec "{warm.python()}"{what} "$@"\n')
         shim.chmod(0o755)
     environment = os.environ | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
@@ -77,11 +78,12 @@ def run_examples(page: str, folder: Path, name: str = "page") -> int:
         "MPLBACKEND": "Agg",
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
+        "PYTHON_EXEC": warm.python(),  # what torchrun starts
     }
     marked = [example for example in examples(page) if example.tested]
     for example in marked:
         started = (
-            [sys.executable, "-c", example.text]
+            [warm.python(), "-c", example.text]
             if example.language == "python"
             else ["bash", "-euo", "pipefail", "-c", example.text]
         )

@@ -19,6 +19,7 @@ from gansound.cli import main
 from gansound.cli.training_progress import TrainingProgress
 from gansound.engine.history import find_runs, read_run
 from gansound.report.run_curves import runs_picture, smooth
+from tests import warm
 from tests.corpus import write_corpus
 from tests.tiny import arguments
 
@@ -70,7 +71,7 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(TrainingProgress, "_observe", raising(RuntimeError("the cable is out")))
         assert main(command(corpus, top / "sweep" / "failed", 4, validate_every="null")) == 1
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *command(corpus, top / "killed", 4)],
+        [warm.python(), "-c", KILLED, *command(corpus, top / "killed", 4)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
     )

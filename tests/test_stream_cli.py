@@ -24,6 +24,7 @@ from gansound import cli
 from gansound.cli import stream as command
 from gansound.inference.vocoder import Vocoder
 from gansound.model_folder import save_model_folder
+from tests import warm
 from tests.tiny import save_tiny_model
 
 BANDS, HOP = 80, 256
@@ -123,7 +124,7 @@ def test_bytes_may_come_in_any_pieces(stream: Callable, vocoder: Vocoder, seed: 
 
 
 def launched(folder: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    line = [sys.executable, "-c", LAUNCH, "stream", "--model", str(folder), "--backend", "eager", *arguments]
+    line = [warm.python(), "-c", LAUNCH, "stream", "--model", str(folder), "--backend", "eager", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0)

@@ -4,7 +4,6 @@ import math
 import os
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from gansound.generators.prior import Normal
 from gansound.generators.wavegan import WaveGANGenerator
 from gansound.nn import same_conv
 from gansound.nn.same_conv import SameConv1d, SameTransposedConv1d, clip_strides
+from tests import warm
 from tests.reference import wavegan as plain
 from tests.test_distributed import free_port
 
@@ -348,7 +348,7 @@ def test_two_processes_sum_a_penalty_as_one_does(half: bool) -> None:
     }  # fmt: skip
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", STEP],
+            [warm.python(), "-c", STEP],
             env=environment | {"RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

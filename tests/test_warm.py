@@ -1,0 +1,87 @@
+"""What `tests.warm` starts is a Python as any other, but for its start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import warm
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is Python itself")
+
+
+def ran(*arguments: str, **how: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([warm.python(), *arguments], capture_output=True, text=True, timeout=60, **how)
+
+
+@pytest.mark.parametrize(
+    "text, code, said",
+    [
+        ("pass", 0, ""),
+        ("import sys; sys.exit(7)", 7, ""),
+        ("import sys; sys.exit('too cold')", 1, "too cold\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+        ("import os; os._exit(9)", 9, ""),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+        ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt\n"),
+        ("import atexit, os; atexit.register(os.write, 2, b'at the end')", 0, "at the end"),
+    ],
+)
+def test_it_ends_as_python_does(text: str, code: int, said: str) -> None:
+    for python in (warm.python(), sys.executable):
+        done = subprocess.run([python, "-c", text], capture_output=True, text=True, timeout=60)
+        assert done.returncode == code
+        assert done.stderr.endswith(said)
+        assert bool(done.stderr) == bool(said)
+
+
+def test_it_is_where_it_was_started(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import sys\nprint(sys.argv[1:], input(), __name__, end='')\n")
+    text = (
+        "import os, sys; print(sys.argv, os.getcwd(), os.environ['A_WORD'], 'PATH' in os.environ); import own"
+    )
+    given = {"cwd": tmp_path, "env": {"A_WORD": "said"}, "input": "typed\n"}
+    assert ran("-c", text, "a", **given).stdout == f"['-c', 'a'] {tmp_path} said False\n['a'] typed own"
+    assert ran("-m", "own", "b c", **given).stdout == "['b c'] typed __main__"
+    assert ran("own.py", "d", **given).stdout == "['d'] typed __main__"
+    elsewhere = {"cwd": "/", "env": {"PYTHONPATH": str(tmp_path)}, "input": "typed\n"}
+    assert ran("-m", "own", **elsewhere).stdout == "[] typed __main__"
+
+
+def test_what_it_starts_is_warm_too_and_torch_is_there() -> None:
+    inner = "import sys; print('torch' in sys.modules)"
+    text = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    assert ran("-c", text).stdout == "True\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_reaches_it(number: signal.Signals) -> None:
+    text = (
+        "import os, signal, time; signal.signal(signal.SIGINT, lambda *_: os._exit(5))\n"
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([warm.python(), "-c", text], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.send_signal(number)
+        assert process.wait(30) == (5 if number == signal.SIGINT else -number)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until, "it lives on"
+        time.sleep(0.01)
+
+
+def test_descriptors_are_its_own(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as file:
+        file.write("before ")
+        file.flush()
+        subprocess.run([warm.python(), "-c", "print('written')"], stdout=file, check=True)
+    assert (tmp_path / "out").read_text() == "before written\n"
+    line = f'"{warm.python()}" -c "import sys; print(sys.stderr)" 2>&-'
+    assert subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout == "None\n"
+    assert os.environ.get("A_WORD") is None
