@@ -7,6 +7,7 @@ highest word is the position.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,66 @@ def streams(seed: int, positions: Sequence[int], purpose: str) -> Iterator[np.ra
         yield generator
 
 
+_MASK = np.uint64(2**32 - 1)
+_HALF = np.uint64(32)
+_AHEAD = 2048
+_FEW_WORDS = 8
+_PURPOSES_KEPT = 64
+_drawn_ahead: dict[tuple[int, str, int], tuple[int, np.ndarray]] = {}
+
+
+def words(seed: int, positions: Sequence[int], purpose: str, count: int) -> np.ndarray:
+    """The first `count` words of 64 bits of each position's stream, `(B, count)` uint64.
+
+    A step asks for the same few words at positions that follow those of the step before, so they are drawn for
+    `_AHEAD` positions at once: for a batch of 64 in a sixth of the time it takes to set a generator to each.
+    """
+    if count > _FEW_WORDS or not positions:
+        drawn = [rng.bit_generator.random_raw(count) for rng in streams(seed, positions, purpose)]
+        return np.array(drawn, np.uint64).reshape(-1, count)
+    first, last = min(positions), max(positions)
+    asked = seed, purpose, count
+    start, made = _drawn_ahead.get(asked, (0, np.empty((0, count), np.uint64)))
+    if first < start or last >= start + len(made):
+        start, made = first, _philox(_key(seed, purpose), first, max(_AHEAD, last - first + 1), count)
+        if len(_drawn_ahead) >= _PURPOSES_KEPT:
+            _drawn_ahead.clear()
+        _drawn_ahead[asked] = start, made
+    if list(positions) == list(range(first, last + 1)):
+        return made[first - start : last - start + 1]
+    return made[[position - start for position in positions]]
+
+
+def _philox(key: np.ndarray, first: int, positions: int, count: int) -> np.ndarray:
+    """Philox4x64-10 as numpy has it: block b of a position is the counter (b + 1, 0, 0, position), enciphered."""
+    blocks = -(-count // 4)
+    shape = (positions, blocks)
+    a = np.broadcast_to(np.arange(1, blocks + 1, dtype=np.uint64), shape)
+    b = c = np.zeros(shape, np.uint64)
+    d = np.broadcast_to((np.arange(positions, dtype=np.uint64) + np.uint64(first))[:, None], shape)
+    low, high = map(int, key)
+    for _ in range(10):
+        (a_high, a_low), (c_high, c_low) = _product(0xD2E7470EE14C6C93, a), _product(0xCA5A826395121157, c)
+        a, b, c, d = c_high ^ b ^ np.uint64(low), c_low, a_high ^ d ^ np.uint64(high), a_low
+        low, high = (low + 0x9E3779B97F4A7C15) % 2**64, (high + 0xBB67AE8584CAA73B) % 2**64
+    return np.stack([a, b, c, d], -1).reshape(positions, -1)[:, :count]
+
+
+def _product(constant: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The upper and the lower 64 bits of a product."""
+    high, low = np.uint64(constant >> 32), np.uint64(constant & 2**32 - 1)
+    x_high, x_low = x >> _HALF, x & _MASK
+    middle = high * x_low + (low * x_low >> _HALF)
+    other = low * x_high + (middle & _MASK)
+    return high * x_high + (middle >> _HALF) + (other >> _HALF), np.uint64(constant) * x
+
+
+def _halves(seed: int, positions: Sequence[int], purpose: str, count: int) -> np.ndarray:
+    """The first `count` words of 32 bits, lower halves first: `(B, count)` uint64."""
+    found = words(seed, positions, purpose, -(-count // 2))
+    return np.stack([found & _MASK, found >> _HALF], -1).reshape(len(found), -1)[:, :count]
+
+
 def placed(tensor: "Tensor", device: "torch.device | str") -> "Tensor":
     """A tensor of the processor's on the device, on its way there while the processor goes on.
 
@@ -92,6 +153,9 @@ class Draws:
 
     def uniform(self, purpose: str, *shape: int) -> "Tensor":
         """Uniform on [0, 1): `(B, *shape)` float32."""
+        if 0 < (count := math.prod(shape)) <= 2 * _FEW_WORDS:
+            drawn = (_halves(self.seed, self.positions, purpose, count) >> np.uint64(8)) * np.float32(2**-24)
+            return self._there(drawn.astype(np.float32).reshape(-1, *shape))
         return self.each(purpose, lambda rng: rng.random(shape, dtype=np.float32))
 
     def normal(self, purpose: str, *shape: int) -> "Tensor":
@@ -106,11 +170,7 @@ class Draws:
         make some numbers likelier.
         """
         width = most - least + 1
-        pairs = -(-count // 2)
-        words = np.array(
-            [rng.bit_generator.random_raw(pairs) for rng in streams(self.seed, self.positions, purpose)]
-        )
-        halves = np.stack([words & 0xFFFFFFFF, words >> 32], -1).reshape(len(words), -1)[:, :count]
+        halves = _halves(self.seed, self.positions, purpose, count)
         products = halves * np.uint64(width)
         drawn = (products >> 32).astype(np.int64) + least
         again = ((products & 0xFFFFFFFF) < 2**32 % width).any(1)

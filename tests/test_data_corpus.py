@@ -13,7 +13,7 @@ from gansound.data.corpus import by_split, entries, scan
 from gansound.data.manifest import Record, read_manifest, write_manifest
 from gansound.data.source import open_corpus
 from gansound.data.split import groups, split
-from gansound.draw import Draws, draw, streams, unit_hash
+from gansound.draw import Draws, draw, streams, unit_hash, words
 
 RATE = 8000
 
@@ -62,6 +62,26 @@ def test_whole_numbers_of_a_batch_are_those_numpy_draws_one_by_one(least, most):
         for position, row in enumerate(got.numpy()):
             expected = draw(3, position, "shuffle").integers(least, most, size=count, endpoint=True)
             np.testing.assert_array_equal(row, expected)
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [range(3), range(64, 5000), [3], [9, *range(499), 0, 10**6], [2**63 + 1], [2**64 - 1]],
+    ids=str,
+)
+@pytest.mark.parametrize("seed", [0, 2**40])
+def test_words_drawn_ahead_are_those_of_each_positions_own_generator(seed, positions):
+    some = positions[::500]
+    for count in (1, 4, 5, 8, 9):
+        got = words(seed, positions, "one", count)[::500]
+        expected = [draw(seed, position, "one").bit_generator.random_raw(count) for position in some]
+        np.testing.assert_array_equal(got, expected)
+        assert words(seed, [], "one", count).shape == (0, count)
+    for shape in ((), (1,), (2, 3), (16,), (17,), (0,)):
+        uniform = Draws(seed, some).uniform("another", *shape)
+        assert uniform.dtype == torch.float32
+        expected = [draw(seed, position, "another").random(shape, dtype=np.float32) for position in some]
+        np.testing.assert_array_equal(uniform.numpy(), expected)
 
 
 def test_draws_over_positions_are_uniform():
