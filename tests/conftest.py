@@ -5,7 +5,9 @@ import os
 # Before there is anyone to count them: nets this small lose by sharing a step, and the cores have other tests to run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,9 @@ import torch
 os.environ.setdefault("TQDM_DISABLE", "1")
 # Measuring backends takes seconds for each model, and what it finds is another thing each time.
 os.environ.setdefault("GANSOUND_BACKEND", "eager")
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gansound-tests-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # which share that of the process that started them
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gansound-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Files whose tests start processes that wait for each other, kill some, or measure: never two of them at a time.
 APART = {
@@ -81,6 +85,35 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs {path}, which only the project's own checkouts have")
     return path
+
+
+@pytest.fixture(scope="session")
+def traced_once() -> Iterator[None]:
+    """Tracing a net to ONNX takes seconds, so that the tests of all processes do it once for the same code and weights.
+
+    The fingerprint is the backends' own, which `test_backend_choice.py` tests; without ONNX nothing is traced at all.
+    """
+    from gansound.inference import export
+    from gansound.inference.backends.step_graph import fingerprint
+    from gansound.inference.export import to_onnx
+
+    trace, folder = to_onnx.onnx_model, Path(os.environ["XDG_CACHE_HOME"])
+
+    def onnx_model(form: Any, **how: Any) -> Any:
+        import onnx
+
+        said = " ".join(f"{name}={value}" for name, value in sorted(how.items()))
+        path = folder / f"{fingerprint(form)} {said}.onnx"
+        if not path.exists():
+            beside = path.with_suffix(f".{os.getpid()}")
+            beside.write_bytes(trace(form, **how).SerializeToString())
+            beside.rename(path)
+        return onnx.load_from_string(path.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "onnx_model", onnx_model)
+        patch.setattr(export, "onnx_model", onnx_model)
+        yield
 
 
 @pytest.fixture

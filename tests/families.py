@@ -32,6 +32,7 @@ class Family:
         arguments: of the constructor, but for the mel (or its number of bands) and `causal`.
         framing: of the mel that it takes.
         waits_samples: what it looks ahead by when it is causal: what its last layer needs.
+        short: arguments that leave out repeated layers, for the graphs traced of it: each layer takes seconds there.
         new_layers: it has a layer that neither `test_export` nor `test_backends` has. The graphs of the others are
             traced here with the slow tests only, as that takes seconds.
     """
@@ -40,10 +41,15 @@ class Family:
     arguments: dict[str, Any] = field(default_factory=dict)
     framing: str = "same"
     waits_samples: int = 0
+    short: dict[str, Any] = field(default_factory=dict)
     new_layers: bool = False
 
     def make(self, causal: bool = False) -> StreamingGenerator:
         return self.cls(**self._about_the_mel, **self.arguments, causal=causal)
+
+    @property
+    def traced(self) -> "Family":
+        return replace(self, arguments=self.arguments | self.short)
 
     @cached_property
     def mel(self) -> MelSpec:
@@ -98,6 +104,7 @@ FAMILIES = {
     "bigvgan": Family(
         BigVGANGenerator,
         _rates((4, 3), (8, 6), residual_kernel_sizes=(3,), residual_dilations=((2,),)) | {"channels": 8} | V2,
+        short={"upsample_rates": (3,), "upsample_kernel_sizes": (6,)},
         new_layers=True,
     ),
     "istftnet": Family(ISTFTNetGenerator, _rates((4, 2), (8, 5), **_TWO_CHAINS), waits_samples=(16 - 4) // 2),

@@ -28,6 +28,7 @@ def test_a_discriminator_takes_part_every_so_many_steps_and_counts_as_often() ->
         discriminators={"a": Adversary(Judge(0.7), 0.5, every=2), "b": Adversary(Judge(0.3), 2.0, every=3)}
     )
     assert made.takes_turns
+    assert not task(discriminators={"a": Adversary(Judge(0.7))}).takes_turns
     assert (made.weights["adversarial/a"], made.weights["feature_matching/b"]) == (1.0, 18.0)
     assert made.weights["discriminator/a"] == 1.0
     run = phases(made, 1e-3)

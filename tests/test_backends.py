@@ -18,7 +18,7 @@ from tests.families import N_MELS
 from tests.streams import awaken, chunking
 from tests.test_streaming_models import awake, mels, rms
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "traced_once")
 
 PACKAGES = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),

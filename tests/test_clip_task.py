@@ -461,3 +461,14 @@ def test_validation_makes_each_held_out_sound_s_label_of_a_latent_of_its_own() -
     assert torch.cat(generator.labels).tolist() == labels
     assert len(torch.cat(generator.latents).unique(dim=0)) == 70
     assert [example.name for example in examples] == [f"{LABELS[labels[i]]}_{i}" for i in (0, 17, 35, 52)]
+
+
+def test_augmentations_follow_the_mean_of_what_discriminators_say_of_real_sounds() -> None:
+    made = task(augmentations=Augmentations([Polarity()], target=0.6), adversarial=NonSaturating())
+    seen = []
+    made.memory.observe = lambda sure, items: seen.append((sure, items))
+    made.observe(
+        {"real_sign/wave": 0.2, "real_sign/spectrum": 0.6, "real_signs": 9.0, "adversarial/wave": 9.0}, 8
+    )
+    made.observe({"adversarial/wave": 9.0}, 8)
+    assert seen == [(pytest.approx(0.4), 8)]

@@ -45,6 +45,7 @@ FAMILIES = {
 # Tracing takes seconds a graph, whatever the net's size; these two are made of the same layers as the others.
 SLOW = ("hifigan", "multi_band_melgan")
 EACH = [pytest.param(family, marks=[pytest.mark.slow] * (family in SLOW)) for family in FAMILIES]
+pytestmark = pytest.mark.usefixtures("traced_once")
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="needs gansound[export]",
@@ -176,7 +177,7 @@ def test_streams_of_one_batch_may_begin_and_end_at_different_times(written):
         close(sound[item, first : first + mel.shape[-1] * HOP], vocoder.generator(mel)[0])
 
 
-@pytest.mark.parametrize("family", ["melgan", "freev"])
+@pytest.mark.parametrize("family", [pytest.param("melgan", marks=pytest.mark.slow), "freev"])
 def test_programs_of_torch_export_give_the_offline_samples(family, tmp_path):
     vocoder = vocoder_of(family)
     generator = vocoder.generator

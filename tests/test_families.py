@@ -28,7 +28,7 @@ from tests.families import FAMILIES, Family
 from tests.streams import awaken, chunking
 from tests.test_streaming_models import awake, mels, rms
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "traced_once")
 every_family = pytest.mark.parametrize("name", FAMILIES)
 every_graph = pytest.mark.parametrize(
     "name",
@@ -115,8 +115,8 @@ def test_a_batch_of_several_lengths_is_each_alone(name):
 @every_graph
 def test_it_is_onnx(name, tmp_path):
     """`export_onnx` runs what it writes against PyTorch; any batch and length is asked of the whole graph here."""
-    generator = awake(name, False, torch.float32)
-    model = LoadedModel(generator, FAMILIES[name].mel, {}, Path(), {})
+    generator = awake(name, False, torch.float32, traced=True)
+    model = LoadedModel(generator, FAMILIES[name].traced.mel, {}, Path(), {})
     vocoder = Vocoder(model, "cpu", backend="eager")
     whole = load_onnx(export_onnx(vocoder, tmp_path / "whole.onnx"))
     for batch, frames in zip((2, 1, 3), FRAMES, strict=True):
@@ -128,7 +128,7 @@ def test_it_is_onnx(name, tmp_path):
 @needs("openvino", "onnx", "onnxscript")
 @every_graph
 def test_it_runs_in_openvino(name):
-    generator = awake(name, False, torch.float32)
+    generator = awake(name, False, torch.float32, traced=True)
     runner = make_runner(generator, "openvino", "fp32")
     for frames in FRAMES:
         mel = mels(frames, torch.float32, seed=frames, batch=2)

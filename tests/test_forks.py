@@ -14,15 +14,24 @@ import torch
 import gansound
 from gansound.inference import forks
 from gansound.inference.backends import available
-from tests.tiny import save_tiny_model
+from gansound.model_folder import save_model_folder
+from tests.families import FAMILIES, N_MELS
+from tests.test_streaming_models import awake
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 BACKENDS = [backend for backend, precision in available() if precision == "fp32" and backend != "compile"]
-MEL = np.full((80, 6), -3.0, np.float32)
+MEL = np.full((N_MELS, 6), -3.0, np.float32)
+SOUND = (1, 6 * FAMILIES["freev"].mel.hop_length)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    """Of the net whose graphs `test_backends` has traced."""
+    family = FAMILIES["freev"]
+    net = awake("freev", False, torch.float32)
+    return save_model_folder(
+        tmp_path_factory.mktemp("models") / "tiny", net, family.mel, config=family.config
+    )
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def test_a_fork_after_two_threads_vocoded_is_refused(fresh: None, folder: Path, 
         said = in_a_fork(act)
         assert "was forked from one in which a model had run" in str(said), said
         assert "spawn" in said
-    assert vocoder(MEL).shape == (1, 6 * 256)  # the parent goes on
+    assert vocoder(MEL).shape == SOUND  # the parent goes on
 
 
 def test_a_lock_that_another_thread_holds_is_not_waited_for(fresh: None, folder: Path) -> None:
@@ -80,7 +89,7 @@ def test_a_lock_that_another_thread_holds_is_not_waited_for(fresh: None, folder:
 
 def test_what_was_only_loaded_may_be_forked(fresh: None, folder: Path, one_thread: None) -> None:
     vocoder = gansound.Vocoder.from_pretrained(folder, device="cpu", backend="eager")
-    assert in_a_fork(lambda: tuple(vocoder(MEL).shape)) == (1, 6 * 256)
+    assert in_a_fork(lambda: tuple(vocoder(MEL).shape)) == SOUND
 
 
 def test_a_vocoder_is_pickled_as_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +113,7 @@ def test_a_spawned_process_can_be_given_one(folder: Path) -> None:
     vocoder = gansound.Vocoder.from_pretrained(folder, device="cpu", backend="eager")
     vocoder(MEL)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(length, [vocoder]) == [6 * 256]
+        assert pool.map(length, [vocoder]) == [SOUND[-1]]
 
 
 def test_packages_that_were_allowed_are_allowed_there(folder: Path) -> None:

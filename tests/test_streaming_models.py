@@ -41,10 +41,11 @@ def mels(frames, dtype, seed=0, batch=1):
 
 
 @torch.no_grad()
-def awake(name, causal, dtype=torch.float64, seed=0):
-    """A generator that is heard, and hears its mel through every layer."""
+def awake(name, causal, dtype=torch.float64, seed=0, *, traced=False):
+    """A generator that is heard, and hears its mel through every layer; or the one that its graphs are traced of."""
     torch.manual_seed(seed)
-    generator = FAMILIES[name].make(causal).to(dtype).eval()
+    family = FAMILIES[name].traced if traced else FAMILIES[name]
+    generator = family.make(causal).to(dtype).eval()
     mel = mels(40, dtype, batch=2)
     if any(isinstance(layer, Conv1d) for layer in generator.modules()):
         awaken(generator, mel)
@@ -251,7 +252,7 @@ class Step(nn.Module):
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "hifigan v1"])  # v3 has its layers
 def test_an_exported_step_reproduces_the_whole(name):
-    generator = awake(name, False, torch.float32)
+    generator = awake(name, False, torch.float32, traced=True)
     state = generator.init_state(2)
     frames = torch.export.Dim("frames", min=1, max=64)
     example = (mels(4, torch.float32, batch=2), state)

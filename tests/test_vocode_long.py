@@ -18,9 +18,11 @@ from gansound.inference.backends.runner import Runner
 from gansound.inference.vocoder import Vocoder
 from gansound.mel import MelSpec
 from gansound.mel.pieces import mel_pieces
-from tests.small_streams import small_generator, some_mel
+from tests.test_backends import generator_of
+from tests.test_streaming_models import mels
 from tests.tiny import save_tiny_model
 
+pytestmark = pytest.mark.usefixtures("traced_once")
 BACKENDS = [backend for backend, precision in available() if precision == "fp32" and backend != "compile"]
 
 
@@ -61,7 +63,7 @@ def test_the_mel_of_pieces_is_that_of_the_whole(framing: Any, padding: Any) -> N
 @pytest.mark.parametrize("frames", [1, 3, 8, 9, 16, 31, 32, 33, 100])
 def test_a_mel_in_pieces_sounds_as_the_whole(backend: Any, frames: int, runners: dict[str, Runner]) -> None:
     runner = runners[backend]
-    mel = torch.from_numpy(np.stack([some_mel(frames, 1), some_mel(frames, 2)]))
+    mel = mels(frames, torch.float32, batch=2)
     with torch.no_grad():
         whole = runner.generator(mel)
     pieces = list(runner.pieces(cut(mel, seed=frames)))
@@ -78,7 +80,7 @@ def test_a_mel_in_pieces_sounds_as_the_whole(backend: Any, frames: int, runners:
 
 @pytest.fixture(scope="module")
 def runners() -> dict[str, Runner]:
-    made = {backend: make_runner(small_generator(), backend) for backend in BACKENDS}
+    made = {backend: make_runner(generator_of("melgan"), backend) for backend in BACKENDS}
     for runner in made.values():
         runner.offline_frames = 8
     return made
