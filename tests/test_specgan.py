@@ -346,3 +346,19 @@ def test_both_are_built_from_a_recipe() -> None:
     assert judge(generator(latents(2, 5), torch.tensor([0, 1])))[0][-1].shape == (2, 4)
     with pytest.raises(RecipeError, match="dim must be positive, got -1"):
         build(node | {"init_args": {"dim": -1}}, torch.nn.Module, "generator", context=context)
+
+
+def test_every_layer_has_channels_of_unit_mean_square_before_its_activation() -> None:
+    """Pixel normalisation of Karras et al., "Progressive Growing of GANs" (arXiv 1710.10196), section 4.2."""
+    made = SpecGANGenerator(small(16), 8, dim=2)
+    seen = []
+    for layer in (made.dense, *made.layers):
+        layer.register_forward_hook(lambda _, __, out: seen.append(out))
+    given = []
+    for layer in (*made.layers, made.last):
+        layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    made(latents(3))
+    seen[0] = seen[0].unflatten(1, made.first)
+    for out, after in zip(seen, given, strict=True):
+        expected = F.leaky_relu(out / (out.square().mean(1, keepdim=True) + 1e-8).sqrt(), 0.2)
+        torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-4)
