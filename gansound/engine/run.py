@@ -322,14 +322,15 @@ class Run:
 
     def _resume(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
+        step = self.kept.newest()
+        if step is not None:
+            self.kept.load(step)
+        # Behind what may refuse: a command that was refused once would else be taken for the run's own the next time.
         if self.accelerator.is_main_process:
             write_beside(self.folder / "recipe.yaml", to_yaml(self.plan.recipe))
-        step = self.kept.newest()
+        self.events.resume(-1 if step is None else step)
         if step is None:
-            self.events.resume(-1)
             return 0
-        self.kept.load(step)
-        self.events.resume(step)
         log.info("resuming %s from step %d", self.folder, step)
         return step
 
