@@ -6,6 +6,7 @@ jik876/hifi-gan.
 """
 
 import itertools
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,7 +75,45 @@ class ScaleDiscriminator(nn.Module):
         return maps[1:]
 
 
-class MultiScaleDiscriminator(nn.Module):
+class _OverScales(nn.Module):
+    """Nets on the waveform, on its half, on the half of that: what both kinds of multi-scale discriminators are."""
+
+    def __init__(self, scales: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(scales)
+        self.shortest_samples = 2 ** (len(self.scales) - 1)
+
+    def halved(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def heads(self) -> list[nn.Module]:
+        """The last layer of each net."""
+        return [_last(scale) for scale in self.scales]
+
+    def forward(self, audio: Tensor) -> list[list[Tensor]]:
+        """Judge.
+
+        Shape:
+            audio `(B, T)` → over scales, over layers: feature maps `(B, C, T')`, the last being the logits.
+
+        Raises:
+            ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
+        """
+        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
+            raise ValueError(
+                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for {len(self.scales)} "
+                f"scales, got {tuple(audio.shape)}"
+            )
+        x = audio.unsqueeze(1)
+        results = []
+        for number, scale in enumerate(self.scales):
+            if number:
+                x = self.halved(x)
+            results.append(scale(x))
+        return results
+
+
+class MultiScaleDiscriminator(_OverScales):
     """Equal nets on the waveform and on its average-pooled halves.
 
     Args:
@@ -100,38 +139,18 @@ class MultiScaleDiscriminator(nn.Module):
         downsampling: int = 4,
         max_channels: int = 1024,
     ) -> None:
-        super().__init__()
         if min(scales, channels, layers, downsampling, max_channels) < 1:
             raise ValueError(
                 f"scales, channels, layers, downsampling and max_channels must be positive, got {scales}, "
                 f"{channels}, {layers}, {downsampling}, {max_channels}"
             )
-        self.scales = nn.ModuleList(
+        super().__init__(
             ScaleDiscriminator(channels, layers, downsampling, max_channels) for _ in range(scales)
         )
-        self.shortest_samples = 2 ** (scales - 1)
 
-    def heads(self) -> list[nn.Module]:
-        """The last layer of each net."""
-        return [_last(scale) for scale in self.scales]
-
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over scales, over layers: feature maps `(B, C, T')`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
-        """
-        _check_audio(audio, self.shortest_samples, len(self.scales))
-        x = audio.unsqueeze(1)
-        results = []
-        for number, scale in enumerate(self.scales):
-            if number:
-                x = F.avg_pool1d(x, kernel_size=4, stride=2, padding=1, count_include_pad=False)
-            results.append(scale(x))
-        return results
+    def halved(self, x: Tensor) -> Tensor:
+        """At half the rate: `(B, 1, T)` → `(B, 1, T // 2)`; what is padded doesn't count."""
+        return F.avg_pool1d(x, kernel_size=4, stride=2, padding=1, count_include_pad=False)
 
 
 def melgan_neurips_keys(discriminator: MultiScaleDiscriminator) -> dict[str, str]:
@@ -189,7 +208,7 @@ class HiFiGANScaleDiscriminator(nn.Module):
         return maps[1:]
 
 
-class HiFiGANMultiScaleDiscriminator(nn.Module):
+class HiFiGANMultiScaleDiscriminator(_OverScales):
     """Equal nets on the waveform and its average-pooled halves, the first spectral-normed, the others weight-normed.
 
     Args:
@@ -211,35 +230,15 @@ class HiFiGANMultiScaleDiscriminator(nn.Module):
     judged_apart = True
 
     def __init__(self, scales: int = 3, channels: int = 128) -> None:
-        super().__init__()
         if scales < 1:
             raise ValueError(f"scales must be positive, got {scales}")
-        self.scales = nn.ModuleList(
+        super().__init__(
             HiFiGANScaleDiscriminator(channels, spectral=number == 0) for number in range(scales)
         )
-        self.shortest_samples = 2 ** (scales - 1)
 
-    def heads(self) -> list[nn.Module]:
-        """The last layer of each net."""
-        return [_last(scale) for scale in self.scales]
-
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over scales, over layers: feature maps `(B, C, T')`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
-        """
-        _check_audio(audio, self.shortest_samples, len(self.scales))
-        x = audio.unsqueeze(1)
-        results = []
-        for number, scale in enumerate(self.scales):
-            if number:
-                x = F.avg_pool1d(x, kernel_size=4, stride=2, padding=2)
-            results.append(scale(x))
-        return results
+    def halved(self, x: Tensor) -> Tensor:
+        """At half the rate: `(B, 1, T)` → `(B, 1, T // 2 + 1)`; padded zeros count, as published."""
+        return F.avg_pool1d(x, kernel_size=4, stride=2, padding=2)
 
 
 def hifigan_keys(discriminator: HiFiGANMultiScaleDiscriminator) -> dict[str, str]:
@@ -254,14 +253,6 @@ def hifigan_keys(discriminator: HiFiGANMultiScaleDiscriminator) -> dict[str, str
         for j in range(depth + 1)
     }
     return published_keys(discriminator, layers)
-
-
-def _check_audio(audio: Tensor, shortest_samples: int, scales: int) -> None:
-    if audio.dim() != 2 or audio.shape[1] < shortest_samples:
-        raise ValueError(
-            f"expected audio of shape (batch, {shortest_samples} or more samples), for {scales} scales, got "
-            f"{tuple(audio.shape)}"
-        )
 
 
 def _last(scale: nn.Module) -> nn.Module:
