@@ -83,7 +83,9 @@ def slow_machine(monkeypatch):
 
 
 def measured(generator, one_plan, told=None):
-    folder = type("Model", (), {"generator": generator, "mel": SPEC, "path": "somewhere"})()
+    folder = type(
+        "Model", (), {"generator": generator, "mel": SPEC, "frame_spec": SPEC, "path": "somewhere"}
+    )()
     return timing.Bench(folder, one_plan, lambda case: None if told is None else told.append(case)).run()
 
 
@@ -252,7 +254,7 @@ def test_known_times_give_known_figures(tiny, tiny_plan, slow_machine, monkeypat
         timing, "interleave", lambda works, **_: dict(zip(works, (theirs, ours), strict=True))
     )
     one = timing.Bench(
-        type("Model", (), {"generator": tiny, "mel": SPEC, "path": "somewhere"})(),
+        type("Model", (), {"generator": tiny, "mel": SPEC, "frame_spec": SPEC, "path": "somewhere"})(),
         tiny_plan,
         lambda case: None,
     )
@@ -492,7 +494,9 @@ def test_a_library_that_prints_does_not_spoil_the_answer(tmp_path, tiny_plan):
 
 
 def test_a_generator_that_does_not_stream_is_refused(tiny_plan):
-    plain = type("Model", (), {"generator": nn.Identity(), "mel": SPEC, "path": "somewhere"})()
+    plain = type(
+        "Model", (), {"generator": nn.Identity(), "mel": SPEC, "frame_spec": SPEC, "path": "somewhere"}
+    )()
     with pytest.raises(ValueError, match="somewhere: Identity doesn't stream"):
         timing.Bench(plain, tiny_plan, lambda case: None)
 

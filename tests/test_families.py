@@ -18,6 +18,7 @@ import torch
 import gansound.generators
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
+from gansound.generators.converted import ConvertedGenerator
 from gansound.inference.backends import make_runner
 from gansound.inference.export import export_onnx, load_onnx
 from gansound.inference.vocoder import Vocoder
@@ -57,7 +58,9 @@ def test_the_table_names_every_family():
         for _, cls in inspect.getmembers(importlib.import_module(f"{package.__name__}.{module.name}"), inspect.isclass)
         if issubclass(cls, StreamingGenerator) and cls.__module__.startswith(package.__name__)
     }  # fmt: skip
-    assert found == {family.cls for family in FAMILIES.values()}
+    assert found - {ConvertedGenerator} == {
+        family.cls for family in FAMILIES.values()
+    }  # which stands before any of them
 
 
 def test_the_example_of_contributing_is_a_family():

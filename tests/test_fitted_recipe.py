@@ -43,7 +43,8 @@ def planned(fitted, folder: Path):
     """The recipe read from its file and built, its nets narrow."""
     path = folder / "recipe.yaml"
     path.write_text(fitted.text)
-    return plan(load_recipe(path, SMALL.get(fitted.base, {}) | {"threads": "1"}))
+    narrow = {key: value for key, value in SMALL.get(fitted.base, {}).items() if not key.startswith("data.")}
+    return plan(load_recipe(path, narrow | {"threads": "1"}))
 
 
 @every_family

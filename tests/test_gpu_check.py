@@ -221,7 +221,7 @@ def test_parts_that_are_cut_or_die_are_said_and_the_others_run(
     assert "BROKEN: no_such_part, (beginning): its process ended with exit code 1" in told
     assert "CUT: inference, latency of a push" in told
     assert "not all went well" in told
-    monkeypatch.setattr(check, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(check, "GRACE_SECONDS", 0.01)
     assert check.main([*arguments, "--seconds", "0", "--only", "inference"]) == 1
     assert "its process was ended after 0 s" in capfd.readouterr().out
 

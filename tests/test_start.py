@@ -152,7 +152,8 @@ def test_what_does_not_fit_is_refused_before_the_corpus_is_read(
     assert not any((tmp_path / name).exists() for name in "abcd")
 
 
-def test_the_shipped_models_can_be_fine_tuned(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe, name", [("universal_cpu", "default"), ("freev_cpu", "kathleen")])
+def test_the_shipped_models_can_be_fine_tuned(recipe: str, name: str, corpus: Path, tmp_path: Path) -> None:
     quick = [
         "--steps",
         "1",
@@ -165,9 +166,9 @@ def test_the_shipped_models_can_be_fine_tuned(corpus: Path, tmp_path: Path) -> N
         "--validate_every",
         "null",
     ]
-    begin = ["train", "freev_cpu", "--data.path", str(corpus), "--init-from", "default", *quick]
+    begin = ["train", recipe, "--data.path", str(corpus), "--init-from", name, *quick]
     assert main([*begin, "--run", str(tmp_path / "voice")]) == 0
-    fresh = ["train", "freev_cpu", "--data.path", str(corpus), *quick, "--run", str(tmp_path / "fresh")]
+    fresh = ["train", recipe, "--data.path", str(corpus), *quick, "--run", str(tmp_path / "fresh")]
     assert main(fresh) == 0
     assert losses(tmp_path / "voice")[0]["spectrum"] < 0.8 * losses(tmp_path / "fresh")[0]["spectrum"]
 

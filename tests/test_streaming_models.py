@@ -204,28 +204,32 @@ def test_causal_true_in_a_recipe_takes_the_look_ahead_away(name, samples):
 # --- the shipped model, on speech
 
 
-@pytest.fixture(scope="module")
-def speech():
-    """The shipped generator and the mel of three seconds, loud enough for an RMS above 0.1."""
+# `default` is a steep function of its mel: what is rounding in it is more in its sound.
+SHIPPED = {"kathleen": 1e-5, "default": 1e-4}
+
+
+@pytest.fixture(scope="module", params=SHIPPED)
+def speech(request):
+    """A shipped generator, the mel of three seconds, loud enough for an RMS above 0.1, and what rounding may do."""
     path = SAMPLES / "allison_hold.flac"
     if not path.exists():
         pytest.skip(f"needs {path}")
-    model = load_model_folder("default")
+    model = load_model_folder(request.param)
     given, sample_rate = soundfile.read(path, dtype="float32")
     audio = resample(given, sample_rate, model.mel.sample_rate)[: 256 * model.mel.hop_length]
     loud = torch.from_numpy(audio * (0.15 / np.sqrt(np.mean(audio**2))))
-    return model.generator.requires_grad_(False), model.mel.mel(loud[None])
+    return model.generator.requires_grad_(False), model.mel.mel(loud[None]), SHIPPED[request.param]
 
 
 def test_the_shipped_model_streams_speech(speech):
-    generator, mel = speech
+    generator, mel, most = speech
     expected = generator(mel)[:, None]
     assert rms(expected) > 0.1
     frames = mel.shape[-1]
     for chunks in ([1] * frames, chunking(frames, 40, np.random.default_rng(9)), [frames]):
         for interior in (None, generator.interior_frames):
             got = chunk_by_chunk(of_generator(generator), mel, chunks, interior)
-            assert error([got], [expected]) <= 1e-5
+            assert error([got], [expected]) <= most
 
 
 def test_the_shipped_model_streams_speech_in_double(speech):

@@ -38,6 +38,10 @@ BIGVGAN = {
 }
 BIGVGAN_1 = BIGVGAN | {"discriminators.mrd.network.init_args.channels": "2"}
 BIGVGAN_2 = BIGVGAN | {"discriminators.cqt.network.init_args.channels": "2"}
+UNIVERSAL = {
+    "generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}",
+    "data.segment_samples": "2304",  # the window of its modulation loss
+}
 # What makes each recipe quick; a recipe that isn't named here runs as it is.
 SMALL = {
     "finetune_vocoder": {
@@ -68,7 +72,16 @@ SMALL = {
     "bigvgan_v2_24khz": BIGVGAN_2,
     "bigvgan_v2_44khz": BIGVGAN_2,
     "freev_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
-    "universal_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
+    "universal_cpu": UNIVERSAL,
+    "universal_live_cpu": UNIVERSAL
+    | {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1, causal: true}"},
+    "universal_adversarial_cpu": UNIVERSAL
+    | {
+        "discriminators.mrd.network.init_args.channels": "2",
+        "discriminators.mrd.crop_samples": "2048",
+        "discriminators.mrd.every": "1",
+        "precision": "fp32",  # torch 2.13's bf16 convolutions of three frames read memory that was never written
+    },
     "tiny_cpu": {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}"},
     "specgan_drums": {
         "generator.init_args.frames": "8",

@@ -5,7 +5,7 @@
 Kathleen (CC0) without the steady tone of her room at 8 kHz, the voices of `voices/` (CC0 and CC-BY 4.0), the ten words
 of Speech Commands (CC-BY 4.0), a Russian man (Debian's festvox-ru: `apt-get download festvox-ru; dpkg -x … ru`), and
 five minutes of noise, clicks and pulse trains, so that a net learns those too. Held out are whole speakers (split
-`test`) and of Kathleen the prompts that `gansound` holds out.
+`test`) and of Kathleen the prompts that `gansound` holds out; beside them a telephone voice, to be judged by alone.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from gansound.data.manifest import MANIFEST_NAME, Record, write_manifest
 from gansound.data.split import split as assign
 
 HELD_OUT = ("thorsten", "karen_cenon", "dmitri", "lili", "imre")
+SHORTEST_JUDGED = 1.5  # seconds; a shout of half a second has no PESQ to speak of
 TONE_HZ = 8000.0
 RATE = 22050
 
@@ -84,14 +85,20 @@ def main() -> None:
     for speaker, paths in others.items():
         rates = [soundfile.info(path).samplerate for path in paths]
         for number, path in enumerate(paths):
-            if speaker in HELD_OUT and rates[number] < max(rates):
-                continue  # the same take at a lower rate
+            held_out = speaker in HELD_OUT
+            if held_out and (rates[number] < max(rates) or soundfile.info(path).duration < SHORTEST_JUDGED):
+                continue  # the same take at a lower rate, or too short
             name = f"{path.parent.name}_{path.name}" if speaker == "words" else path.name
             target = out / speaker / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            split = "test" if speaker in HELD_OUT else "valid" if number % 50 == 49 else "train"
+            split = "test" if held_out else "valid" if number % 50 == 49 else "train"
             add(target, speaker, split)
+    for path in sorted((data / "prompts_en").rglob("*.flac"))[::5]:
+        target = out / "allison" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        add(target, "allison", "test")
     rng = np.random.default_rng(0)
     for number in range(30):
         target = out / "synthetic" / f"{number:02}.flac"
