@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -342,7 +343,11 @@ def test_one_run(made: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> 
         size = sum(file.stat().st_size for file in checkpoint.iterdir())
         assert f"checkpoints/{checkpoint.name}, {size / 2**20:.1f} MiB" in out
     assert f"{run}/best" in out
-    assert f"--run '{made / 'whole [é]'}'" in out.replace("\n", " "), "the command can be pasted"
+    command = next(line for line in out.splitlines() if line.startswith("command: ")).removeprefix(
+        "command: "
+    )
+    assert f"--run '{made / 'whole [é]'}'" in command, "it can be pasted"
+    assert shlex.split(command) == read_run(run).sessions[-1]["command"], "whole, however long it is"
 
 
 def test_the_picture_draws_what_the_logs_hold(made: Path) -> None:

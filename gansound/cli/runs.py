@@ -220,7 +220,11 @@ def _show(
     if not console.is_terminal:
         console = Console(width=200)  # a file or a pipe has no width: don't fold the table to 80 columns
     single = len(records) == 1 and Path(records[0]["folder"]) == tops[0]
-    console.print(run_detail(records[0]) if single else runs_table(records, columns, width=console.width))
+    if single:
+        # Folded, a command or a path couldn't be pasted.
+        console.print(run_detail(records[0]), soft_wrap=True)
+    else:
+        console.print(runs_table(records, columns, width=console.width))
     for record in records:
         if record["why"] and not single:
             console.print(
