@@ -225,16 +225,21 @@ def test_a_training_whose_terminal_is_closed(tmp_path: Path) -> None:
     ]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would go on, as is right
         os.chdir(ROOT)
         os.execvp(line[0], [*line, *arguments()])
-    seen, metrics = b"", run_folder / "metrics.jsonl"
-    while not (metrics.exists() and metrics.stat().st_size > 500):
-        assert os.waitpid(pid, os.WNOHANG) == (0, 0), seen.decode()
-        os.set_blocking(terminal, False)
-        with contextlib.suppress(OSError):
-            seen += os.read(terminal, 1 << 16)
-        time.sleep(0.05)
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
+    seen, metrics, status = b"", run_folder / "metrics.jsonl", None
+    try:
+        while not (metrics.exists() and metrics.stat().st_size > 500):
+            assert os.waitpid(pid, os.WNOHANG) == (0, 0), seen.decode()
+            os.set_blocking(terminal, False)
+            with contextlib.suppress(OSError):
+                seen += os.read(terminal, 1 << 16)
+            time.sleep(0.05)
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        if status is None:  # or it would train for days
+            os.kill(pid, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(status) == 130, seen.decode()
     assert list((run_folder / "checkpoints").iterdir())
