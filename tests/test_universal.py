@@ -1,5 +1,6 @@
 """One vocoder for every convention: the inverse of a mel, the net behind it, and how it is taught."""
 
+import io
 import math
 from dataclasses import replace
 
@@ -368,6 +369,19 @@ def test_a_vocoder_takes_another_convention_by_name(tmp_path):
     assert as_json.mel_spec == OWN
     with pytest.raises(ValueError, match="preset 'nothing' isn't known"):
         gansound.Vocoder.from_pretrained(folder, mel="nothing")
+
+
+def test_a_graph_takes_off_what_a_convention_added_to_silence():
+    """An ONNX exporter leaves out the subtraction of a constant that is nearly nothing."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    inverse = MelInverse(OWN, 1024)
+    faint = OWN.mel(2e-6 * voice(8 * 256))  # below the root of its epsilon, 3e-5
+    file = io.BytesIO()
+    torch.onnx.export(inverse, (faint,), dynamo=True, verbose=False).save(file)
+    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {session.get_inputs()[0].name: faint.numpy()})
+    np.testing.assert_allclose(given, inverse(faint).numpy(), rtol=0.02, atol=1e-7)
 
 
 def test_a_vocoder_of_one_convention_says_the_way_out(tmp_path):

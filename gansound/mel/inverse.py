@@ -65,9 +65,11 @@ class MelInverse(nn.Module):
         """The amplitudes of a mel in the convention."""
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
         linear = self.mel.to_magnitude(mel).transpose(1, 2) @ self.matrix.to(mel.dtype).T
-        # The power that the convention added to each bin would be a hum in silence.
-        power = (linear.square() - self.mel.magnitude_eps).clamp_min(AMPLITUDE_FLOOR**2)
-        return power.sqrt() * self.seen.to(mel.dtype)
+        # The power that the convention added to each bin would be a hum in silence. In units of the floor's, since an
+        # ONNX exporter takes the subtraction of 1e-9 for one of nothing, and leaves it out.
+        added = self.mel.magnitude_eps / AMPLITUDE_FLOOR**2
+        power = ((linear / AMPLITUDE_FLOOR).square() - added).clamp_min(1.0)
+        return AMPLITUDE_FLOOR * power.sqrt() * self.seen.to(mel.dtype)
 
 
 def _interpolation(given: int, wanted: int) -> Tensor:
