@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,21 @@ def test_a_signal_reaches_it(number: signal.Signals) -> None:
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < until, "it lives on"
         time.sleep(0.01)
+
+
+def test_a_signal_that_comes_before_it_is_there_waits_for_it(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        client = [sys.executable, "-I", "-S", warm.__file__, str(tmp_path / "socket"), "-c", ""]
+        with subprocess.Popen(client) as process, listener.accept()[0] as server:
+            server.recv(1 << 16)
+            process.send_signal(signal.SIGINT)
+            with subprocess.Popen(["sleep", "60"]) as fork:
+                server.sendall(fork.pid.to_bytes(8, "little"))
+                assert fork.wait(30) == -signal.SIGINT
+            server.sendall((5).to_bytes(8, "little", signed=True))
+            assert process.wait(30) == 5
 
 
 def test_descriptors_are_its_own(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def python() -> str:
 
 def client(path: str, arguments: list[str]) -> None:
     """Have a fork run them, and end as it does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # those that come before there is a fork wait for it
     files = [
         number for number in range(3) if _is_open(number)
     ]  # before a socket takes the place of one that isn't
@@ -75,7 +76,8 @@ def client(path: str, arguments: list[str]) -> None:
         pid = int.from_bytes(_receive(server, 8), "little")
         for number in PASSED_ON:
             if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda number, _: os.kill(pid, number))
+                signal.signal(number, lambda number, _: _pass_on(pid, number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
         code = int.from_bytes(_receive(server, 8), "little", signed=True)
     if code < 0:
         if -code != signal.SIGKILL:
@@ -176,6 +178,13 @@ def _tell(client: socket.socket, number: int) -> None:
         client.sendall(number.to_bytes(8, "little", signed=True))
     except OSError:
         pass  # it was killed
+
+
+def _pass_on(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it has just ended
 
 
 def _receive(sender: socket.socket, size: int) -> bytes:
