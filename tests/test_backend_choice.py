@@ -154,7 +154,7 @@ def cache_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def world(monkeypatch, cache_folder):
     """Every runtime installed, played by PyTorch, and each as quick as said; what is made and measured is noted."""
-    here = SimpleNamespace(made=[], measured=[], breaks_when_made=set(), breaks_when_run=set())
+    here = SimpleNamespace(made=[], measured=[], purposes=[], breaks_when_made=set(), breaks_when_run=set())
     ms = {"eager": 3.0, "onnxruntime": 2.0, "openvino": 1.0}
 
     def make(generator, backend, precision):
@@ -169,9 +169,10 @@ def world(monkeypatch, cache_folder):
 
     measure = choice.measure
 
-    def measured(runners, failures, *, streaming):
+    def measured(runners, failures, purpose):
         here.measured.append(sorted(runners))
-        found = measure(runners, failures, streaming=streaming)
+        here.purposes.append(purpose)
+        found = measure(runners, failures, purpose)
         return {name: ms[name] for name in found}
 
     monkeypatch.setattr(backends, "missing", lambda backend: [])
@@ -193,6 +194,14 @@ def test_auto_measures_once_and_remembers(world, caplog):
     # Another model of the same shape, as after more training, is as quick.
     assert make_runner(awake("freev", False, torch.float32, seed=5), "auto").name == "openvino"
     assert len(world.measured) == 1
+
+
+def test_auto_measures_for_the_length_that_is_asked_for(world):
+    vocoder = Vocoder(LoadedModel(generator_of("freev"), SPEC, {}, Path(), {}), "cpu", backend="auto")
+    for frames, purposes in ((127, ["short"]), (128, ["short", "whole"]), (1, ["short", "whole"])):
+        vocoder(mels(frames, torch.float32), warn=False)
+        assert world.purposes == purposes
+    assert vocoder.runner("short") is vocoder.runner("whole")  # the same was the fastest
 
 
 def test_auto_measures_anew_what_is_another_question(world, monkeypatch):

@@ -11,6 +11,10 @@ import torch
 
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
+from gansound.generators.freev import FreeVGenerator
+from gansound.mel import MelSpec
+from gansound.mel.inverse import MelInverse
+from gansound.nn.pqmf import PQMF
 from tests.clips import small_wave, write_sounds
 from tests.corpus import write_corpus
 from tests.test_engine import losses, tiny
@@ -140,3 +144,15 @@ def test_what_a_penalty_differentiates_twice_stays_uncompiled(
     Run(plan(small_wave(sounds, 2)), tmp_path / "eager").fit()
     for line, expected in zip(losses(tmp_path / "compiled"), losses(tmp_path / "eager"), strict=True):
         assert line == pytest.approx(expected, rel=2e-2, abs=1e-3)
+
+
+def test_constants_of_a_design_are_not_rounded_by_autocast() -> None:
+    spec = MelSpec.preset("hifigan")
+    prior = FreeVGenerator(spec, channels=8, hidden_channels=8, blocks=1).layers.spectrum.prior
+    magnitude = torch.rand(1, 5, spec.n_mels, generator=torch.Generator().manual_seed(0))
+    mel = magnitude.transpose(1, 2).log()
+    for net, given in ((MelInverse(spec, 1024), mel), (prior, magnitude), (PQMF(), mel[:, :4])):
+        expected = net(given)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = net(given)
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)

@@ -121,7 +121,9 @@ class _Prior(Pointwise):
         self.register_buffer("filter_bank_inverse", torch.linalg.pinv(mel.filter_bank()), persistent=False)
 
     def forward(self, magnitude: Tensor) -> Tensor:
-        return (magnitude @ self.filter_bank_inverse.T).abs().clamp_min(MAGNITUDE_FLOOR).log()
+        with torch.autocast(magnitude.device.type, enabled=False):  # its sums cancel
+            linear = magnitude @ self.filter_bank_inverse.T
+        return linear.abs().clamp_min(MAGNITUDE_FLOOR).log()
 
 
 class _Spectrum(Parallel):

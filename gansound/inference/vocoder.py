@@ -21,6 +21,7 @@ from gansound.audio import Resampler
 from gansound.generators.converted import ConvertedGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
+from gansound.inference.backends.choice import SHORTER
 from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.device import choose_device
 from gansound.inference.forks import check_process
@@ -248,7 +249,7 @@ class Vocoder:
             yield sound[0].cpu().numpy()
 
     def runner(self, purpose: Purpose) -> Runner:
-        """What runs the generator, for whole utterances or for streams; made at its first use.
+        """What runs the generator, for whole utterances, short ones or streams; made at its first use.
 
         Raises:
             ValueError: the generator doesn't stream, or its backend isn't to be had.
@@ -261,8 +262,8 @@ class Vocoder:
                 made = next(iter(self._runners.values()), None)
                 if made is None or self.backend == "auto":
                     new = make_runner(self.generator, self.backend, self.precision, purpose=purpose)
-                    made = made if made is not None and made.name == new.name else new
-                self._runners[purpose] = made  # one serves both purposes where both took the same
+                    made = next((other for other in self._runners.values() if other.name == new.name), new)
+                self._runners[purpose] = made  # one serves all purposes that took the same
             return self._runners[purpose]
 
     def stream(self, dtype: SampleType = "float32") -> StreamingVocoder:
@@ -299,7 +300,7 @@ class Vocoder:
 
     def _synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         if isinstance(self.generator, StreamingGenerator):
-            return self.runner("whole").synthesize(mel, lengths)
+            return self.runner("whole" if mel.shape[-1] >= SHORTER else "short").synthesize(mel, lengths)
         check_process()
         with torch.no_grad():  # somebody's own class
             if lengths is None:

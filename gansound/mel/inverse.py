@@ -22,9 +22,10 @@ _RELATIVE_TOLERANCE = 1e-3
 class MelInverse(nn.Module):
     """Amplitudes of the spectrum with a Hann window of `n_fft` samples whose mel this is.
 
-    Log, affine and floor are undone, then the filter bank by its pseudo-inverse, in float32 (float64 stays). Where the
-    convention's own window is of another length, bins between its bins are interpolated and all is scaled to the energy
-    of a window of `n_fft`: right for noise, and for tones nearly so, since bands blur them more than windows do.
+    Log, affine and floor are undone, then the filter bank by its pseudo-inverse, in float32 under autocast too (float64
+    stays). Where the convention's own window is of another length, bins between its bins are interpolated and all is
+    scaled to the energy of a window of `n_fft`: right for noise, and for tones nearly so, since bands blur them more
+    than windows do.
 
     Args:
         mel: the convention.
@@ -64,7 +65,8 @@ class MelInverse(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """The amplitudes of a mel in the convention."""
         mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
-        linear = self.mel.to_magnitude(mel).transpose(1, 2) @ self.matrix.to(mel.dtype).T
+        with torch.autocast(mel.device.type, enabled=False):  # its sums cancel
+            linear = self.mel.to_magnitude(mel).transpose(1, 2) @ self.matrix.to(mel.dtype).T
         # The power that the convention added to each bin would be a hum in silence. In units of the floor's, since an
         # ONNX exporter takes the subtraction of 1e-9 for one of nothing, and leaves it out.
         added = self.mel.magnitude_eps / AMPLITUDE_FLOOR**2

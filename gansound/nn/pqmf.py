@@ -56,8 +56,9 @@ class PQMF(nn.Module):
         self.register_buffer("filters", _filters(bands, taps, cutoff_ratio, beta), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape: `(B, bands, T)` → `(B, 1, T * bands)`."""
-        y = F.conv_transpose1d(x, self.filters * self.bands, stride=self.bands)
+        """Shape: `(B, bands, T)` → `(B, 1, T * bands)`. In full precision also under autocast."""
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.conv_transpose1d(x.to(self.filters.dtype), self.filters * self.bands, stride=self.bands)
         return y[..., self.half_samples : self.half_samples + x.shape[-1] * self.bands]
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:

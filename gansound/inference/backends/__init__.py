@@ -19,7 +19,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "eager", "compile", "onnxruntime", "openvino"]
-Purpose = Literal["whole", "stream"]  # utterances at once, or a few frames at a time: the fastest may differ
+# Utterances at once, those of a second and less, or a few frames at a time: the fastest may differ.
+Purpose = Literal["whole", "short", "stream"]
 
 BACKENDS: tuple[Backend, ...] = ("eager", "compile", "onnxruntime", "openvino")
 _PRECISIONS: dict[str, tuple[Precision, ...]] = {
@@ -92,7 +93,7 @@ def make_runner(
         generator: in eval mode; it is copied.
         backend: see the module.
         precision: never another than asked for.
-        purpose: what `auto` measures: whole utterances, or a stream of single frames.
+        purpose: what `auto` measures: whole utterances, short ones, or a stream of single frames.
 
     Raises:
         BackendUnavailable: see `check_backend`; or `auto` found none that runs this generator.
@@ -159,7 +160,7 @@ def _fastest(
             runners[candidate] = _make(generator, candidate, precision)
         except Exception as error:  # whatever a runtime raises at a net that it can't take
             failures[candidate] = error
-    milliseconds = choice.measure(runners, failures, streaming=purpose == "stream")
+    milliseconds = choice.measure(runners, failures, purpose)
     for name, failure in failures.items():
         log.warning("backend %s can't run this model, and is left out: %s", name, failure)
     if not milliseconds:
@@ -170,6 +171,6 @@ def _fastest(
     figures = ", ".join(
         f"{name} {ms:.2f} ms" for name, ms in sorted(milliseconds.items(), key=lambda i: i[1])
     )
-    what = "a frame" if purpose == "stream" else f"{choice.WHOLE_FRAMES} frames"
+    what = "a frame" if purpose == "stream" else f"{choice.FRAMES[purpose]} frames"
     log.info("backend %s, the fastest here (%s: %s)", best, what, figures)
     return runners[best]

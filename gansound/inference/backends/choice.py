@@ -13,7 +13,8 @@ from gansound.inference.backends.runner import Runner
 from gansound.machine import cpu_name, cpuinfo, package_version, usable_cores
 
 ROUNDS, STEPS_IN_A_ROW = 7, 8
-WHOLE_FRAMES, STREAM_FRAMES = 256, 1
+FRAMES = {"stream": 1, "short": 43, "whole": 256}  # that are measured, by purpose
+SHORTER = 128  # frames of a short utterance
 
 
 def remembered(path: Path, backends: Sequence[str]) -> str | None:
@@ -37,15 +38,14 @@ def record(milliseconds: dict[str, float], backends: Sequence[str]) -> bytes:
     return json.dumps({"backend": best, "ms": milliseconds, "here": _here(backends)}, indent=2).encode()
 
 
-def measure(
-    runners: dict[str, Runner], failures: dict[str, Exception], *, streaming: bool
-) -> dict[str, float]:
-    """Median milliseconds of each runner, rounds interleaved: a frame a step, or three seconds in one go.
+def measure(runners: dict[str, Runner], failures: dict[str, Exception], purpose: str) -> dict[str, float]:
+    """Median milliseconds of each runner, rounds interleaved: a frame a step, or half a second or three in one go.
 
     One that raises is put among the failures, and has no figure.
     """
+    streaming = purpose == "stream"
     took: dict[str, list[float]] = {name: [] for name in runners}
-    runs = {name: _run(runner, streaming=streaming) for name, runner in runners.items()}
+    runs = {name: _run(runner, purpose) for name, runner in runners.items()}
     for round_ in range(ROUNDS + 1):
         for name in list(runs):
             # The first is for compiling and warming, and several steps in a row are what a stream does.
@@ -62,12 +62,11 @@ def measure(
     return {name: statistics.median(times) for name, times in took.items()}
 
 
-def _run(runner: Runner, *, streaming: bool) -> Iterator[None]:
-    frames = STREAM_FRAMES if streaming else WHOLE_FRAMES
-    mel = torch.randn(1, runner.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
+def _run(runner: Runner, purpose: str) -> Iterator[None]:
+    mel = torch.randn(1, runner.n_mels, FRAMES[purpose], generator=torch.Generator().manual_seed(0)) - 4
     state = runner.init_state()
     while True:
-        if streaming:
+        if purpose == "stream":
             _, state = runner.step(mel, state, interior=True)
         else:
             runner.synthesize(mel)

@@ -1,18 +1,21 @@
 """PyTorch itself: no extra dependency, any device; and compiled by its own compiler."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansound.inference.backends.runner import Precision, Runner, step_lengths
+from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 from gansound.nn.streaming import State
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+_AUTOCAST = (nn.modules.conv._ConvNd, nn.Linear)  # what multiplies by its weights in half precision there
 # Of the plain net's windows, in chunks of steps: what each layer of a step does to keep its context costs more than a
 # cache saves (tests/reference/vocoder_speed.py).
 WINDOW_CHUNKS = 16
@@ -30,13 +33,25 @@ class EagerRunner(Runner):
 
     @cached_property
     def offline_frames(self) -> int:
-        """Of a window of the plain net, and in bf16 of a step."""
+        """Of a window of the plain net."""
         if next(self.generator.parameters()).is_cuda:
             return 4096  # a GPU wants much work at once
-        return self.cached_frames() * (WINDOW_CHUNKS if self.precision == "fp32" else 1)
+        return self.cached_frames() * WINDOW_CHUNKS
+
+    @cached_property
+    def _net(self) -> StreamingGenerator:
+        """The plain net: its weights in half precision, where that is asked for, already."""
+        dtype = _DTYPES[self.precision]
+        if dtype is None:
+            return self.generator
+        net = fold_parametrizations(copy.deepcopy(self.generator).eval()).requires_grad_(False)
+        for module in net.modules():
+            if isinstance(module, _AUTOCAST):
+                module.to(dtype)
+        return net
 
     def synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
-        if lengths is None or self.precision != "fp32" or mel.is_cuda:
+        if lengths is None or mel.is_cuda:
             return super().synthesize(mel, lengths)
         # A core is as quick at one after the other, by the plain net, which knows one end only.
         audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length)
@@ -45,7 +60,7 @@ class EagerRunner(Runner):
         return audio
 
     def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
-        if lengths is not None or self.precision != "fp32":  # the plain net knows one end only, and one type
+        if lengths is not None:  # the plain net knows one end only
             yield from super().pieces(mels, lengths)
             return
         # The plain net, an utterance in one go or in windows that share what its receptive field spans.
@@ -64,8 +79,9 @@ class EagerRunner(Runner):
 
     def _plain(self, mel: Tensor, first: int, frames: int) -> Tensor:
         """The plain net's sound of some frames of a mel."""
-        with torch.no_grad():
-            sound: Tensor = self.generator(mel)
+        dtype = _DTYPES[self.precision]
+        with torch.no_grad(), torch.autocast(mel.device.type, dtype, enabled=dtype is not None):
+            sound: Tensor = self._net(mel).to(mel.dtype)
         return sound[:, first * self.hop_length : (first + frames) * self.hop_length]
 
     def init_state(self, batch: int = 1) -> State:
