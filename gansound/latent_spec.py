@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gansound.mel import MelSpec
+from gansound.mel.frames import from_outside
 
 _MOST = {"channels": 4096, "sample_rate": 1_000_000, "hop_length": 32768}
 
@@ -64,28 +64,14 @@ class LatentSpec:
 
         Shape: (B, C, F) or (C, F), torch or numpy.
         """
-        if not isinstance(latent, Tensor | np.ndarray):
-            raise ValueError(f"latent: got {type(latent).__name__}, expected a tensor or an array (B, C, F)")
-        shape = tuple(latent.shape)
-        if len(shape) not in (2, 3) or shape[-2] != self.channels:
-            turned = len(shape) in (2, 3) and shape[-1] == self.channels
+        shape = tuple(getattr(latent, "shape", ()))
+        if len(shape) in (2, 3) and shape[-2] != self.channels:
+            turned = "; it looks transposed: swap the last two axes" if shape[-1] == self.channels else ""
             raise ValueError(
-                f"latent: got shape {shape}, expected (B, {self.channels}, F) or ({self.channels}, F)"
-                + ("; it looks transposed: swap the last two axes" if turned else "")
-                + ". This model takes the latents of its own acoustic model, not mels"
+                f"latent: got shape {shape}, expected (B, {self.channels}, F) or ({self.channels}, F){turned}. This "
+                "model takes the latents of its own acoustic model, not mels"
             )
-        if isinstance(latent, np.ndarray):
-            if latent.dtype.kind not in "fiu":
-                raise ValueError(f"latent: got an array of {latent.dtype}, expected numbers (float32)")
-            latent = torch.from_numpy(np.ascontiguousarray(latent, dtype=np.float32))
-        if latent.is_complex() or latent.dtype == torch.bool:
-            raise ValueError(f"latent: got a tensor of {latent.dtype}, expected real numbers (float32)")
-        if latent.numel() == 0:
-            raise ValueError(f"latent: got shape {shape}, which holds no frames")
-        latent = latent.to(torch.float32)
-        if bad := int((~torch.isfinite(latent)).sum()):
-            raise ValueError(f"latent: {bad} of {latent.numel()} values are NaN or infinite")
-        return latent if latent.ndim == 3 else latent.unsqueeze(0)
+        return from_outside(latent, self.channels, "latent", "channels")
 
     def suspicions(self, latent: Tensor) -> list[str]:
         """None: no value of a latent is more likely than another to who doesn't know its acoustic model."""

@@ -203,6 +203,16 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     return LoadedModel(generator, takes, described["info"], path, described["generator"])
 
 
+def model_info(name_or_path: str | Path) -> dict[str, Any]:
+    """What a model says of itself (licence, origin, steps …), its weights unread.
+
+    Raises:
+        ModelFolderError: not found, or its configuration isn't readable.
+    """
+    info: dict[str, Any] = _read_config(_locate(str(name_or_path)))["info"]
+    return info
+
+
 def load_discriminators(name_or_path: str | Path) -> dict[str, Tensor] | None:
     """The state dict of the discriminators that a model was trained with, or None where it came without.
 

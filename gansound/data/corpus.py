@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gansound import audio
 from gansound.data.manifest import SPLITS, Record
@@ -120,13 +120,7 @@ def scan(
             result.unusable.append((entry.path, outcome))
             continue
         info, digest = outcome
-        known: dict[str, Any] = {
-            "speaker": entry.speaker,
-            "text": entry.text,
-            "label": entry.label,
-            "split": entry.split,
-        }
-        result.records.append(Record(entry.path, info.sample_rate, info.frames, digest=digest, **known))
+        result.records.append(Record(entry.path, info.sample_rate, info.frames, digest=digest, **entry.known))
     return result
 
 

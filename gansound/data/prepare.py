@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from gansound.data.corpus import Entry, entries, in_threads, recognised
 from gansound.data.journal import Journal, Stamp
@@ -144,14 +143,8 @@ def _outcome(
 
 
 def _record(entry: Entry, outcome: Outcome, out: Path) -> Record:
-    known: dict[str, Any] = {
-        "speaker": entry.speaker,
-        "text": entry.text,
-        "label": entry.label,
-        "split": entry.split,
-    }
     place = outcome.place(entry, out)
-    return Record(place, outcome.sample_rate, outcome.frames, digest=outcome.digest, **known)
+    return Record(place, outcome.sample_rate, outcome.frames, digest=outcome.digest, **entry.known)
 
 
 def _write_dropped(path: Path, done: Prepared) -> None:

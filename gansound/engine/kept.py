@@ -23,7 +23,7 @@ from gansound.engine.lock import RunLock
 from gansound.engine.own_files import read_own
 from gansound.engine.plan import Plan
 from gansound.engine.start import model_of
-from gansound.model_folder import load_model_folder, save_model_folder
+from gansound.model_folder import model_info, save_model_folder
 
 
 class Best:
@@ -127,7 +127,7 @@ class Kept:
         name = self.plan.settings.init_from
         assert name is not None
         try:
-            return load_model_folder(model_of(name), allow=self.plan.allow).info
+            return model_info(model_of(name))
         except ValueError:
             return _info(self.folder / "model")
 

@@ -121,8 +121,9 @@ class UniversalGenerator(StreamingGenerator):
         core = copy.deepcopy(self.layers.core)
         trained = other.layers if isinstance(other, FreeVGenerator) else other.layers.core
         state, given = core.state_dict(), trained.state_dict()  # type: ignore[union-attr]
+        layers = dict(core.named_modules())  # type: ignore[union-attr]
         for name, module in trained.named_modules():  # type: ignore[union-attr]
-            mine = _within(core, name)
+            mine = layers.get(name)
             if isinstance(module, FrameConv) and isinstance(mine, FrameConv) and not mine.right_frames:
                 given[f"{name}.conv.weight"] = _without_future(
                     module.conv.weight.detach(), module.right_frames
@@ -163,10 +164,6 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
-
-
-def _within(net: Any, name: str) -> nn.Module | None:
-    return dict(net.named_modules()).get(name)
 
 
 def _without_future(kernel: Tensor, ahead: int) -> Tensor:

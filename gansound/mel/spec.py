@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gansound.mel import filters
 from gansound.mel.conversion import LN_PER_UNIT, conversion
+from gansound.mel.frames import from_outside
 from gansound.mel.presets import PRESETS
 
 GREATEST_VALUE = 1e4  # of a mel in any unit; what is beyond was read wrongly, and overflows inside a net
@@ -219,37 +220,13 @@ class MelSpec:
 
         Shape: (B, M, F) or (M, F), torch or numpy.
         """
-        if isinstance(mel, np.ndarray):
-            if mel.dtype == object or mel.dtype.kind not in "fiu":
-                raise ValueError(f"mel: got an array of {mel.dtype}, expected numbers (float32)")
-            mel = torch.from_numpy(np.ascontiguousarray(mel, dtype=np.float32))
-        if not isinstance(mel, Tensor):
-            raise ValueError(
-                f"mel: got {type(mel).__name__}, expected a tensor or an array of shape (B, M, F)"
-            )
-        if mel.is_complex() or mel.dtype == torch.bool:
-            raise ValueError(f"mel: got a tensor of {mel.dtype}, expected real numbers (float32)")
-        shape = tuple(mel.shape)
-        if mel.ndim not in (2, 3):
-            raise ValueError(f"mel: got shape {shape}, expected (B, {self.n_mels}, F) or ({self.n_mels}, F)")
-        if shape[-2] != self.n_mels:
-            hint = (
-                f"; it looks transposed: swap the last two axes of shape {shape}"
-                if shape[-1] == self.n_mels
-                else ""
-            )
-            raise ValueError(f"mel: got {shape[-2]} bands (shape {shape}), expected {self.n_mels}{hint}")
-        if mel.numel() == 0:
-            raise ValueError(f"mel: got shape {shape}, which holds no frames")
-        mel = mel.to(torch.float32)
-        if bad := int((~torch.isfinite(mel)).sum()):
-            raise ValueError(f"mel: {bad} of {mel.numel()} values are NaN or infinite")
+        mel = from_outside(mel, self.n_mels)
         if bad := int((mel.abs() > GREATEST_VALUE).sum()):
             raise ValueError(
                 f"mel: {bad} of {mel.numel()} values lie beyond ±{GREATEST_VALUE:,.0f}, where no mel of sound does, "
                 f"the greatest at {float(mel.abs().max()):.3g}. Look at how it was saved and read"
             )
-        return mel if mel.ndim == 3 else mel.unsqueeze(0)
+        return mel
 
     def suspicions(self, mel: Tensor) -> list[str]:
         """What the values themselves say against this convention; empty where they fit."""

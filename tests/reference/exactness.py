@@ -1,12 +1,13 @@
-"""How far a stream of the shipped vocoder, a frame at a time, lies from the whole utterance, on every pair of backends.
+"""How far a vocoder's stream, a frame at a time, lies from the whole utterance, on every pair of backends.
 
-    python -m tests.reference.exactness  # minutes
+    python -m tests.reference.exactness [MODEL]  # minutes; `default` where none is named
 
 A second of noise for each of 150 seeds, and the speech in samples/. The largest difference in each second, of full
 scale 1: the median one and the largest.
 """
 
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ def noise(seed: int, samples: int) -> torch.Tensor:
 
 
 if __name__ == "__main__":
+    model = sys.argv[1] if len(sys.argv) > 1 else "default"
     vocoders = {
-        backend: gansound.Vocoder.from_pretrained("default", backend=backend)
+        backend: gansound.Vocoder.from_pretrained(model, backend=backend)
         for backend in BACKENDS
         if backend != "compile" and not missing(backend)
     }

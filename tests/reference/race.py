@@ -32,6 +32,7 @@ from gansound.data.corpus import scan
 from gansound.data.manifest import MANIFEST_NAME, Record, write_manifest
 from gansound.data.source import open_corpus
 from gansound.data.split import split as assign
+from gansound.engine.feed import spread
 from gansound.engine.guards import StoppedError
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
@@ -61,10 +62,9 @@ TOOK, JUDGED = "took.json", "judged.json"
 SIDES = ("generator", "discriminator")
 
 
-def spread(records: Sequence[Record], count: int) -> list[Record]:
+def some(records: Sequence[Record], count: int) -> list[Record]:
     """So many, evenly over the sorted list."""
-    ordered = sorted(records, key=lambda record: record.path.name)
-    return [ordered[i * len(ordered) // count] for i in range(count)]
+    return spread(sorted(records, key=lambda record: record.path.name), count)
 
 
 def corpus(data: Path, out: Path) -> Path:
@@ -76,10 +76,10 @@ def corpus(data: Path, out: Path) -> Path:
     takes = assign(scan((data / "kathleen").resolve()).records, seed=0)[0]
     prompts = scan((data / "prompts_en").resolve()).records
     chosen = [(record, "kathleen", "train") for record in takes if record.split == "train"]
-    both = spread(prompts, 2 * PROMPTS)
+    both = some(prompts, 2 * PROMPTS)
     for split, others in (("test", both[::2]), ("valid", both[1::2])):
         chosen += [
-            (record, "kathleen", split) for record in spread([r for r in takes if r.split == split], TAKES)
+            (record, "kathleen", split) for record in some([r for r in takes if r.split == split], TAKES)
         ]
         chosen += [(record, "allison", split) for record in others]
     write_manifest(

@@ -83,10 +83,11 @@ def main() -> None:
     if arguments.festvox_ru:
         others["ru_nsh"] = sorted(arguments.festvox_ru.glob("*.wav"))
     for speaker, paths in others.items():
-        rates = [soundfile.info(path).samplerate for path in paths]
-        for number, path in enumerate(paths):
+        files = [soundfile.info(path) for path in paths]
+        best = max((file.samplerate for file in files), default=0)
+        for number, (path, file) in enumerate(zip(paths, files, strict=True)):
             held_out = speaker in HELD_OUT
-            if held_out and (rates[number] < max(rates) or soundfile.info(path).duration < SHORTEST_JUDGED):
+            if held_out and (file.samplerate < best or file.duration < SHORTEST_JUDGED):
                 continue  # the same take at a lower rate, or too short
             name = f"{path.parent.name}_{path.name}" if speaker == "words" else path.name
             target = out / speaker / name

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,11 @@ class Entry:
     text: str | None = None
     label: str | None = None
     split: str | None = None  # train, valid or test, where the corpus itself says it
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What a record of it says besides its place and its samples."""
+        return {"speaker": self.speaker, "text": self.text, "label": self.label, "split": self.split}
 
 
 Found: TypeAlias = tuple[list[Entry], list[tuple[Path, str]]]
