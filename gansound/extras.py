@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "openvino": ("openvino", "onnx", "onnxscript"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "datasets": ("pyarrow",),
+    "store": ("fsspec", "aiohttp"),
 }
 """What each extra of `pyproject.toml` is asked for, by the names under which Python imports it."""
 

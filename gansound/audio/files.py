@@ -310,7 +310,7 @@ class _Sound:
                     f"{self.path}: holds NaN or infinite samples, the first at sample {bad}. Render it again"
                 )
             left -= len(samples)
-            pieces.append(_mixed(samples, channel) if mono else samples)
+            pieces.append(mixed(samples, channel) if mono else samples)
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return whole if mono else np.ascontiguousarray(whole.T)
 
@@ -353,7 +353,8 @@ class _Sound:
             raise AudioError(f"{self.path}: damaged: {reason(error)}. Copy or encode it again") from None
 
 
-def _mixed(samples: np.ndarray, channel: int | None) -> np.ndarray:
+def mixed(samples: np.ndarray, channel: int | None) -> np.ndarray:
+    """(T, C) as mono (T,): the channel that is given, or the mean of all."""
     if channel is not None or samples.shape[1] == 1:
         return samples[:, channel or 0].copy()
     return samples.mean(axis=1, dtype=np.float32)

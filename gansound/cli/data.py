@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   gansound data prepare recordings/ -o prepared/ --sample-rate 22050
   gansound data prepare LibriTTS_R/ -o prepared/ --sample-rate 22050 --trim 40 --loudness -23
   gansound data prepare interviews/ -o prepared/ --speaker '(p\\d+)_'
+  gansound data prepare recordings/ -o prepared/ --shards s3://bucket/recordings
 
 A corpus is LJSpeech, LibriTTS (-R), VCTK, Common Voice, Speech Commands or a Hugging Face data set in its own layout,
 which is recognised, or any folder of WAV, FLAC, Ogg, Opus, MP3, AIFF, AU or CAF, searched through its subfolders."""
@@ -84,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-copies",
         action="store_true",
         help="keep exact copies, in one split, instead of the first of them",
+    )
+    prepare.add_argument(
+        "--shards",
+        metavar="PLACE",
+        help="also write all of it into shards, to a folder or a URL (s3://, gs://, hf:// ...), from which "
+        "training reads by byte ranges: --data.path PLACE",
     )
     prepare.add_argument("--jobs", type=int, metavar="N", help="threads (default: as many as cores)")
     prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
@@ -225,8 +232,10 @@ def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
 
 def _prepare(args: argparse.Namespace) -> int:
     from gansound.data.corpus import by_split
+    from gansound.data.pack import check_place, write_shards
     from gansound.data.prepare import prepare
     from gansound.data.process import Processing
+    from gansound.data.source import open_corpus
 
     try:
         processing = Processing(args.sample_rate, args.trim, args.loudness, args.min_seconds)
@@ -241,6 +250,11 @@ def _prepare(args: argparse.Namespace) -> int:
     changes = processing != Processing(min_seconds=args.min_seconds)
     if changes and args.out.resolve().is_relative_to(args.folder.resolve()):
         raise UsageError(f"-o {args.out}: copies inside the corpus {args.folder} would become part of it")
+    if args.shards is not None:
+        try:
+            check_place(args.shards)
+        except ValueError as error:
+            raise UsageError(f"--shards {error}") from None
     begun = time.perf_counter()
     with _progress("preparing", args.quiet) as progress:
         done = prepare(
@@ -287,6 +301,18 @@ def _prepare(args: argparse.Namespace) -> int:
     if not args.quiet:
         for line in lines:
             tell(line)
+    if args.shards is None:
+        return 0
+    with _progress("writing shards", args.quiet) as progress:
+        about = write_shards(
+            open_corpus(done.manifest),
+            args.shards,
+            names_below=[args.out, args.folder],
+            jobs=args.jobs,
+            progress=progress,
+        )
+    if not args.quiet:
+        tell(f"{args.shards}: {about.records} recordings, {about.hours:.2f} h in shards")
     return 0
 
 

@@ -122,6 +122,7 @@ def choose(records: "Sequence[Record]", split: str, limit: int | None, source: P
 
 def items_of(records: "Sequence[Record]", source: Path) -> "list[Item]":
     """Items named by their path below the data's folder, whose first folder is the speaker if nothing else says."""
+    from gansound.data import sound
     from gansound.metrics.evaluation import Item
 
     folder = source if source.is_dir() else source.parent
@@ -132,7 +133,7 @@ def items_of(records: "Sequence[Record]", source: Path) -> "list[Item]":
         speaker = record.speaker
         if speaker is None and inside and "/" in name:
             speaker = name.split("/", 1)[0]
-        items.append(Item.from_file(record.path, id=name, text=record.text, speaker=speaker))
+        items.append(Item(name, partial(sound.read, record), record.text, speaker))
     return items
 
 

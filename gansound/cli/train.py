@@ -23,6 +23,7 @@ stopped. `gansound train RECIPE --keys` lists the keys with their meaning."""
 EXAMPLES = """examples:
   gansound train tiny_cpu --data.path recordings/ --steps 20 --seed 0 --run runs/try
   gansound train melgan_ljspeech --data.path LJSpeech-1.1 --run runs/melgan
+  gansound train hifigan_v1_ljspeech --data.path s3://bucket/shards --run runs/hifigan
   gansound train specgan_drums --data.path drums/ --run runs/drums
   gansound train my_recipe.yaml --batch_size 8 --generator_optimization.optimizer.init_args.lr 2e-4
   gansound train finetune_cpu --init-from default --data.path my_voice/ --steps 3000 --run runs/my_voice
@@ -83,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from gansound.data.store import check, is_url
     from gansound.recipe import load_recipe
 
     if args.recipe is None:
@@ -105,7 +107,12 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--run {folder}: {above} is a file, expected a folder")
     data = recipe.get("data") or {}
     path = data.get("path") if isinstance(data, dict) else None  # what else is wrong, the plan says
-    if isinstance(path, str) and not Path(path).expanduser().exists():
+    if isinstance(path, str) and is_url(path):
+        try:
+            check(path)
+        except ValueError as error:
+            raise UsageError(f"data.path {error}") from None
+    elif isinstance(path, str) and not Path(path).expanduser().exists():
         raise UsageError(f"data.path {path}: no such file or folder")
     require("training", "accelerate", "tensorboard", "matplotlib", extra="train")
     from gansound.engine.guards import StoppedError
@@ -176,6 +183,8 @@ def overrides(extra: list[str]) -> dict[str, Any]:
     Raises:
         UsageError: a key without a value, a value without a key, a key given twice.
     """
+    from gansound.data.store import is_url
+
     found: dict[str, Any] = {}
     rest = list(extra)
     while rest:
@@ -191,7 +200,8 @@ def overrides(extra: list[str]) -> dict[str, Any]:
             raise UsageError(f"--{key} is given twice")
         is_path = key.rpartition(".")[2] == "path" or (key == "data.mels" and value != "manifest")
         if is_path and value not in ("", "null"):
-            value = json.dumps(str(Path(value).expanduser().absolute()), ensure_ascii=False)
+            place = value if is_url(value) else str(Path(value).expanduser().absolute())
+            value = json.dumps(place, ensure_ascii=False)
         found[key] = value
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
+from gansound.data import sound
 from gansound.data.corpus import in_threads
 from gansound.data.manifest import Record
 from gansound.data.records import Records, narrowed
@@ -51,7 +52,7 @@ class Source:
         if len(silent := np.flatnonzero(self.frames == 0)):
             record = self.records[silent[0]]
             raise ValueError(
-                f"{record.path}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
+                f"{record.place}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
                 "Leave it out"
             )
         if others:
@@ -93,8 +94,9 @@ class Source:
     def check(self, index: int) -> audio.AudioInfo:
         """What the file's header says. Raises AudioError when that isn't what its record says."""
         record = self.records[index]
-        info = audio.probe(record.path)
-        self._check(index, record, info)
+        info = sound.info(record)
+        if record.stored is None:
+            self._check(index, record, info)
         return info
 
     def _check(self, index: int, record: Record, info: audio.AudioInfo) -> None:
@@ -121,7 +123,7 @@ class Source:
             index, self._decode(index, 0, int(self.frames[index]))
         ):
             raise audio.AudioError(
-                f"{self.records[index].path}: was a 16-bit file when the run began, and is finer now. Start it again"
+                f"{self.records[index].place}: was a 16-bit file when the run began, and is finer now. Start it again"
             )
         return self._cache.read(index, start, length)
 
@@ -140,10 +142,10 @@ class Source:
         return self._decode_resampled(index, record, start, length)
 
     def native(self, index: int, start: int, length: int) -> np.ndarray:
-        """``length`` samples from ``start`` on, (channels, length) float32, at the file's own rate, from disk."""
+        """``length`` samples from ``start`` on, (channels, length) float32, at its own rate, from where it lies."""
         record = self.records[index]
         check = functools.partial(self._check, index, record)
-        read = functools.partial(audio.read, record.path, start=start, frames=length, check=check)
+        read = functools.partial(sound.read, record, start=start, frames=length, check=check)
         if self.channels == 1:
             return read()[0][None]
         samples = read(mono=False)[0]

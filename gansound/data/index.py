@@ -20,12 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from gansound.data.manifest import check_values, parse_line
 from gansound.data.records import Records, Table, narrowed, number_of_split
+from gansound.data.store import is_url
 from gansound.machine import usable_cores
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def open_index(manifest: str | os.PathLike[str]) -> Records:
         identity = _identity(source)
         if (records := _found(places, identity, manifest)) is not None:
             return records
-        with _locked(source):
+        with locked(source):
             if (records := _found(places, identity, manifest)) is not None:
                 return records  # another process made it while this one waited
             for place in places:
@@ -59,6 +60,20 @@ def open_index(manifest: str | os.PathLike[str]) -> Records:
                 except OSError as error:
                     logger.info("%s: no index can be kept there (%s)", place.parent, error.strerror)
             return _made(source, None, identity, manifest)
+
+
+def write_index(place: Path, manifest: Path) -> None:
+    """The index of a manifest as a file that goes elsewhere, see :func:`map_index`. Raises as :func:`open_index`."""
+    with manifest.open("rb") as source, place.open("xb+") as file:
+        _write(file, source, _identity(source), manifest)
+
+
+def map_index(place: Path, store: str, digest: str | None = None) -> Records:
+    """The records of an index that lies at ``place``, whose sounds lie in the shards of ``store``.
+
+    ``digest``: of what the fingerprint is made, in place of the manifest's own. Raises ValueError where it is no index.
+    """
+    return Records(_mapped(place, None, place, store, digest))
 
 
 def _found(places: list[Path], identity: dict[str, Any], manifest: Path) -> Records | None:
@@ -70,11 +85,15 @@ def _found(places: list[Path], identity: dict[str, Any], manifest: Path) -> Reco
 
 def _in_cache(manifest: Path) -> Path:
     name = hashlib.blake2b(os.fsencode(manifest.absolute()), digest_size=16).hexdigest()
+    return cache_folder() / f"{name}{INDEX_SUFFIX}"
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/gansound`, as a rule `~/.cache/gansound`."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gansound"
     except RuntimeError:  # a user without a home, as in containers
-        folder = Path(os.devnull)
-    return folder / "gansound" / f"{name}{INDEX_SUFFIX}"
+        return Path(os.devnull) / "gansound"  # where nothing can be kept
 
 
 def _identity(source: BinaryIO) -> dict[str, Any]:
@@ -90,7 +109,7 @@ def _identity(source: BinaryIO) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _locked(source: BinaryIO) -> Iterator[None]:
+def locked(source: IO[bytes]) -> Iterator[None]:
     """One process of those that start together makes the index; without locks, as on some network disks, each does."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl
@@ -104,23 +123,29 @@ class MappedTable(Table):
     """A table that lies in an index; a process that is sent it maps it again."""
 
     place: Path
-    identity: dict[str, Any]
+    identity: dict[str, Any] | None
     manifest: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _mapped, (self.place, self.identity, self.manifest)
+        return _mapped, (self.place, self.identity, self.manifest, self.store, self.digest)
 
 
 class _Stale(ValueError):
     """An index of another manifest, of an older one, or of another version."""
 
 
-def _mapped(place: Path, identity: dict[str, Any], manifest: Path) -> MappedTable:
-    """Open an index; _Stale when it isn't that of a manifest of this identity."""
+def _mapped(
+    place: Path,
+    identity: dict[str, Any] | None,
+    manifest: Path,
+    store: str | None = None,
+    digest: str | None = None,
+) -> MappedTable:
+    """Open an index; _Stale when it isn't that of a manifest of this identity (None: of any)."""
     file = place.open("rb")
     try:
         header = json.loads(file.read(_HEADER_BYTES).rstrip(b"\0"))
-        fits = (header["format"], header["manifest"]) == (_FORMAT, identity)
+        fits = header["format"] == _FORMAT and identity in (None, header["manifest"])
         whole = fits and os.fstat(file.fileno()).st_size == header["bytes"]
     except (ValueError, KeyError, TypeError):
         whole = False
@@ -134,9 +159,11 @@ def _mapped(place: Path, identity: dict[str, Any], manifest: Path) -> MappedTabl
     }
     return MappedTable(
         read=lambda start, stop: os.pread(file.fileno(), stop - start, _HEADER_BYTES + start),
-        folder=manifest.parent,
-        digest=header["digest"],
-        name=str(manifest),
+        folder=manifest.parent if store is None else Path(),
+        digest=digest or header["digest"],
+        name=store or str(manifest),
+        store=store,
+        waits=store is not None and is_url(store),
         place=place,
         identity=identity,
         manifest=manifest,
@@ -146,6 +173,8 @@ def _mapped(place: Path, identity: dict[str, Any], manifest: Path) -> MappedTabl
 
 def _made(source: BinaryIO, place: Path | None, identity: dict[str, Any], manifest: Path) -> Records:
     """Write an index beside its place, put it there and map it; with no place, one that goes with the process."""
+    begun = time.monotonic()
+    logger.info("%s: making an index of %.0f MB, once", manifest, identity["bytes"] / 1e6)
     if place is None:
         logger.info("%s: its index is kept in %s for this run", manifest, tempfile.gettempdir())
         with tempfile.NamedTemporaryFile(suffix=INDEX_SUFFIX) as temporary:
@@ -160,12 +189,13 @@ def _made(source: BinaryIO, place: Path | None, identity: dict[str, Any], manife
         beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
-    return Records(_mapped(place, identity, manifest))
+    records = Records(_mapped(place, identity, manifest))
+    logger.info("%s: %d records indexed in %.1f s", manifest, len(records), time.monotonic() - begun)
+    return records
 
 
 def _write(file: Any, source: BinaryIO, identity: dict[str, Any], manifest: Path) -> None:
-    size, begun = identity["bytes"], time.monotonic()
-    logger.info("%s: making an index of %.0f MB, once", manifest, size / 1e6)
+    size = identity["bytes"]
     digest = hashlib.blake2b(digest_size=16)
     file.write(bytes(_HEADER_BYTES))
     for start in range(0, size, _CHUNK_BYTES):
@@ -194,8 +224,6 @@ def _write(file: Any, source: BinaryIO, identity: dict[str, Any], manifest: Path
     file.seek(0)
     file.write(json.dumps(header).encode())
     file.flush()
-    count = len(columns["frames"])
-    logger.info("%s: %d records indexed in %.1f s", manifest, count, time.monotonic() - begun)
 
 
 def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:

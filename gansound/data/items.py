@@ -6,7 +6,7 @@ it is again a function of (seed, position) and of which files are good, and a ba
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from gansound.data.records import Records
 
 TRIES = 16
 _NAMED = 3
+_AT_ONCE = 32
 
 BOOKKEEPING = frozenset({"position", "record", "retries", "start", "gain_db"})
 """Of a batch: where its items come from. They stay with the processor, which draws and counts by them."""
@@ -57,12 +58,18 @@ class PositionDataset(Dataset[dict[str, torch.Tensor]], ABC):
         return {name: stacked([value])[0] for name, value in item.items()}
 
     def __getitems__(self, positions: Sequence[int]) -> list[Item]:
-        """Items of a batch, for :func:`collate`; what DataLoader calls."""
-        return [self._item(position) for position in positions]
+        """Items of a batch, for :func:`collate`; what DataLoader calls.
 
-    def file(self, position: int) -> Path:
+        Where sounds are waited for, all items of the batch wait at once: their positions are known beforehand.
+        """
+        if not self.records.waits:
+            return [self._item(position) for position in positions]
+        with ThreadPoolExecutor(min(len(positions), _AT_ONCE)) as pool:
+            return list(pool.map(self._item, positions))
+
+    def file(self, position: int) -> str:
         """The file that is drawn first at a position."""
-        return self.records[self._record(self._choose(position, self.purpose)[0])].path
+        return self.records[self._record(self._choose(position, self.purpose)[0])].place
 
     def _item(self, position: int) -> Item:
         position = int(position)

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from gansound.data.store import is_url, join
 
 MANIFEST_NAME = "manifest.jsonl"
 SPLITS = ("train", "valid", "test")
@@ -20,9 +23,52 @@ _FIELDS = {
     "split": str,
     "digest": str,
     "mel": str,
+    "stored": dict,
 }
 _REQUIRED = ("path", "sample_rate", "frames")
 _LIMITS = {"sample_rate": 2**31 - 1, "frames": 2**62}
+
+
+ENCODINGS = {"PCM_16": "<i2", "FLOAT": "<f4"}
+"""Of stored samples, as NumPy names their bytes."""
+_MOST_CHANNELS = 1024
+_INSIDE = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where the samples of a recording lie in a shard, see :mod:`gansound.data.shards`.
+
+    Args:
+        shard: path or URL of the tar file.
+        at: byte of the first sample in it.
+        encoding: of :data:`ENCODINGS`, the channels of a sample side by side.
+        channels: how many.
+        mono: the channel that is read as mono, where mixing them would cancel (`audio.cancelling`); None mixes them.
+        energy: sum of the squares of all samples, mixed to mono.
+    """
+
+    shard: str
+    at: int
+    encoding: str
+    channels: int
+    mono: int | None
+    energy: float
+
+    def __post_init__(self) -> None:
+        fits = (
+            type(self.shard) is str
+            and type(self.at) is int
+            and 0 <= self.at <= 2**62
+            and self.encoding in ENCODINGS
+            and type(self.channels) is int
+            and 1 <= self.channels <= _MOST_CHANNELS
+            and (self.mono is None or (type(self.mono) is int and 0 <= self.mono < self.channels))
+            and type(self.energy) in (int, float)
+            and self.energy >= 0
+        )
+        if not fits:
+            raise ValueError(f"{self!r} names no samples in a shard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +84,12 @@ class Record:
     split: str | None = None
     digest: str | None = None  # of the file, see `audio.digest`: one that was put in its place is noticed
     mel: Path | None = None  # a file of an acoustic model's mel of it, see `gansound.data.pairs`
+    stored: Stored | None = None  # where the samples lie, for one of a store; its path then only names it
+
+    @property
+    def place(self) -> str:
+        """Where the sound is, in words."""
+        return str(self.path) if self.stored is None else f"{self.path} in {self.stored.shard}"
 
     @property
     def seconds(self) -> float:
@@ -59,8 +111,11 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Record]:
         ]
 
 
-def parse_line(line: bytes, folder: Path, where: str) -> Record:
-    """A line as a record, its path taken from ``folder``. Raises ValueError, which begins with ``where``."""
+def parse_line(line: bytes, folder: Path, where: str, store: str | None = None) -> Record:
+    """A line as a record, its path taken from ``folder``. Raises ValueError, which begins with ``where``.
+
+    ``store``: what the names of shards are taken from, which then may not lead out of it.
+    """
     try:
         values: Any = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -68,8 +123,24 @@ def parse_line(line: bytes, folder: Path, where: str) -> Record:
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg}). A manifest has one object a line") from None
     check_values(values, where)
-    files = {name: folder / values[name] for name in ("path", "mel") if values.get(name) is not None}
+    files: dict[str, Any] = {
+        name: folder / values[name] for name in ("path", "mel") if values.get(name) is not None
+    }
+    if (stored := values.get("stored")) is not None:
+        try:
+            files["stored"] = _stored(stored, store)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: stored: {error}") from None
     return Record(**{**values, **files})
+
+
+def _stored(values: dict[str, Any], store: str | None) -> Stored:
+    stored = Stored(**values)
+    if store is None:
+        return stored
+    if is_url(stored.shard) or not _INSIDE.fullmatch(stored.shard):
+        raise ValueError(f"shard is {stored.shard!r}, expected a name below {store}")
+    return Stored(**{**values, "shard": join(store, stored.shard)})
 
 
 def check_values(values: Any, where: str) -> None:
@@ -131,6 +202,8 @@ def as_values(record: Record, folder: Path | None = None) -> dict[str, Any]:
     """What a line says of a record; paths under ``folder`` relative to it and others absolute, or all as they are."""
     values = {name: getattr(record, name) for name in _FIELDS}
     values |= {name: _location(values[name], folder) for name in ("path", "mel") if values[name] is not None}
+    if record.stored is not None:
+        values["stored"] = asdict(record.stored)
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gansound import audio
+from gansound.data import sound as sounds
 from gansound.data.corpus import in_threads
 from gansound.data.manifest import Record
 from gansound.data.walk import is_audio, walk
@@ -163,7 +164,7 @@ def _judged(record: Record, spec: MelSpec) -> tuple[Pair, Callable[[int], float]
     mel, turned = _oriented(record.mel, spec)
     wanted = (_JUDGED_FRAMES + MOST_OFFSET_FRAMES) * spec.hop_length
     most = -(-wanted * record.sample_rate // spec.sample_rate)
-    samples, rate = audio.read(record.path, frames=min(record.frames, most))
+    samples, rate = sounds.read(record, frames=min(record.frames, most))
     sound = torch.from_numpy(audio.resample(samples, rate, spec.sample_rate)).float()
     if len(sound) < spec.hop_length:
         raise ValueError(f"{record.path} is shorter than one hop of {spec.hop_length} samples")
@@ -217,7 +218,7 @@ def _said_by_doctor(record: Record, spec: MelSpec) -> str:
     assert record.mel is not None
     try:
         mel, _ = _oriented(record.mel, spec)
-        samples, rate = audio.read(record.path)
+        samples, rate = sounds.read(record)
     except (ValueError, OSError):
         return ""
     found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(samples, rate, wanted)).float())

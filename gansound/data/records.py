@@ -8,13 +8,14 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
 
 from gansound.data.manifest import SPLITS, Record, as_values, parse_line
+from gansound.data.store import is_url
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Table:
 
     ``read(start, stop)`` gives the bytes of the lines; line i is ``offsets[i]`` … ``offsets[i + 1]``. ``splits``: 0
     for none, else 1 + its index in ``SPLITS``. ``folder``: what relative paths are taken from. ``digest``: changes
-    with the files that the lines name.
+    with the files that the lines name. ``store``: what names of shards are taken from. ``waits``: some of the sounds
+    are waited for rather than read from a disk.
     """
 
     read: Callable[[int, int], bytes]
@@ -34,6 +36,8 @@ class Table:
     folder: Path
     digest: str
     name: str
+    store: str | None = field(default=None, kw_only=True)
+    waits: bool = field(default=False, kw_only=True)
 
 
 class Records(Sequence[Record]):
@@ -72,7 +76,7 @@ class Records(Sequence[Record]):
         index = range(len(self))[index]
         row = index if self._rows is None else int(self._rows[index])
         line = self.table.read(int(self.table.offsets[row]), int(self.table.offsets[row + 1]))
-        return parse_line(line, self.table.folder, f"{self.table.name}, record {row}")
+        return parse_line(line, self.table.folder, f"{self.table.name}, record {row}", self.table.store)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -102,6 +106,11 @@ class Records(Sequence[Record]):
         return bool(self._column(self.table.splits).any())
 
     @property
+    def waits(self) -> bool:
+        """Whether sounds are waited for rather than read from a disk, so that many should be asked for at once."""
+        return self.table.waits
+
+    @property
     def fingerprint(self) -> str:
         """Changes when a file is added, renamed, left out, put elsewhere in the order or becomes another sound.
 
@@ -119,7 +128,7 @@ def narrowed(numbers: np.ndarray) -> np.ndarray:
 
 
 def _in_memory(records: Iterable[Record]) -> Table:
-    lines, names = [], hashlib.blake2b(digest_size=16)
+    lines, names, waits = [], hashlib.blake2b(digest_size=16), False
     columns: dict[str, list[Any]] = {"frames": [], "sample_rate": [], "split": []}
     for record in records:
         lines.append(json.dumps(as_values(record)).encode())  # ASCII: a name on disk may be no Unicode
@@ -127,6 +136,7 @@ def _in_memory(records: Iterable[Record]) -> Table:
         names.update((record.digest or "").encode())
         if record.mel is not None:
             names.update(json.dumps(record.mel.name).encode())
+        waits = waits or (record.stored is not None and is_url(record.stored.shard))
         for column, values in columns.items():
             values.append(getattr(record, column))
     blob = b"".join(lines)
@@ -139,6 +149,7 @@ def _in_memory(records: Iterable[Record]) -> Table:
         folder=Path(),
         digest=names.hexdigest(),
         name="corpus",
+        waits=waits,
     )
 
 

@@ -20,6 +20,7 @@ from gansound.draw import draw
 PEAK_LIMIT = 0.99
 _CROP_TRIES = 4
 _LEVEL_WINDOWS = 16
+_ROUNDING_DB = 1e-3
 _FINENESS = 64  # of shares that are made whole numbers
 
 
@@ -171,15 +172,38 @@ class SegmentDataset(PositionDataset):
 
     def is_heard(self, index: int, samples: np.ndarray) -> bool:
         """Whether a crop isn't silence, by its file's level."""
-        return self.silence_db is None or audio.rms_db(samples) >= self._level(index) - self.silence_db
+        if self.silence_db is None:
+            return True
+        level = audio.rms_db(samples)
+        return (
+            level >= self._highest_level(index) - self.silence_db
+            or level >= self._level(index) - self.silence_db
+        )
+
+    def _level_windows(self, index: int) -> tuple[int, int]:
+        """How many windows a file's level is measured in, none over another, and how long they are."""
+        # A slowed crop may come from a file that is shorter than a segment.
+        length = min(self.segment_samples, int(self.source.frames[index]))
+        spare = int(self.source.frames[index]) - length
+        return min(_LEVEL_WINDOWS, 1 + spare // length), length
+
+    def _highest_level(self, index: int) -> float:
+        """What a file's level in dB is at most, without reading it; infinite where nothing is known.
+
+        A shard's index says the energy of the whole, of which the windows have no more. Of most crops that is enough
+        to know that they are heard, which spares a store the windows of each file.
+        """
+        record = self.records[index] if self.records.waits and not self._levels[index] else None
+        if record is None or record.stored is None or record.sample_rate != self.sample_rate:
+            return np.inf
+        count, length = self._level_windows(index)
+        return 10 * float(np.log10(max(record.stored.energy / (count * length), 1e-30))) + _ROUNDING_DB
 
     def _level(self, index: int) -> float:
         """RMS in dB over up to 16 segments spread evenly over the file, decoded once."""
         if not self._levels[index]:
-            # A slowed crop may come from a file that is shorter than a segment.
-            length = min(self.segment_samples, int(self.source.frames[index]))
+            count, length = self._level_windows(index)
             spare = int(self.source.frames[index]) - length
-            count = min(_LEVEL_WINDOWS, 1 + spare // length)
             starts = np.linspace(0, spare, count).astype(int) if count > 1 else np.array([spare // 2])
             windows = self.source.windows(index, starts.tolist(), length)
             powers = [np.mean(np.square(window)) for window in windows]

@@ -71,7 +71,7 @@ class DataSettings:
     """A corpus and how segments are drawn from it.
 
     Args:
-        path: a manifest, a folder holding one, an LJSpeech layout, or any folder of audio.
+        path: a manifest, a folder holding one, an LJSpeech layout, any folder of audio, or a folder or URL of shards.
         mels: of an acoustic model told the recordings' durations (teacher-forced), in the model's convention, to
             fine-tune on in place of the recordings' own: a folder of files under the recordings' names, a list of lines
             `recording|mel`, or `manifest` where the lines of that name them.

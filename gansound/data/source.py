@@ -9,6 +9,7 @@ from pathlib import Path
 from gansound.data.corpus import Scan, by_split, in_threads, scan
 from gansound.data.index import open_index
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
+from gansound.data.shards import are_at, open_shards
 from gansound.data.split import have_classes, split
 
 logger = logging.getLogger(__name__)
@@ -26,14 +27,17 @@ def open_corpus(
     test: float = 0.05,
     speaker_pattern: str | None = None,
 ) -> Sequence[Record]:
-    """Records, each with its split, of a manifest (``.jsonl``), a folder that holds one, or a folder of audio.
+    """Records, each with its split, of a manifest (``.jsonl``), a folder that holds one, shards, or a folder of audio.
 
     Splits given by a manifest are kept; where none is given they are made by ``seed``, ``valid`` and ``test``.
     Files that can't be read are skipped with a warning. A list, or for a manifest of 16 MiB and more Records, from
-    its index. Raises ValueError when nothing remains or there is none, and for millions of files without splits.
+    its index. Shards lie in a folder or at a URL, see :mod:`gansound.data.shards`. Raises ValueError when nothing
+    remains or there is none, and for millions of files without splits.
     """
-    path = Path(path)
     records: Sequence[Record]
+    if are_at(path):
+        return open_shards(path)
+    path = Path(path)
     if path.is_dir() and not (path / MANIFEST_NAME).is_file():
         found = scan(path, speaker_pattern=speaker_pattern)
         records = usable(found)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gansound import audio
+from gansound.data import sound
 from gansound.data.clips import ClipDataset
 from gansound.data.corpus import by_split
 from gansound.data.items import BAD, collate
@@ -84,7 +85,7 @@ class Feed:
 
     def file(self, record: int) -> str:
         """The path of a record that a batch names."""
-        return str(self.train_records[record].path)
+        return self.train_records[record].place
 
     @functools.cached_property
     def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int], list[np.ndarray]]:
@@ -106,7 +107,7 @@ class Feed:
         for record in spread(self.valid_records, most):
             frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
             try:
-                samples, rate = audio.read(record.path, frames=frames)
+                samples, rate = sound.read(record, frames=frames)
             except audio.AudioError as error:
                 bad.append(str(error))
                 continue
@@ -159,7 +160,7 @@ class Feed:
             )
 
         def files(number: int) -> list[str]:
-            return [str(self.dataset.file(position)) for position in sampler(number, number + 1)]
+            return [self.dataset.file(position) for position in sampler(number, number + 1)]
 
         for batch in unbroken(loader, (start + left_out_steps) * a_step, last, files):
             self._note(batch.pop(BAD, ()))
