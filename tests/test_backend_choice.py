@@ -446,3 +446,20 @@ def test_a_wrong_graph_with_the_right_checksum_is_made_again(backend, wrong, cac
     caplog.clear()
     torch.testing.assert_close(make_runner(mine, backend).synthesize(mel), right)
     assert "wrong" not in caplog.text
+
+
+def test_a_runtime_that_computes_something_else_is_refused(monkeypatch, cache_folder):
+    """As OpenVINO 2026.4 does to multi-band MelGAN in bf16: next to silence."""
+    if backends.missing("openvino"):
+        pytest.skip("needs openvino")
+    from gansound.inference.backends.open_vino import OpenVINORunner
+
+    step = OpenVINORunner.step
+
+    def quiet(self, mel, state, *, interior=False):
+        audio, state = step(self, mel, state, interior=interior)
+        return audio / 1000, state
+
+    monkeypatch.setattr(OpenVINORunner, "step", quiet)
+    with pytest.raises(BackendUnavailable, match="computes something else than the model"):
+        make_runner(awake("freev", False, torch.float32), "openvino")

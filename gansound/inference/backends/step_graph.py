@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 import gansound
+from gansound.inference.backends.runner import BackendUnavailable
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
@@ -72,23 +73,33 @@ def from_cache(make: Callable[[], Made], is_right: Callable[[Made], bool]) -> Ma
     """What `make` makes; and where it took graphs of the cache that don't do what they should, again without them.
 
     A graph's checksum lies in its own file, so that it says nothing of who wrote both.
+
+    Raises:
+        BackendUnavailable: what was made without the cache computes something else than the model, too.
     """
     taken = _taken_from()
     taken.clear()
     try:
         made = make()
-        if not taken or is_right(made):
+        if is_right(made):
             return made
         reason = "it computes something else than the model"
     except Exception as error:  # whatever a runtime raises at a graph that is none
         if not taken:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    log.warning("%s: a graph kept in the cache is wrong (%s), made again", taken[0].parent, reason)
-    for path in taken:
-        with contextlib.suppress(OSError):
-            path.unlink()
-    return make()
+    if taken:
+        log.warning("%s: a graph kept in the cache is wrong (%s), made again", taken[0].parent, reason)
+        for path in taken:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        made = make()
+        if is_right(made):
+            return made
+    raise BackendUnavailable(
+        "this runtime computes something else than the model, in this release of it and on this machine. Take another "
+        "backend or precision"
+    )
 
 
 def _taken_from() -> list[Path]:
