@@ -6,13 +6,16 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
+import inspect
 import random
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,12 @@ import torch
 os.environ.setdefault("TQDM_DISABLE", "1")
 # Measuring backends takes seconds for each model, and what it finds is another thing each time.
 os.environ.setdefault("GANSOUND_BACKEND", "eager")
+# A user's terminal, a hook's repository and a user's git are none of what is tested.
+for _name in [name for name in os.environ if name.startswith("GIT_")]:
+    del os.environ[_name]
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PYTHONIOENCODING", "GANSOUND_DEBUG"):
+    os.environ.pop(_name, None)
+os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 if "PYTEST_XDIST_WORKER" not in os.environ:  # which share that of the process that started them
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gansound-tests-")
     atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -70,6 +79,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+# The same examples each time, and however long a busy machine takes for one.
+hypothesis.settings.register_profile("gansound", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("gansound")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """A test that draws without a seed of its own draws the same each time."""
@@ -102,7 +116,9 @@ def traced_once() -> Iterator[None]:
     def onnx_model(form: Any, **how: Any) -> Any:
         import onnx
 
-        said = " ".join(f"{name}={value}" for name, value in sorted(how.items()))
+        asked = inspect.signature(trace).bind(form, **how)
+        asked.apply_defaults()  # as exporters and backends ask for the same graph in other words
+        said = " ".join(f"{name}={value}" for name, value in asked.arguments.items() if name != "form")
         path = folder / f"{fingerprint(form)} {said}.onnx"
         if not path.exists():
             beside = path.with_suffix(f".{os.getpid()}")
@@ -114,6 +130,16 @@ def traced_once() -> Iterator[None]:
         patch.setattr(to_onnx, "onnx_model", onnx_model)
         patch.setattr(export, "onnx_model", onnx_model)
         yield
+
+
+@pytest.fixture
+def signals_end() -> Iterator[None]:
+    """SIGINT and SIGHUP act as in a terminal, though the tests be started by `nohup` or by a script's `&`."""
+    ends = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, how) for number, how in ends.items()}
+    yield
+    for number, how in before.items():
+        signal.signal(number, how)
 
 
 @pytest.fixture

@@ -559,7 +559,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory, corpus: Path, model: Path)
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=300,
+        timeout=800,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr

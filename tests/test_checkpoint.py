@@ -169,13 +169,13 @@ def test_sigterm_stops_the_command_with_a_checkpoint(corpus: Path, tmp_path: Pat
         command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     ) as process:
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + 240
             while not ((folder / "metrics.jsonl").exists() and losses(folder)):
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
-            said = process.communicate(timeout=60)[1]
+            said = process.communicate(timeout=240)[1]
         finally:
             process.kill()
     assert process.returncode == 130, said

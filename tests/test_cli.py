@@ -277,7 +277,7 @@ def loaded_by(code):
     """The modules that a fresh interpreter holds after running ``code``."""
     script = f"import sys\n{code}\nsys.stderr.write('\\n'.join(['', *sys.modules]))"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines())
@@ -344,7 +344,7 @@ def test_stdout_on_a_full_disk_is_noticed(argument):
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=240,
         )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -365,4 +365,4 @@ def test_a_closed_pipe_is_silent():
         assert process.stdout.readline() == "line\n"
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=240) == 1

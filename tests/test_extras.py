@@ -76,7 +76,7 @@ def test_one_sentence_names_the_packages_and_the_extra(monkeypatch):
 def run(script, *arguments):
     return subprocess.run(
         [sys.executable, "-c", WITHOUT + script, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, capture_output=True, text=True, timeout=800,
     )  # fmt: skip
 
 

@@ -99,9 +99,11 @@ _PLAN_ALL = """
 import resource, signal, sys
 from gansound.engine.plan import plan
 from gansound.recipe import RecipeError, load_recipe
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+if sys.platform == "linux":  # over what is there already, which with a torch for GPUs is many GiB
+    had = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (had + (4 << 30),) * 2)
 for path in sys.argv[1:]:
-    signal.alarm(60)
+    signal.alarm(240)
     try:
         plan(load_recipe(path))
     except RecipeError as error:

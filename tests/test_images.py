@@ -20,7 +20,7 @@ def oracle(x, weight, bias, left, right, reflect, **how):
     return F.conv1d(padded, weight, bias, **how)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     width=st.sampled_from(sorted(WIDTHS)),
     items=st.integers(1, 6),
@@ -55,7 +55,7 @@ def test_a_convolution_and_its_gradients_are_torchs(
             torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     items=st.integers(1, 6),
     length=st.integers(1, 70),

@@ -49,7 +49,6 @@ def test_by_hand():
     assert LeastSquares().generator(fake).item() == pytest.approx((16 + 1) / 2 + 0)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), scales=st.integers(1, 4))
 def test_adversarial_losses_are_their_definitions(seed, scales):
     real, fake = logits_of(seed, scales), logits_of(seed + 100, scales)
@@ -116,7 +115,7 @@ def maps_of(seed, scales=3, layers=7):
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), scales=st.integers(1, 4), layers=st.integers(3, 8))
 def test_feature_matching_is_its_definition(seed, scales, layers):
     real, fake = maps_of(seed, scales, layers), maps_of(seed + 1, scales, layers)
@@ -196,7 +195,7 @@ def test_multi_resolution_stft_is_its_definition():
     assert MultiResolutionSTFT()(fake, real).item() == pytest.approx(total / 3, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(gain=st.floats(0.1, 10), seed=st.integers(0, 1000))
 def test_a_gain_costs_its_distance_to_one_and_its_logarithm(gain, seed):
     real = noise(seed, 1, 40, 12, rms=1.0).abs() + 0.1

@@ -131,7 +131,7 @@ def test_gradients_equal_the_reference():
         assert relative(parameter.grad, expected[keys[name]].grad) < 1e-10, name
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     ratios=st.lists(st.integers(2, 5), min_size=1, max_size=3).map(tuple),
     frames=st.integers(10, 16),
@@ -146,7 +146,7 @@ def test_any_rates_equal_the_reference(ratios, frames, seed):
         assert relative(got, theirs(mel).squeeze(1)) < 1e-12
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(samples=st.integers(64, 400), seed=st.integers(0, 99), scales=st.integers(1, 3))
 def test_discriminator_maps_equal_the_reference(samples, seed, scales):
     ours, theirs = small_discriminators(seed, scales)
@@ -215,7 +215,6 @@ def test_ten_steps_of_our_losses_equal_the_plain_loop():
 # --- the laws of the layers
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 12), left=st.integers(0, 30), right=st.integers(0, 30))
 def test_reflection_is_numpys_however_short(length, left, right):
     x = torch.arange(2 * 3 * length, dtype=torch.float64).reshape(2, 3, length)
@@ -223,7 +222,6 @@ def test_reflection_is_numpys_however_short(length, left, right):
     np.testing.assert_array_equal(reflect_pad(x, left, right).numpy(), expected)
 
 
-@settings(deadline=None)
 @given(
     length=st.integers(1, 40),
     half=st.integers(0, 4),
@@ -252,7 +250,6 @@ def test_convolution_is_a_sum_over_a_padded_signal(length, half, dilation, strid
     np.testing.assert_allclose(layer(x).detach().numpy(), expected, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 9), rate=st.integers(2, 6), more=st.integers(0, 9))
 def test_transposed_convolution_overlaps_and_adds(length, rate, more):
     torch.manual_seed(rate)

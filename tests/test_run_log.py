@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 import gansound
 from gansound.cli import main
 from gansound.cli.training_progress import TrainingProgress
+from gansound.engine import checkout as git_checkout
 from gansound.engine import trackers
 from gansound.engine.checkout import git_states
 from gansound.engine.history import flat
@@ -72,7 +74,8 @@ def git(folder: Path, *what: str) -> str:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(git_checkout, "_SECONDS", 240)  # what a busy machine may take
     if shutil.which("git") is None:
         pytest.skip("needs git")
     folder = tmp_path / "a checkout é"
@@ -151,9 +154,16 @@ def test_without_git_or_with_one_that_hangs(
     witness = tmp_path / "asked"
     (programs / "git").write_text(f"#!/bin/sh\n: > '{witness}'\nexec /bin/sleep 250\n")
     (programs / "git").chmod(0o755)
-    monkeypatch.setattr("gansound.engine.checkout._SECONDS", 0.5)
+    real = git_checkout._dirty
+
+    def dirty(process: Any) -> bool | None:
+        while not witness.exists():
+            time.sleep(0.01)
+        return real(process)
+
+    monkeypatch.setattr(git_checkout, "_dirty", dirty)
+    monkeypatch.setattr(git_checkout, "_SECONDS", 0.05)
     assert git_states([checkout]) == without
-    assert witness.exists()
 
 
 def test_a_strangers_checkout_runs_nothing(checkout: Path, tmp_path: Path) -> None:
@@ -216,6 +226,7 @@ def test_how_it_ended_otherwise(
     )
 
 
+@pytest.mark.usefixtures("signals_end")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_told_to_end(
     number: signal.Signals, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

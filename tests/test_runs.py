@@ -197,6 +197,7 @@ def test_a_killed_run_resumes_and_says_so(runs: Path, corpus: Path) -> None:
 def test_a_run_of_before_there_were_sessions(runs: Path) -> None:
     for name, state in (("whole [é]", "finished"), ("killed", "running")):
         (runs / name / "sessions.jsonl").unlink()
+        os.utime(runs / name / "metrics.jsonl")
         assert read_run(runs / name).state[0] == state
     old = time.time() - 86400
     os.utime(runs / "killed" / "metrics.jsonl", (old, old))

@@ -76,7 +76,8 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, *pieces: bytes) -> Iterator[None]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin))
         thread.start()
         yield
-        thread.join(30)
+        thread.join(240)
+        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_it_talks_before_the_frames_end(folder: Path, vocoder: Vocoder) -> None:
                 process.stdin.write(data[n : n + 1000])
         process.stdin.close()
         error = process.stderr.read().decode()
-        assert process.wait(30) == 1
+        assert process.wait(240) == 1
     assert "Traceback" not in error
     assert "error" not in error.lower()
 

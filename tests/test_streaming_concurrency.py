@@ -50,7 +50,7 @@ def test_200_streams_at_once(vocoder: Vocoder, runner: EagerRunner, generator: A
 
     def one(seed: int) -> float:
         if seed < 16:
-            gate.wait(timeout=30)  # so that they really overlap
+            gate.wait(timeout=240)  # so that they really overlap
         rng = np.random.default_rng(seed)
         stream = StreamingVocoder(runner, SPEC)
         if seed % 5 == 0:
@@ -95,22 +95,22 @@ def test_two_threads_on_one_stream_are_refused(runner: EagerRunner, generator: A
     class Slow(EagerRunner):
         def step(self, mel: Any, state: Any, *, interior: bool = False) -> Any:
             inside.set()
-            assert go_on.wait(30)
+            assert go_on.wait(240)
             return super().step(mel, state, interior=interior)
 
     stream = StreamingVocoder(Slow(generator), SPEC)
     mel = some_mel(20)
     with ThreadPoolExecutor(2) as pool:
         pushing = pool.submit(stream.push, mel)
-        assert inside.wait(30)
+        assert inside.wait(240)
         for call in (lambda: stream.push(mel), stream.flush):
             with pytest.raises(ValueError, match="another thread"):
                 call()
         resetting = pool.submit(stream.reset)  # the talker is cut off from elsewhere: it waits
         assert not resetting.done()
         go_on.set()
-        pushing.result(30)
-        resetting.result(30)
+        pushing.result(240)
+        resetting.result(240)
     assert np.abs(streamed(stream, mel) - whole(generator, mel)).max() <= TOLERANCE
 
 

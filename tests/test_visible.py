@@ -136,7 +136,7 @@ def said(tmp_path: Path, redirections: str = "", **environment: str) -> "subproc
     (tmp_path / "say.py").write_text(SAY, encoding="utf-8")
     line = f'exec "{sys.executable}" say.py fake {redirections}'
     setting = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run(["sh", "-c", line], cwd=tmp_path, env=setting, capture_output=True, timeout=120)
+    return subprocess.run(["sh", "-c", line], cwd=tmp_path, env=setting, capture_output=True, timeout=240)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])

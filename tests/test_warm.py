@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is
 
 
 def ran(*arguments: str, **how: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([warm.python(), *arguments], capture_output=True, text=True, timeout=60, **how)
+    return subprocess.run([warm.python(), *arguments], capture_output=True, text=True, timeout=240, **how)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def ran(*arguments: str, **how: Any) -> "subprocess.CompletedProcess[str]":
 )
 def test_it_ends_as_python_does(text: str, code: int, said: str) -> None:
     for python in (warm.python(), sys.executable):
-        done = subprocess.run([python, "-c", text], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([python, "-c", text], capture_output=True, text=True, timeout=240)
         assert done.returncode == code
         assert done.stderr.endswith(said)
         assert bool(done.stderr) == bool(said)
@@ -60,6 +60,7 @@ def test_what_it_starts_is_warm_too_and_torch_is_there() -> None:
     assert ran("-c", text).stdout == "True\n"
 
 
+@pytest.mark.usefixtures("signals_end")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_reaches_it(number: signal.Signals) -> None:
     text = (
@@ -70,13 +71,14 @@ def test_a_signal_reaches_it(number: signal.Signals) -> None:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         process.send_signal(number)
-        assert process.wait(30) == (5 if number == signal.SIGINT else -number)
-    until = time.monotonic() + 30
+        assert process.wait(240) == (5 if number == signal.SIGINT else -number)
+    until = time.monotonic() + 240
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < until, "it lives on"
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("signals_end")
 def test_a_signal_that_comes_before_it_is_there_waits_for_it(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
@@ -85,11 +87,22 @@ def test_a_signal_that_comes_before_it_is_there_waits_for_it(tmp_path: Path) -> 
         with subprocess.Popen(client) as process, listener.accept()[0] as server:
             server.recv(1 << 16)
             process.send_signal(signal.SIGINT)
-            with subprocess.Popen(["sleep", "60"]) as fork:
+            with subprocess.Popen(["sleep", "600"]) as fork:
                 server.sendall(fork.pid.to_bytes(8, "little"))
-                assert fork.wait(30) == -signal.SIGINT
+                assert fork.wait(240) == -signal.SIGINT
             server.sendall((5).to_bytes(8, "little", signed=True))
-            assert process.wait(30) == 5
+            assert process.wait(240) == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_its_starter_ignores_it_ignores(number: signal.Signals) -> None:
+    text = f"import signal; print(signal.getsignal({int(number)}) == signal.SIG_IGN)"
+    for ignored in (True, False):
+        before = signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        try:
+            assert ran("-c", text).stdout == f"{ignored}\n"
+        finally:
+            signal.signal(number, before)
 
 
 def test_descriptors_are_its_own(tmp_path: Path) -> None:

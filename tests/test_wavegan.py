@@ -17,7 +17,7 @@ from gansound.nn import same_conv
 from gansound.nn.same_conv import SameConv1d, SameTransposedConv1d, clip_strides
 from tests import warm
 from tests.reference import wavegan as plain
-from tests.test_distributed import free_port
+from tests.test_distributed import meeting_place
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -343,24 +343,22 @@ dist.destroy_process_group()
 @pytest.mark.slow  # two processes, most of it imports
 @pytest.mark.parametrize("half", [False, True])
 def test_two_processes_sum_a_penalty_as_one_does(half: bool) -> None:
-    environment = os.environ | {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "HALF": str(int(half)),
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [warm.python(), "-c", STEP],
-            env=environment | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with meeting_place() as place:
+        processes = [
+            subprocess.Popen(
+                [warm.python(), "-c", STEP],
+                env=os.environ | place | {"HALF": str(int(half)), "RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            said = [process.communicate(timeout=800)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
     for text in said:
         found = re.search(r"apart (\S+) size (\S+)", text)
         assert found, text

@@ -69,6 +69,7 @@ def client(path: str, arguments: list[str]) -> None:
             "folder": os.getcwd(),  # noqa: PTH109 (pathlib takes longer than all else)
             "environment": dict(os.environ),
             "files": files,
+            "ignored": [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN],
         }
         data = json.dumps(request).encode()
         socket.send_fds(server, [len(data).to_bytes(8, "little")], files)
@@ -211,6 +212,9 @@ def run(asked: dict[str, Any], program: str) -> int:
     import types
     from pathlib import Path
 
+    for number in PASSED_ON:  # the process that forks may have been started otherwise than who asks
+        ends = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else ends)
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])

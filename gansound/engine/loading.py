@@ -25,6 +25,7 @@ _NO_ROOM = (
     "or set data.workers: 0"
 )
 _NAMED = 5
+_DYING_SECONDS = 10.0
 
 Batch = dict[str, Any]
 
@@ -56,10 +57,10 @@ def unbroken(
                 number += 1
                 yield batch
         except (RuntimeError, OSError, EOFError, ValueError) as error:
-            if not (dead := _dead(workers)):
-                if (said := _said_by_worker(error)) is None:
-                    raise
+            if said := _said_by_worker(error):
                 raise ValueError(said) from error
+            if not (dead := _dead(workers)):
+                raise
             killed_at = [at for at in killed_at if at > number - _AMONG_BATCHES] + [number]
             what = f"{_named(dead)} at batch {number}: {_advice(dead)}"
             if len(killed_at) > _RESTARTS:
@@ -116,8 +117,9 @@ def _patience(number: int, files: Callable[[int], Sequence[str]]) -> Iterator[No
 
 
 def _dead(workers: Sequence[BaseProcess]) -> list[BaseProcess]:
-    # What a process leaves half done may be noticed before its end is.
-    wait([process.sentinel for process in workers], timeout=1.0)
+    # What a process leaves half done may be noticed before its end is, which on a busy machine takes long.
+    if workers:
+        wait([process.sentinel for process in workers], timeout=_DYING_SECONDS)
     return [process for process in workers if process.exitcode not in (None, 0)]
 
 
