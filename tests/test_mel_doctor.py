@@ -98,6 +98,10 @@ def test_sound_beside_the_mel_decides(model, tmp_path, capsys):
     assert "turned round" in said
     assert "one.wav in tacotron2, offset +0 frames" in said
     assert "can't be converted exactly: framing center → same" in said
+    assert main(["mel", str(tmp_path / "one.npy")]) == 0  # the shipped model
+    said = capsys.readouterr().out
+    assert "takes it as it is, told by --mel" in said
+    assert "can't be converted" not in said
 
 
 def test_an_exact_conversion_is_written(model, tmp_path, capsys):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gansound.mel import MelSpec
+    from gansound.model_folder import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     said = given_mel(args)
     from gansound.model_folder import load_model_folder
 
-    wanted = load_model_folder(args.model).mel
+    model = load_model_folder(args.model)
     failed = 0
     for path in files:
         try:
-            _one(path, wanted, said, args.audio or _beside(path), args.output)
+            _one(path, model, said, args.audio or _beside(path), args.output)
         except (ValueError, OSError) as error:
             message = explain(error)[1]
             log.error("%s", message if str(path) in message else f"{path}: {message}")
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _one(
-    path: Path, wanted: "MelSpec", said: "MelSpec | None", recording: Path | None, output: Path | None
+    path: Path, model: "LoadedModel", said: "MelSpec | None", recording: Path | None, output: Path | None
 ) -> None:
     import numpy as np
     import torch
@@ -82,6 +83,7 @@ def _one(
     from gansound.mel.doctor import conventions, fitting
     from gansound.mel.files import read_mel
 
+    wanted = model.mel
     read = read_mel(path)
     mel = torch.from_numpy(_numbers(read)) if isinstance(read, np.ndarray) else read
     mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
@@ -114,7 +116,7 @@ def _one(
             if fits
             else "  fits no preset by its values"
         )
-    lines.append(_way(mel, convention, wanted))
+    lines.append(_way(mel, convention, model))
     print("\n".join(lines), flush=True)
     if output is not None:
         if convention is None:
@@ -166,7 +168,10 @@ def _by_sound(mel: "Tensor", recording: Path, wanted: "MelSpec", lines: list[str
     return next((match.spec for match in same if match.spec == wanted), best.spec)
 
 
-def _way(mel: "Tensor", convention: "MelSpec | None", wanted: "MelSpec") -> str:
+def _way(mel: "Tensor", convention: "MelSpec | None", model: "LoadedModel") -> str:
+    from gansound.inference.vocoder import in_convention
+
+    wanted = model.mel
     if convention is None:
         return "  to the model's convention: unknown until its own is known"
     if convention == wanted:
@@ -174,7 +179,11 @@ def _way(mel: "Tensor", convention: "MelSpec | None", wanted: "MelSpec") -> str:
     try:
         convention.convert(convention.check(mel)[0], wanted)
     except ValueError as error:
-        return f"  to the model's convention: {error}"
+        try:
+            in_convention(model, convention)
+        except ValueError:
+            return f"  to the model's convention: {error}"
+        return "  the model is universal and takes it as it is, told by --mel: vocode, stream and export do"
     return (
         f"  to the model's convention: exactly ({'; '.join(convention.differences(wanted))}); -o writes it, and "
         "vocode, stream and export do it by themselves, told by --mel"

@@ -118,7 +118,7 @@ class Vocoder:
         check_backend(backend, precision, device)
         model = load_model_folder(os.fspath(name_or_path), allow=allow)
         if mel is not None:
-            model = _in_convention(model, MelSpec.preset(mel) if isinstance(mel, str) else mel)
+            model = in_convention(model, MelSpec.preset(mel) if isinstance(mel, str) else mel)
         vocoder = cls(model, device, backend=backend, precision=precision)
         vocoder._allow = tuple(allow)
         return vocoder
@@ -379,8 +379,12 @@ def _lengths(given: Sequence[int] | Tensor | np.ndarray, batch: int, most: int) 
     return lengths
 
 
-def _in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
-    """The same model for mels of another convention; ValueError where it can't take them."""
+def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
+    """The same model for mels of another convention.
+
+    Raises:
+        ValueError: it can't take them; the message says which fields differ, and the ways out.
+    """
     if mel == model.mel:
         return model
     generator: nn.Module
