@@ -58,6 +58,7 @@ def streams(model: str, backend: Backend, rounds: int) -> None:
         least = stream.lookahead_frames + chunk
         allowed = least * frame_seconds + ALLOWED_SECONDS
         took: dict[str, list[float]] = {"in real time": [], "all at once": []}
+        last_push = []
         for _ in range(rounds):
             for pace, found in took.items():
                 stream.reset()
@@ -65,9 +66,11 @@ def streams(model: str, backend: Backend, rounds: int) -> None:
                 for number in range(1, math.ceil(mel.shape[1] / chunk) + 1):
                     if pace == "in real time":
                         time.sleep(max(0.0, began + number * chunk * frame_seconds - time.perf_counter()))
+                    computed = time.thread_time()
                     if len(stream.push(mel[:, (number - 1) * chunk : number * chunk])):
                         break
                 found.append(time.perf_counter() - began)
+                last_push.append(time.thread_time() - computed)
         for pace, found in took.items():
             inside = sum(seconds <= allowed for seconds in found)
             print(
@@ -76,6 +79,9 @@ def streams(model: str, backend: Backend, rounds: int) -> None:
                 f"chunk + 20 ms are {1000 * allowed:.0f}: kept in {inside} of {len(found)}",
                 flush=True,
             )
+        print(
+            f"  a push takes {1000 * statistics.median(last_push):.1f} ms of the processor, whoever else uses it"
+        )
 
 
 def piper(rounds: int) -> None:
