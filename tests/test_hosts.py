@@ -3,6 +3,7 @@
 The reference is the same host with its own vocoder left out: its spectrogram, vocoded by gansound directly.
 """
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -124,31 +125,72 @@ def test_the_pipeline_reads_its_rate(transformers, speech_t5, vocoder):
     assert pipeline.sampling_rate == vocoder.sample_rate
 
 
-def test_torchaudio_s_bundle_shape(vocoder):
+def of(package):
+    """A library, or the reason why it can't be tried."""
     try:
-        from torchaudio.models import Tacotron2
+        return importlib.import_module(package)
     except Exception as error:
-        pytest.skip(f"torchaudio doesn't load here: {error}")
+        pytest.skip(f"{package} doesn't load here: {error}")
+
+
+def test_torchaudio_s_bundle_speaks_through_it(vocoder):
+    pipelines = of("torchaudio.pipelines")
+    models = of("torchaudio.models")
+    bundle = pipelines.TACOTRON2_GRIFFINLIM_CHAR_LJSPEECH  # its get_tacotron2 would download weights
     torch.manual_seed(0)
-    model = Tacotron2(
-        n_mels=80, decoder_max_step=12, decoder_early_stopping=False, encoder_embedding_dim=32, attention_rnn_dim=32,
-        decoder_rnn_dim=32, symbol_embedding_dim=32, prenet_dim=16, postnet_embedding_dim=16,
+    model = models.Tacotron2(
+        n_symbol=len(bundle.get_text_processor().tokens), n_mels=80, decoder_max_step=12, decoder_early_stopping=False,
+        encoder_embedding_dim=32, attention_rnn_dim=32, decoder_rnn_dim=32, symbol_embedding_dim=32, prenet_dim=16,
+        postnet_embedding_dim=16,
     ).eval()  # fmt: skip
     with torch.no_grad():
-        spec, lengths, _ = model.infer(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([3, 3]))
-    waveforms, samples = vocoder.as_module("torchaudio")(spec, lengths)
+        spec, frames, _ = model.infer(*bundle.get_text_processor()(["Hello there", "Hi"]))
+    theirs, ours = bundle.get_vocoder(), vocoder.as_module("torchaudio")
+    assert ours.sample_rate == theirs.sample_rate
+    waveforms, lengths = ours(spec, frames)
     assert waveforms.shape == (2, spec.shape[-1] * HOP)
-    assert samples.tolist() == (lengths * HOP).tolist()
+    assert lengths.tolist() == (frames * HOP).tolist()
+    assert waveforms.ndim == theirs(spec, frames)[0].ndim
+    for waveform, length, one, n in zip(waveforms, lengths, spec, frames, strict=True):
+        torch.testing.assert_close(waveform[:length], vocoder(one[:, :n])[0], rtol=0, atol=1e-5)
+        assert not waveform[length:].any()
 
 
-def test_vocos_itself_gives_as_many_samples(vocoder):
-    vocos = pytest.importorskip("vocos")
-    head = vocos.heads.ISTFTHead(16, 1024, 256, padding="same")
-    backbone = vocos.models.VocosBackbone(80, 16, 32, 1)
-    theirs = vocos.Vocos(torch.nn.Identity(), backbone, head).eval()
-    mel = torch.rand(2, 80, 11) * 6 - 6
+@pytest.mark.parametrize("padding", ["center", "same"])
+def test_vocos_speaks_through_its_import(tmp_path, padding):
+    of("torchaudio")  # of its feature extractor
+    vocos = of("vocos")
+    import yaml
+
+    def part(kind, **arguments):
+        return {"class_path": f"vocos.{kind}", "init_args": arguments}
+
+    config = {
+        "feature_extractor": part("feature_extractors.MelSpectrogramFeatures", sample_rate=16000, n_fft=256,
+                                  hop_length=64, n_mels=20, padding=padding),
+        "backbone": part("models.VocosBackbone", input_channels=20, dim=16, intermediate_dim=32, num_layers=2),
+        "head": part("heads.ISTFTHead", dim=16, n_fft=256, hop_length=64, padding=padding),
+    }  # fmt: skip
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.manual_seed(0)
+    theirs = vocos.Vocos.from_hparams(str(folder / "config.yaml")).eval()
     with torch.no_grad():
-        assert theirs.decode(mel).shape == vocoder.as_module("vocos").decode(mel).shape
+        theirs.head.out.bias[:129] += 2  # as drawn, hardly anything comes through
+    torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
+    import_checkpoint([folder], tmp_path / "ours")
+    ours = Vocoder.from_pretrained(tmp_path / "ours", "cpu", backend="eager").as_module("vocos")
+    audio = torch.randn(2, 4000, generator=torch.Generator().manual_seed(1)) / 10
+    mel = theirs.feature_extractor(audio)
+    sound = theirs.decode(mel)
+    assert sound.square().mean().sqrt() > 0.01
+    torch.testing.assert_close(ours.decode(mel), sound, rtol=0, atol=1e-5)
+    theirs.decode = ours.decode  # inside Vocos's own copy synthesis
+    torch.testing.assert_close(theirs(audio), sound, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ours(audio)[:, : sound.shape[1]], sound, rtol=0, atol=1e-3
+    )  # its own front end
 
 
 def test_vits_speaks_through_its_imported_decoder(transformers, tmp_path):
