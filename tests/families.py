@@ -94,7 +94,7 @@ FAMILIES = {
         {"channels": 16, "upsample_rates": (4, 2), "residual_dilations": (1, 3, 9)},
         waits_samples=31,
     ),
-    "freev": Family(FreeVGenerator, _FRAMES, waits_samples=(128 - 32) // 2),
+    "freev": Family(FreeVGenerator, _FRAMES | {"blocks": 1}, waits_samples=(128 - 32) // 2),
     "universal": Family(UniversalGenerator, _FRAMES | {"n_fft": 128}, waits_samples=(128 - 32) // 2),
     "universal centred": Family(
         UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2
@@ -104,7 +104,7 @@ FAMILIES = {
     "bigvgan": Family(
         BigVGANGenerator,
         _rates((4, 3), (8, 6), residual_kernel_sizes=(3,), residual_dilations=((2,),)) | {"channels": 8} | V2,
-        short={"upsample_rates": (3,), "upsample_kernel_sizes": (6,)},
+        short={"upsample_rates": (3,), "upsample_kernel_sizes": (6,), "residual_block": 2},
         new_layers=True,
     ),
     "istftnet": Family(ISTFTNetGenerator, _rates((4, 2), (8, 5), **_TWO_CHAINS), waits_samples=(16 - 4) // 2),

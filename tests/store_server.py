@@ -3,7 +3,6 @@
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,9 +20,9 @@ class Server:
         self.url = ""
         self.fault: Fault = lambda name, start: None
         self.asked: list[tuple[str, int]] = []  # name and bytes of each request
-        self.delay_seconds = 0.0
+        self.together = 0  # the first requests wait until so many do
         self.waiting = self.most_waiting = 0
-        self.lock = threading.Lock()
+        self.lock = threading.Condition()
 
 
 @contextlib.contextmanager
@@ -48,8 +47,9 @@ def serving(folder: Path) -> Iterator[Server]:
             with server.lock:
                 server.waiting += 1
                 server.most_waiting = max(server.most_waiting, server.waiting)
-            time.sleep(server.delay_seconds)
-            with server.lock:
+                server.lock.notify_all()
+                server.lock.wait_for(lambda: server.waiting >= server.together, timeout=60)
+                server.together = 0  # they came, or never will
                 server.waiting -= 1
             fault = server.fault(name, int(found[1]) if found else 0)
             path = server.folder / name

@@ -58,7 +58,7 @@ from gansound.engine.run import Run
 real, calls = Run.step, 0
 def step(self, at, rounds):
     if os.environ["RANK"] == os.environ["FAULTY_RANK"] and at == int(os.environ["FAULTY_STEP"]):
-        open(os.environ["WITNESS"], "w").write(str(os.getpid()))
+        open(os.environ["WITNESS"], "w").write(os.environ["RANK"])
         if os.environ["FAULT"] == "killed":
             os.kill(os.getpid(), 9)
         raise ValueError("a rare fault of one process")
@@ -229,7 +229,7 @@ def test_a_process_that_dies_stops_all(corpus: Path, tmp_path: Path, rank: int, 
     fault_there = {"FAULTY_RANK": str(rank), "FAULTY_STEP": "13", "FAULT": fault, "WITNESS": str(witness)}
     with two(recipe, run, ("-c", FAULTY), **fault_there) as processes:
         done = ended(processes)
-    assert witness.read_text() == str(processes[rank].pid)
+    assert witness.read_text() == str(rank)
     code, said = done[rank]
     other_code, other_said = done[1 - rank]
     assert other_code == 1

@@ -114,17 +114,28 @@ def test_a_batch_of_several_lengths_is_each_alone(name):
         close(vocoder(mel, lengths=lengths, warn=False), expected)
 
 
-@needs("onnx", "onnxscript", "onnxruntime")
-@every_graph
-def test_it_is_onnx(name, tmp_path):
-    """`export_onnx` runs what it writes against PyTorch; any batch and length is asked of the whole graph here."""
+def to_trace(name):
     generator = awake(name, False, torch.float32, traced=True)
     model = LoadedModel(generator, FAMILIES[name].traced.mel, {}, Path(), {})
-    vocoder = Vocoder(model, "cpu", backend="eager")
+    return generator, Vocoder(model, "cpu", backend="eager")
+
+
+@pytest.mark.slow  # a graph more of each, whose layers are those of the step
+@needs("onnx", "onnxscript", "onnxruntime")
+@every_family
+def test_it_is_onnx(name, tmp_path):
+    generator, vocoder = to_trace(name)
     whole = load_onnx(export_onnx(vocoder, tmp_path / "whole.onnx"))
     for batch, frames in zip((2, 1, 3), FRAMES, strict=True):
         mel = mels(frames, torch.float32, seed=frames, batch=batch)
         close(whole(mel), generator(mel))
+
+
+@needs("onnx", "onnxscript", "onnxruntime")
+@every_graph
+def test_its_step_is_onnx(name, tmp_path):
+    """`export_onnx` runs what it writes against PyTorch."""
+    _, vocoder = to_trace(name)
     assert export_onnx(vocoder, tmp_path / "step.onnx", streaming=True).is_file()
 
 

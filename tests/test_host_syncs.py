@@ -15,6 +15,7 @@ from gansound.engine.average import MovingAverage
 from gansound.engine.phases import fuse
 from gansound.engine.plan import Plan
 from gansound.engine.run import Run
+from gansound.recipe import load_recipe
 from tests.gpu import models
 from tests.host_syncs import DEVICE, HostSyncs, no_autocast, on_the_device
 
@@ -63,7 +64,21 @@ def there(planned: Plan) -> list[list[dict[str, torch.Tensor]]]:
     ]
 
 
-@pytest.mark.parametrize("name", [*models.RECIPES, "augmented"])
+def named(node: Any) -> set[str]:
+    """All classes that a recipe, or a part of one, names."""
+    if isinstance(node, dict):
+        return set().union(*map(named, node.values()))
+    if isinstance(node, list):
+        return set().union(*map(named, node))
+    return {node} if isinstance(node, str) and node.startswith(("gansound.", "torch.")) else set()
+
+
+# Of the recipes that name the same classes, in other sizes, one is quick enough to be told by.
+QUICK = {frozenset(named(load_recipe(name))): name for name in models.RECIPES}.values()
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in models.RECIPES if name not in QUICK]
+
+
+@pytest.mark.parametrize("name", [*QUICK, "augmented", *OTHERS])
 def test_a_step_of_every_recipe_waits_for_the_device_once(name: str) -> None:
     changes = AUGMENTED if name == "augmented" else {}
     counted = syncs(models.planned("wavegan_tiny_cpu" if changes else name, small=True, **changes))

@@ -186,9 +186,10 @@ def test_a_level_is_bounded_from_above(prepared, server):
     assert data._highest_level(0) == np.inf  # it is known better now
 
 
-def test_all_items_of_a_batch_wait_at_once(server):
+def test_all_items_of_a_batch_wait_at_once(server, monkeypatch):
+    monkeypatch.setattr(store, "ANSWER_SECONDS", 240.0)
     data = segments(open_corpus(server.url), silence_db=None)
-    server.delay_seconds = 0.2
+    server.together = 13
     data.__getitems__(range(24))
     assert server.most_waiting > 12
 
@@ -200,7 +201,7 @@ def test_workers_and_ranks_deal_out_the_same_batches(prepared, server, workers):
     for rank in (0, 1):
         sampler = PositionSampler(16, 64, rank=rank, ranks=2, batch_size=4)
         loader = DataLoader(
-            remote, batch_size=4, sampler=sampler, num_workers=workers, collate_fn=collate, timeout=60
+            remote, batch_size=4, sampler=sampler, num_workers=workers, collate_fn=collate, timeout=240
         )
         for batch, whole in zip(loader, expected[2:], strict=True):
             for name, value in batch.items():

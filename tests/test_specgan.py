@@ -1,6 +1,7 @@
 """SpecGAN: the range of a mel, shapes at any size, labels, gradients once and twice."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ from gansound.discriminators.heads import AuxiliaryClassifier, Projection
 from gansound.discriminators.specgan import SpecGANDiscriminator
 from gansound.generators.prior import Normal
 from gansound.generators.specgan import Doubling, SpecGANGenerator
+from gansound.losses.adversarial import NonSaturating
 from gansound.mel import MelSpec, presets
 from gansound.mel.levels import Levels, silence_and_full_scale
 from gansound.nn.conditioning import Concatenation, FiLM
 from gansound.recipe import RecipeError, build
+from gansound.tasks.clip import ClipAdversary
+from gansound.tasks.mel_clip import MelClipTask
+from tests.tiny import save_tiny_model
 
 MEL = MelSpec.preset("hifigan")
 LABELS = ("kick", "snare", "hat")
@@ -362,3 +367,16 @@ def test_every_layer_has_channels_of_unit_mean_square_before_its_activation() ->
     for out, after in zip(seen, given, strict=True):
         expected = F.leaky_relu(out / (out.square().mean(1, keepdim=True) + 1e-8).sqrt(), 0.2)
         torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-4)
+
+
+# --- the task
+
+
+def test_discriminators_are_shown_the_log_mels_of_real_sounds(tmp_path: Path) -> None:
+    vocoder = save_tiny_model(tmp_path / "vocoder")
+    judge = ClipAdversary(SpecGANDiscriminator(MEL, frames=8, dim=2))
+    generator = SpecGANGenerator(MEL, frames=8, dim=2)
+    task = MelClipTask(MEL, generator, {"mel": judge}, str(vocoder), NonSaturating())
+    sounds = 0.1 * torch.randn(3, 1, 8 * 256)
+    assert torch.equal(task.real({"audio": sounds}), MEL.mel(sounds[:, 0]))
+    assert (task.channels, task.sample_rate, task.clip_samples) == (1, 22050, 8 * 256)

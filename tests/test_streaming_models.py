@@ -254,7 +254,13 @@ class Step(nn.Module):
         return self.generator.step(mel, state)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "hifigan v1"])  # v3 has its layers
+# Tracing takes seconds: the quick ones are those whose layers no graph of the quick tests has.
+EXPORTED = ("hifigan v3", "multi-band melgan", "universal", "vocos", "istftnet")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in EXPORTED)) for name in FAMILIES]
+)
 def test_an_exported_step_reproduces_the_whole(name):
     generator = awake(name, False, torch.float32, traced=True)
     state = generator.init_state(2)
