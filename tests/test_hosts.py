@@ -1,23 +1,21 @@
 """The adapters inside the real libraries, with random weights: `pytest -m hosts`; skipped where one isn't installed.
 
-The reference is the same host with its own vocoder left out: its spectrogram, vocoded by gansound directly.
+The reference is the same host with its own vocoder left out: its spectrogram, vocoded by gansound directly; or the
+host's own vocoder, imported.
 """
 
 import importlib
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.importers import import_checkpoint
-from gansound.importers.back import export_checkpoint
 from gansound.inference.vocoder import Vocoder
-from gansound.mel import MelSpec
-from gansound.model_folder import load_model_folder, save_model_folder
 from tests.tiny import save_tiny_model
 
 pytestmark = pytest.mark.hosts
@@ -28,101 +26,6 @@ HOP = 256
 def vocoder(tmp_path_factory):
     folder = save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
     return Vocoder.from_pretrained(str(folder), "cpu", backend="eager")
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers")
-
-
-@pytest.fixture(scope="module")
-def speech_t5(transformers):
-    torch.manual_seed(0)
-    small = {
-        "hidden_size": 32,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "encoder_ffn_dim": 32,
-        "decoder_ffn_dim": 32,
-    }
-    heads = {
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "vocab_size": 20,
-        "speaker_embedding_dim": 16,
-    }
-    config = transformers.SpeechT5Config(
-        **small, **heads, speech_decoder_prenet_units=16, speech_decoder_postnet_units=16
-    )
-    return transformers.SpeechT5ForTextToSpeech(config).eval()
-
-
-def given(model, **arguments):
-    torch.manual_seed(1)  # its prenet drops out in inference too
-    ids = torch.tensor([[5, 6, 7, 8]])
-    speaker = torch.full((1, 16), 0.1)
-    return model.generate_speech(ids, speaker, threshold=2.0, minlenratio=2.0, maxlenratio=4.0, **arguments)
-
-
-def test_speech_t5_speaks_through_it(speech_t5, vocoder):
-    spectrogram = given(speech_t5)
-    assert spectrogram.shape[-1] == 80
-    sound = given(speech_t5, vocoder=vocoder.as_module("transformers"))
-    assert sound.shape == (len(spectrogram) * HOP,)
-    assert sound.abs().max() > 1e-6
-    torch.testing.assert_close(sound, vocoder(spectrogram.T)[0], rtol=0, atol=1e-6)
-
-
-def test_speech_t5_gives_lengths_of_a_batch(speech_t5, vocoder):
-    torch.manual_seed(1)
-    waveforms, lengths = speech_t5.generate_speech(
-        torch.tensor([[5, 6, 7, 8], [5, 6, 7, 1]]),
-        torch.full((2, 16), 0.1),
-        attention_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
-        threshold=2.0, maxlenratio=4.0, vocoder=vocoder.as_module("transformers"), return_output_lengths=True,
-    )  # fmt: skip
-    assert waveforms.shape == (2, max(lengths))
-    assert all(length % HOP == 0 for length in lengths)
-
-
-def test_fast_speech2_conformer_holds_it(transformers, vocoder):
-    torch.manual_seed(0)
-    small = {"hidden_size": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_linear_units": 32,
-             "decoder_linear_units": 32, "encoder_num_attention_heads": 2, "decoder_num_attention_heads": 2,
-             "vocab_size": 20, "speech_decoder_postnet_units": 16, "speech_decoder_postnet_layers": 2}  # fmt: skip
-    acoustic = transformers.FastSpeech2ConformerConfig(**small)
-    own = transformers.FastSpeech2ConformerHifiGanConfig(upsample_initial_channel=32)
-    config = transformers.FastSpeech2ConformerWithHifiGanConfig(model_config=acoustic, vocoder_config=own)
-    model = transformers.FastSpeech2ConformerWithHifiGan(config).eval()
-    model.vocoder = vocoder.as_module("transformers")
-    with torch.no_grad():
-        output = model(torch.tensor([[5, 6, 7, 8, 9, 10]]))
-    frames = output.spectrogram.shape[1]
-    assert output.waveform.shape == (1, frames * HOP)
-    torch.testing.assert_close(
-        output.waveform, vocoder(output.spectrogram.transpose(1, 2)), rtol=0, atol=1e-6
-    )
-
-
-def test_its_own_vocoder_and_ours_agree_on_shapes(transformers, vocoder):
-    torch.manual_seed(0)
-    theirs = transformers.SpeechT5HifiGan(
-        transformers.SpeechT5HifiGanConfig(upsample_initial_channel=32)
-    ).eval()
-    ours = vocoder.as_module("transformers")
-    assert ours.config.sampling_rate
-    assert ours.config.model_in_dim == theirs.config.model_in_dim
-    for shape in ((7, 80), (2, 7, 80)):
-        mel = torch.rand(shape) * 6 - 6
-        with torch.no_grad():
-            assert ours(mel).ndim == theirs(mel).ndim == len(shape) - 1
-
-
-def test_the_pipeline_reads_its_rate(transformers, speech_t5, vocoder):
-    pipeline = transformers.TextToAudioPipeline(
-        model=speech_t5, tokenizer=None, vocoder=vocoder.as_module("transformers")
-    )
-    assert pipeline.sampling_rate == vocoder.sample_rate
 
 
 def of(package):
@@ -193,72 +96,162 @@ def test_vocos_speaks_through_its_import(tmp_path, padding):
     )  # its own front end
 
 
-def test_vits_speaks_through_its_imported_decoder(transformers, tmp_path):
-    torch.manual_seed(0)
-    config = transformers.VitsConfig(
-        vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=20,
-        spectrogram_bins=17, prior_encoder_num_flows=2, prior_encoder_num_wavenet_layers=1,
-        posterior_encoder_num_wavenet_layers=1, duration_predictor_num_flows=1, num_speakers=3,
-        speaker_embedding_size=6, upsample_initial_channel=32, upsample_rates=[4, 2], upsample_kernel_sizes=[8, 4],
-        resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 2]],
+@pytest.fixture
+def coqui(tmp_path):
+    """Coqui's `Synthesizer` with a small GlowTTS of random weights, without a vocoder; folder of what it loaded."""
+    synthesizer = of("TTS.utils.synthesizer")
+    config = of("TTS.tts.configs.glow_tts_config").GlowTTSConfig(
+        use_phonemes=False, text_cleaner="basic_cleaners", length_scale=3.0, num_flow_blocks_dec=2, num_block_layers=1,
+        hidden_channels_enc=16, hidden_channels_dec=16, hidden_channels_dp=16, inference_noise_scale=0.0,
+        encoder_params={"kernel_size": 3, "dropout_p": 0.0, "num_layers": 1, "num_heads": 2,
+                        "hidden_channels_ffn": 16, "input_length": None},
     )  # fmt: skip
-    model = transformers.VitsModel(config).eval()
-    with torch.no_grad():  # as drawn, hardly anything comes through
-        for parameter in model.decoder.parameters():
-            parameter.mul_(8 if parameter.ndim == 3 else 1)
-    model.save_pretrained(tmp_path / "theirs")
-    import_checkpoint([tmp_path / "theirs"], tmp_path / "ours", speaker="1")
-    vocoder = Vocoder.from_pretrained(tmp_path / "ours", "cpu", backend="eager")
-    latent = torch.randn(2, 20, 31)
-    with torch.no_grad():
-        speaker = model.embed_speaker(torch.tensor([1]))[..., None]
-        expected = model.decoder(latent, speaker)[:, 0]
-    assert expected.square().mean().sqrt() > 0.1
-    torch.testing.assert_close(vocoder(latent), expected, rtol=0, atol=1e-5)
-    with vocoder.stream() as stream:
-        parts = [stream.push(latent[0, :, i : i + 6]) for i in range(0, 31, 6)] + [stream.flush()]
-    torch.testing.assert_close(torch.from_numpy(np.concatenate(parts)), expected[0], rtol=0, atol=1e-5)
-
-    def spoken():
-        torch.manual_seed(1)
-        with torch.no_grad():
-            return model(torch.tensor([[1, 2, 3, 4, 5]]), speaker_id=1).waveform
-
-    whole = spoken()
-    model.decoder = vocoder.as_module("vits")
-    torch.testing.assert_close(spoken(), whole, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("normalized", [False, True])
-def test_speech_t5s_hifigan_loads_what_is_exported(transformers, tmp_path, normalized):
-    sizes = {
-        "channels": 32, "upsample_rates": [4, 4, 4, 4], "upsample_kernel_sizes": [8, 8, 8, 8],
-        "residual_kernel_sizes": [3, 7], "residual_dilations": [[1, 3], [1, 5]],
-    }  # fmt: skip
-    spec = MelSpec.preset("speecht5")
-    if normalized:
-        values = {"mean": [b / 20 - 5 for b in range(80)], "scale": [1 + b / 80 for b in range(80)]}
-        spec = MelSpec.from_dict(spec.to_dict() | values)
-    torch.manual_seed(0)
-    generator = HiFiGANGenerator(**sizes)
-    with torch.no_grad():
-        for name, parameter in generator.named_parameters():
-            parameter.mul_(2.5 if name.endswith("original0") else 1.0)
-    config = {"class_path": "gansound.generators.hifigan.HiFiGANGenerator", "init_args": sizes}
-    ours = load_model_folder(save_model_folder(tmp_path / "ours", generator, spec, config=config))
-    export_checkpoint(ours, tmp_path / "theirs", "transformers")
-    theirs, report = transformers.SpeechT5HifiGan.from_pretrained(
-        tmp_path / "theirs", output_loading_info=True
+    config.audio.update(
+        {"signal_norm": False, "do_trim_silence": False, "log_func": "np.log", "spec_gain": 1.0}
     )
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    raw = torch.randn(40, 80, generator=torch.Generator().manual_seed(2)) * 1.5 - 3
-    own = MelSpec.from_dict(spec.to_dict() | {"mean": [0.0], "scale": [1.0]}).convert(raw.T, spec)
+    torch.manual_seed(0)
+    model = of("TTS.tts.models.glow_tts").GlowTTS(config)
+    model.config.save_json(tmp_path / "tts.json")
+    torch.save({"model": model.state_dict(), "step": 0, "epoch": 0}, tmp_path / "tts.pth")
+    return synthesizer.Synthesizer(
+        tts_checkpoint=tmp_path / "tts.pth", tts_config_path=tmp_path / "tts.json"
+    ), tmp_path
+
+
+def spoken_by_coqui(synthesizer, heard=None):
+    """The sound without the silence at its end; the mel that the vocoder was given goes into `heard`."""
+    model = synthesizer.vocoder_model
+    own = model.inference
+    model.inference = lambda mel: (heard.append(mel) if heard is not None else None, own(mel))[1]
+    try:
+        sound = synthesizer.tts("hello world", split_sentences=False)
+    finally:
+        model.inference = own
+    return torch.tensor(np.array(sound, np.float32))[: -of("TTS.utils.synthesizer").PAD_SILENCE_SAMPLES]
+
+
+def test_coqui_s_synthesizer_speaks_through_it(coqui, vocoder):
+    synthesizer, _ = coqui
+    synthesizer.vocoder_model = vocoder.as_module("coqui")
+    synthesizer.vocoder_ap = synthesizer.tts_model.ap  # the mels are taken as the acoustic model makes them
+    synthesizer.vocoder_config = {"audio": {"sample_rate": vocoder.sample_rate}}
+    heard = []
+    sound = spoken_by_coqui(synthesizer, heard)
+    (mel,) = heard
+    assert sound.shape == (mel.shape[-1] * HOP,)
+    assert sound.abs().max() > 1e-6
+    torch.testing.assert_close(sound, vocoder(mel)[0], rtol=0, atol=1e-6)
+
+
+def test_coqui_s_own_hifigan_sounds_the_same_imported(coqui):
+    synthesizer, folder = coqui
+    config = of("TTS.vocoder.configs").HifiganConfig()
+    config.generator_model_params |= {"upsample_initial_channel": 32}
+    config.audio.update({"signal_norm": False, "log_func": "np.log", "spec_gain": 1.0})
+    torch.manual_seed(1)
+    theirs = of("TTS.vocoder.models").setup_model(config)
     with torch.no_grad():
-        expected = theirs.eval()(raw)
-        assert expected.square().mean().sqrt() > 0.1
-        torch.testing.assert_close(ours.generator(own[None])[0], expected, rtol=0, atol=1e-5)
-    theirs.save_pretrained(tmp_path / "resaved")  # by transformers itself, the mel carried along
-    assert import_checkpoint([tmp_path / "resaved"], tmp_path / "again").takes == spec
+        for parameter in theirs.model_g.parameters():
+            parameter.mul_(2.5 if parameter.ndim == 3 and parameter.shape[1:] == (1, 1) else 1.0)
+    (folder / "vocoder").mkdir()
+    config.save_json(folder / "vocoder" / "config.json")
+    torch.save({"model": theirs.state_dict()}, folder / "vocoder" / "model.pth")
+    synthesizer._load_vocoder(
+        str(folder / "vocoder" / "model.pth"), str(folder / "vocoder" / "config.json"), use_cuda=False
+    )
+    heard = []
+    expected = spoken_by_coqui(synthesizer, heard)
+    assert expected.square().mean().sqrt() > 1e-3
+    import_checkpoint([folder / "vocoder"], folder / "ours")
+    ours = Vocoder.from_pretrained(folder / "ours", "cpu", backend="eager")
+    padded = torch.nn.functional.pad(heard[0], (5, 5), mode="replicate")  # docs/hosts.md, Coqui's padding
+    torch.testing.assert_close(ours(padded)[0], expected, rtol=0, atol=1e-5)
+    synthesizer.vocoder_model = ours.as_module("coqui")
+    sound = spoken_by_coqui(synthesizer)
+    torch.testing.assert_close(sound, ours(heard[0])[0], rtol=0, atol=1e-6)
+
+
+def test_espnet_s_text2speech_speaks_through_it(vocoder, tmp_path):
+    Text2Speech = of("espnet2.bin.tts_inference").Text2Speech
+    import yaml
+
+    config = {
+        "token_list": ["<blank>", "<unk>", "a", "b", "c", "<sos/eos>"], "odim": 80, "feats_extract": None,
+        "feats_extract_conf": {}, "normalize": None, "tts": "fastspeech", "model_conf": {}, "use_preprocessor": False,
+        "tts_conf": {"adim": 16, "aheads": 2, "elayers": 1, "eunits": 16, "dlayers": 1, "dunits": 16,
+                     "postnet_layers": 1, "postnet_chans": 16, "duration_predictor_chans": 16},
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.manual_seed(0)
+    text2speech = Text2Speech(tmp_path / "config.yaml")
+    assert text2speech.vocoder is None
+    text2speech.vocoder = vocoder.as_module("espnet")
+    output = text2speech(torch.tensor([2, 3, 4, 2, 3]))
+    mel = output["feat_gen"]
+    assert mel.shape[1:] == (80,)
+    assert output["wav"].shape == (len(mel) * HOP,)
+    torch.testing.assert_close(output["wav"], vocoder(mel.T)[0], rtol=0, atol=1e-6)
+    assert text2speech.fs == vocoder.sample_rate
+
+
+def test_matcha_speaks_through_it(vocoder):
+    cli, denoiser = of("matcha.cli"), of("matcha.hifigan.denoiser")
+    encoder = {"n_feats": 80, "n_channels": 16, "filter_channels": 16, "filter_channels_dp": 16, "n_heads": 2,
+               "n_layers": 1, "kernel_size": 3, "p_dropout": 0.0, "prenet": True}  # fmt: skip
+    durations = {"filter_channels_dp": 16, "kernel_size": 3, "p_dropout": 0.0}
+    torch.manual_seed(0)
+    model = of("matcha.models.matcha_tts").MatchaTTS(
+        n_vocab=12, n_spks=1, spk_emb_dim=4, n_feats=80, out_size=None,
+        encoder=SimpleNamespace(encoder_type="RoPE Encoder", encoder_params=SimpleNamespace(**encoder),
+                                duration_predictor_params=SimpleNamespace(**durations)),
+        decoder={"channels": [32, 32], "dropout": 0.0, "attention_head_dim": 16, "n_blocks": 1, "num_mid_blocks": 1,
+                 "num_heads": 2, "act_fn": "snakebeta"},
+        cfm=SimpleNamespace(solver="euler", sigma_min=1e-4),
+        data_statistics={"mel_mean": -5.5, "mel_std": 2.0},
+    ).eval()  # fmt: skip
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    mel = model.synthesise(ids, torch.tensor([6]), n_timesteps=2, length_scale=2.0)["mel"]
+    module = vocoder.as_module("matcha")
+    sound = cli.to_waveform(mel, module)
+    assert sound.shape == (mel.shape[-1] * HOP,)
+    assert sound.abs().max() > 1e-6
+    torch.testing.assert_close(sound, vocoder(mel)[0].clamp(-1, 1), rtol=0, atol=1e-6)
+    quieter = cli.to_waveform(mel, module, denoiser.Denoiser(module, mode="zeros"))
+    assert quieter.shape == sound.shape
+    assert not torch.equal(quieter, sound)
+
+
+def test_nemo_s_hifigan_sounds_the_same_imported(tmp_path):
+    models = of("nemo.collections.tts.models")
+    preprocessor = {
+        "_target_": "nemo.collections.asr.parts.preprocessing.features.FilterbankFeatures", "nfilt": 80,
+        "highfreq": 8000, "lowfreq": 0, "mag_power": 1.0, "n_fft": 1024, "n_window_size": 1024, "n_window_stride": 256,
+        "normalize": None, "log": True, "log_zero_guard_type": "clamp", "log_zero_guard_value": 1e-5,
+        "pad_to": 0, "preemph": None, "sample_rate": 22050, "window": "hann", "dither": 0.0, "exact_pad": True,
+    }  # fmt: skip
+    generator = {
+        "_target_": "nemo.collections.tts.modules.hifigan_modules.Generator", "resblock": 1,
+        "upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "upsample_initial_channel": 32,
+        "resblock_kernel_sizes": [3, 7], "resblock_dilation_sizes": [[1, 3, 5], [1, 3, 5]],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    theirs = models.HifiGanModel({"preprocessor": preprocessor, "generator": generator}).eval()
+    with torch.no_grad():
+        for parameter in theirs.generator.parameters():
+            parameter.mul_(2.5 if parameter.ndim == 3 and parameter.shape[1:] == (1, 1) else 1.0)
+    theirs.save_to(str(tmp_path / "theirs.nemo"))
+    import_checkpoint([tmp_path / "theirs.nemo"], tmp_path / "ours")
+    ours = Vocoder.from_pretrained(tmp_path / "ours", "cpu", backend="eager")
+    module = ours.as_module("nemo")
+    mel = torch.randn(2, 80, 31) * 1.5 - 5
+    with torch.no_grad():
+        expected = theirs.convert_spectrogram_to_audio(spec=mel)
+        assert expected.square().mean().sqrt() > 1e-3
+        torch.testing.assert_close(module.convert_spectrogram_to_audio(spec=mel), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(module(spec=mel), theirs(spec=mel), rtol=0, atol=1e-5)
+        audio = torch.randn(1, 256 * 40) / 10
+        own, _ = theirs.audio_to_melspec_precessor(audio, torch.tensor([audio.shape[1]]))
+        torch.testing.assert_close(ours.mel_spec.mel(audio)[..., : own.shape[-1]], own, rtol=0, atol=1e-3)
 
 
 SHERPA = """
