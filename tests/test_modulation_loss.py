@@ -56,6 +56,13 @@ def test_windows_count_by_the_root_of_the_real_level():
     assert loss(swapped, real).item() / loss(faint, real).item() == pytest.approx(10, rel=0.2)
 
 
+def test_a_level_that_stays_weighs_one():
+    loss = EnvelopeModulation(bands_hz=(2000.0, 4000.0))
+    fake, real = beating(0.2), beating(0.6)
+    (made, _), (true, _) = loss._modulation(fake), loss._modulation(real)
+    assert loss(fake, real).item() == pytest.approx((made - true).abs().mean().item(), rel=0.02)
+
+
 def test_it_teaches_where_a_steady_tone_should_beat():
     loss = EnvelopeModulation(bands_hz=(2000.0, 4000.0)).double()
     real, fake = beating(0.5)[:, :4096], (beating(0.05) * 0.8)[:, :4096].requires_grad_()

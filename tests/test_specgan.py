@@ -89,7 +89,9 @@ def test_any_bands_and_frames(bands: int, frames: int) -> None:
     made = SpecGANGenerator(mel, frames, dim=4)(latents(3))
     assert made.shape == (3, bands, frames)
     assert made.dtype == torch.float32
-    maps = SpecGANDiscriminator(mel, frames, dim=4)(made)
+    judge = SpecGANDiscriminator(mel, frames, dim=4)
+    assert [layer.out_channels for layer in judge.layers] == [4 * 2**i for i in range(len(judge.layers))]
+    maps = judge(made)
     assert len(maps) == 1
     assert maps[0][-1].shape == (3, 1)
     assert all(m.dim() == 4 and m.shape[0] == 3 for m in maps[0][:-1])

@@ -205,7 +205,7 @@ def test_the_interior_needs_no_padding(name):
     field = receptive_field(layer, torch.zeros(1, channels, 1, dtype=torch.float64))
     interior = -(-(field.lookback + field.lookahead) // field.rate)
     assert interior < 60
-    x = torch.randn(2, channels, 90, dtype=torch.float64)
+    x = torch.randn(3, channels, 90, dtype=torch.float64)
     chunks = chunking(90, 4, np.random.default_rng(2))
     with torch.no_grad():
         assert error([chunk_by_chunk(streams, x, chunks, interior)], [layer(x)]) <= 1e-12
