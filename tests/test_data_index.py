@@ -1,5 +1,6 @@
 """Records in arrays and the index of a large manifest: what a list of them holds, and a run's own whatever happens."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansound.data import index, source
+from gansound.data import index, segments, source
 from gansound.data.corpus import by_split
 from gansound.data.index import open_index
 from gansound.data.manifest import Record, read_manifest, write_manifest
@@ -70,6 +71,42 @@ def test_an_index_holds_what_the_manifest_says(tmp_path, small_chunks):
     for other in (Records.of(records), pickle.loads(pickle.dumps(indexed)), open_index(path)):
         assert list(other) == records
         assert {name: list(part) for name, part in other.by_split().items()} == listed
+
+
+def test_what_an_index_says_of_its_splits_is_what_counting_them_says(tmp_path):
+    path, records = written(tmp_path)
+    for kept in (
+        records,
+        [r for r in records if r.split != "test"],
+        [r for r in records if r.split == "train"],
+    ):
+        write_manifest(path, kept)
+        indexed, counted = open_index(path), Records(dataclasses.replace(open_index(path).table, parts={}))
+        assert set(indexed.by_split()) == {"train", "valid", "test"}
+        for name, part in counted.by_split().items():
+            its = indexed.by_split()[name]
+            assert list(its) == list(part)
+            assert its.fingerprint == part.fingerprint
+            assert its.seconds == part.seconds
+            assert its.rates.tolist() == part.rates.tolist()
+            assert its.frames.tolist() == part.frames.tolist() == [r.frames for r in part]
+            assert its.sample_rates.tolist() == part.sample_rates.tolist()
+            assert list(its[3:40:5][::-1]) == list(part)[3:40:5][::-1]
+            assert list(pickle.loads(pickle.dumps(its))) == list(part)
+            assert len(pickle.dumps(its)) < 2000
+
+
+@pytest.mark.parametrize("crop", ["random", "start"])
+@pytest.mark.parametrize("most", [1000, 2**40])
+def test_segments_are_summed_piece_by_piece(monkeypatch, crop, most):
+    """As at one go, in 32 bits or in 64."""
+    monkeypatch.setattr(segments, "_PIECE", 7)
+    frames = np.random.default_rng(0).integers(1, most, 100)
+    records = [Record(Path(f"/nowhere/{i}.wav"), 8000, int(n)) for i, n in enumerate(frames)]
+    data = SegmentDataset(records, sample_rate=8000, segment_samples=64, seed=0, cache_bytes=0, crop=crop)
+    expected = np.cumsum(np.ones_like(frames) if crop == "start" else -(-frames // 64))
+    np.testing.assert_array_equal(data._cumulative, expected)
+    assert data._cumulative.dtype == (np.uint32 if expected[-1] < 2**32 else np.int64)
 
 
 def test_a_record_in_memory_keeps_its_path_as_it_is(tmp_path, monkeypatch):

@@ -3,8 +3,12 @@
 import dataclasses
 import io
 import json
+import os
 import pickle
+import random
+import signal
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +33,11 @@ from gansound.data.source import open_corpus
 from gansound.engine.feed import Feed
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
+from gansound.recipe import to_yaml
 from tests.corpus import write_corpus
 from tests.store_server import serving
 from tests.test_engine import assert_same_run, tiny
+from tests.test_kills import last_step, start
 
 RATE = 8000
 SEGMENT = 512
@@ -464,6 +470,47 @@ def test_a_url_without_fsspec_names_the_extra(monkeypatch, tmp_path, capsys):
         open_corpus("s3://bucket/corpus")
     assert main(["train", "tiny_cpu", "--data.path", "s3://bucket/x", "--run", str(tmp_path / "run")]) == 2
     assert "gansound[store]" in capsys.readouterr().err
+
+
+def kill_again_and_again(tmp_path, kills):
+    """A run fed by a failing web server and killed so often, beside one fed by files that never was."""
+    corpus = write_corpus(tmp_path / "in", files=6)
+    prepare(corpus, tmp_path / "out", valid=0.2, test=0.0)
+    write_shards(open_corpus(tmp_path / "out"), str(tmp_path / "shards"), shard_bytes=50_000)
+    rng = random.Random(7)
+    settings = {"checkpoint_every": 3, "data.workers": 1, "data.cache_gb": 0, "adversarial_from": 3}
+    at = []
+    with serving(tmp_path / "shards") as server:
+        server.fault = lambda name, start: (
+            rng.choice([None, None, "cut", "error"]) if name.endswith("tar") else None
+        )
+        recipe = tmp_path / "shards.yaml"
+        for kill in range(kills):
+            recipe.write_text(to_yaml(tiny(server.url, 10_000, **settings)))
+            process, begun = start(recipe, tmp_path / "killed"), last_step(tmp_path / "killed")
+            until = time.monotonic() + 200
+            while last_step(tmp_path / "killed") < begun + 2 + rng.randrange(4):
+                assert process.poll() is None, (kill, process.stderr.read())
+                assert time.monotonic() < until
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.3))
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait(60) == -signal.SIGKILL
+            at.append(last_step(tmp_path / "killed"))
+        steps = max(at) + 5
+        recipe.write_text(to_yaml(tiny(server.url, steps, **settings)))
+        assert start(recipe, tmp_path / "killed").wait(600) == 0
+    recipe.write_text(to_yaml(tiny(tmp_path / "out", steps, **settings)))
+    assert start(recipe, tmp_path / "whole").wait(600) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    return at
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_from_shards_that_is_killed_ends_as_one_from_files(tmp_path):
+    pytest.importorskip("aiohttp")
+    assert kill_again_and_again(tmp_path, 3)[-1] > 3
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from gansound.data.corpus import LAYOUTS
 
 if TYPE_CHECKING:
     from gansound.data.check import CorpusReport
+    from gansound.data.slices import Slice
 
 HELP = "Look at a corpus, make a manifest of it."
 EXAMPLES = """examples:
@@ -91,6 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="also write all of it into shards, to a folder or a URL (s3://, gs://, hf:// ...), from which "
         "training reads by byte ranges: --data.path PLACE",
+    )
+    prepare.add_argument(
+        "--slice",
+        metavar="N/COUNT",
+        help="do this part only, such as 3/16, beside the others on other machines; slurm takes it from the task; "
+        "the same command without it then finishes",
     )
     prepare.add_argument("--jobs", type=int, metavar="N", help="threads (default: as many as cores)")
     prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
@@ -232,10 +239,11 @@ def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
 
 def _prepare(args: argparse.Namespace) -> int:
     from gansound.data.corpus import by_split
-    from gansound.data.pack import check_place, write_shards
+    from gansound.data.manifest import MANIFEST_NAME
+    from gansound.data.pack import check_place
     from gansound.data.prepare import prepare
     from gansound.data.process import Processing
-    from gansound.data.source import open_corpus
+    from gansound.data.slices import Slice
 
     try:
         processing = Processing(args.sample_rate, args.trim, args.loudness, args.min_seconds)
@@ -255,6 +263,18 @@ def _prepare(args: argparse.Namespace) -> int:
             check_place(args.shards)
         except ValueError as error:
             raise UsageError(f"--shards {error}") from None
+    try:
+        part = None if args.slice is None else Slice.parse(args.slice)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    if part is not None and args.shards is not None:
+        if not (args.out / MANIFEST_NAME).is_file():
+            raise UsageError(
+                f"--shards with --slice: {args.out} holds no manifest yet. Prepare first, in slices without --shards "
+                "and then once without --slice"
+            )
+        _write_shards(args, args.out / MANIFEST_NAME, part)
+        return 0
     begun = time.perf_counter()
     with _progress("preparing", args.quiet) as progress:
         done = prepare(
@@ -271,12 +291,20 @@ def _prepare(args: argparse.Namespace) -> int:
             min_seconds=args.min_seconds,
             keep_copies=args.keep_copies,
             jobs=args.jobs,
+            part=part,
             progress=progress,
         )
+    if part is not None:
+        if not args.quiet:
+            tell(
+                f"slice {part}: {len(done.records) + len(done.copies)} files done, {len(done.unusable)} can't be used; "
+                "the same command without --slice finishes when all slices are done"
+            )
+        return 0
     took = time.perf_counter() - begun
     lines = [f"{done.manifest}: {len(done.records)} files, {done.seconds_out / 3600:.2f} h ({done.layout})"]
-    for name, part in by_split(done.records).items():
-        lines.append(f"  {name}: {len(part)} files, {sum(r.seconds for r in part) / 60:.1f} min")
+    for name, its in by_split(done.records).items():
+        lines.append(f"  {name}: {len(its)} files, {sum(r.seconds for r in its) / 60:.1f} min")
     own = done.grouping.startswith("the corpus")
     lines.append(f"split by {done.grouping}" + ("" if own else f", seed {args.seed}"))
     if done.changed:
@@ -301,19 +329,29 @@ def _prepare(args: argparse.Namespace) -> int:
     if not args.quiet:
         for line in lines:
             tell(line)
-    if args.shards is None:
-        return 0
+    if args.shards is not None:
+        _write_shards(args, done.manifest, None)
+    return 0
+
+
+def _write_shards(args: argparse.Namespace, manifest: Path, part: "Slice | None") -> None:
+    from gansound.data.pack import write_shards
+    from gansound.data.source import open_corpus
+
     with _progress("writing shards", args.quiet) as progress:
         about = write_shards(
-            open_corpus(done.manifest),
+            open_corpus(manifest),
             args.shards,
             names_below=[args.out, args.folder],
             jobs=args.jobs,
+            part=part,
             progress=progress,
         )
     if not args.quiet:
-        tell(f"{args.shards}: {about.records} recordings, {about.hours:.2f} h in shards")
-    return 0
+        what = (
+            f"slice {part}" if about is None else f"{about.records} recordings, {about.hours:.2f} h in shards"
+        )
+        tell(f"{args.shards}: {what}")
 
 
 def _first(named: list[str], out: Path) -> list[str]:

@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   gansound vocode mels/ -o audio/ --model runs/melgan/model
   gansound vocode mel.npy -o speech.flac
   gansound vocode mels/ -o audio/ --backend openvino --precision bf16
+  srun gansound vocode mels/ -o audio/ --slice slurm --skip-existing
 
 One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV.
 The path of each sound is printed. What fails is named and left out, and the exit code is then 1."""
@@ -48,13 +49,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
+    parser.add_argument(
+        "--slice",
+        metavar="N/COUNT",
+        help="do this part only, such as 3/16, beside the others on other machines; slurm takes it from the task",
+    )
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out what a run before has made (whole, or it isn't there)",
+    )
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
     add_mel_argument(parser)
     add_backend_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from gansound.data.slices import Slice
+
     work = plan(args.inputs, args.output)
+    if args.slice is not None:
+        try:
+            work = list(Slice.parse(args.slice).of(work))
+        except ValueError as error:
+            raise UsageError(f"--{error}") from None
+    if args.skip_existing:
+        there = [target for _, target in work if target.is_file()]
+        work = [pair for pair in work if pair[1] not in set(there)]
+        if there:
+            log.info("%d of %d sounds are there already", len(there), len(there) + len(work))
+    if not work:
+        return 0
     vocoder = open_vocoder(args)
     if args.precision != "fp32":
         vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file

@@ -40,17 +40,17 @@ class Source:
         self.records = Records.of(records)
         self.sample_rate = sample_rate
         self.channels = channels
-        rates = self.records.sample_rates
-        others = [int(rate) for rate in np.unique(rates) if rate != sample_rate]
+        others = [int(rate) for rate in self.records.rates if rate != sample_rate]
         self.frames = self.records.frames
         if others:
+            rates = self.records.sample_rates
             self.frames = self.frames.astype(np.int64)
             for rate in others:
                 chosen = rates == rate
                 self.frames[chosen] = audio.resampled_frames(self.frames[chosen], rate, sample_rate)
             self.frames = narrowed(self.frames)
-        if len(silent := np.flatnonzero(self.frames == 0)):
-            record = self.records[silent[0]]
+        if len(self.frames) and not self.frames.min():
+            record = self.records[int(self.frames.argmin())]
             raise ValueError(
                 f"{record.place}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
                 "Leave it out"

@@ -25,18 +25,19 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from gansound.data.manifest import check_values, parse_line
-from gansound.data.records import Records, Table, narrowed, number_of_split
+from gansound.data.records import Part, Records, Table, narrowed, number_of_split, parts_of
 from gansound.data.store import is_url
 from gansound.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 
 INDEX_SUFFIX = ".index"
-_FORMAT = "gansound index 1"
+_FORMAT = "gansound index 2"
 _HEADER_BYTES = 4096
 _EDGE_BYTES = 1 << 16
 _CHUNK_BYTES = 8 << 20
 _SAID_EVERY_SECONDS = 10.0
+_OF_A_PART = ("rows", "frames", "sample_rates", "rates")
 
 
 def open_index(manifest: str | os.PathLike[str]) -> Records:
@@ -62,18 +63,23 @@ def open_index(manifest: str | os.PathLike[str]) -> Records:
             return _made(source, None, identity, manifest)
 
 
-def write_index(place: Path, manifest: Path) -> None:
-    """The index of a manifest as a file that goes elsewhere, see :func:`map_index`. Raises as :func:`open_index`."""
+def write_index(place: Path, manifest: Path, digest: str | None = None) -> None:
+    """The index of a manifest as a file that goes elsewhere, see :func:`map_index`. Raises as :func:`open_index`.
+
+    ``digest``: as of :class:`Table`, in place of the manifest's own.
+    """
     with manifest.open("rb") as source, place.open("xb+") as file:
-        _write(file, source, _identity(source), manifest)
+        identity = _identity(source)
+        own = _copy_lines(file, source, identity, manifest)
+        write_columns(file, _columns(file, identity["bytes"], manifest), {}, digest or own)
 
 
-def map_index(place: Path, store: str, digest: str | None = None) -> Records:
+def map_index(place: Path, store: str) -> Records:
     """The records of an index that lies at ``place``, whose sounds lie in the shards of ``store``.
 
-    ``digest``: of what the fingerprint is made, in place of the manifest's own. Raises ValueError where it is no index.
+    Raises ValueError where it is no index.
     """
-    return Records(_mapped(place, None, place, store, digest))
+    return Records(_mapped(place, None, place, store))
 
 
 def _found(places: list[Path], identity: dict[str, Any], manifest: Path) -> Records | None:
@@ -127,7 +133,7 @@ class MappedTable(Table):
     manifest: Path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _mapped, (self.place, self.identity, self.manifest, self.store, self.digest)
+        return _mapped, (self.place, self.identity, self.manifest, self.store)
 
 
 class _Stale(ValueError):
@@ -135,11 +141,7 @@ class _Stale(ValueError):
 
 
 def _mapped(
-    place: Path,
-    identity: dict[str, Any] | None,
-    manifest: Path,
-    store: str | None = None,
-    digest: str | None = None,
+    place: Path, identity: dict[str, Any] | None, manifest: Path, store: str | None = None
 ) -> MappedTable:
     """Open an index; _Stale when it isn't that of a manifest of this identity (None: of any)."""
     file = place.open("rb")
@@ -155,18 +157,32 @@ def _mapped(
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     columns = {
         name: np.frombuffer(mapped, column["type"], column["count"], column["at"])
+        if column["count"]
+        else np.empty(0, column["type"])
         for name, column in header["columns"].items()
+    }
+    parts = {
+        name: Part(
+            columns.pop(f"{name}.rows"),
+            columns.pop(f"{name}.frames"),
+            columns.pop(f"{name}.sample_rates"),
+            columns.pop(f"{name}.rates"),
+            seconds=known["seconds"],
+            fingerprint=known["fingerprint"],
+        )
+        for name, known in header["parts"].items()
     }
     return MappedTable(
         read=lambda start, stop: os.pread(file.fileno(), stop - start, _HEADER_BYTES + start),
         folder=manifest.parent if store is None else Path(),
-        digest=digest or header["digest"],
+        digest=header["digest"],
         name=store or str(manifest),
         store=store,
         waits=store is not None and is_url(store),
         place=place,
         identity=identity,
         manifest=manifest,
+        parts=parts,
         **columns,
     )
 
@@ -195,6 +211,12 @@ def _made(source: BinaryIO, place: Path | None, identity: dict[str, Any], manife
 
 
 def _write(file: Any, source: BinaryIO, identity: dict[str, Any], manifest: Path) -> None:
+    digest = _copy_lines(file, source, identity, manifest)
+    write_columns(file, _columns(file, identity["bytes"], manifest), identity, digest)
+
+
+def _copy_lines(file: Any, source: BinaryIO, identity: dict[str, Any], manifest: Path) -> str:
+    """A manifest's lines into a file that will be an index; their digest."""
     size = identity["bytes"]
     digest = hashlib.blake2b(digest_size=16)
     file.write(bytes(_HEADER_BYTES))
@@ -208,19 +230,38 @@ def _write(file: Any, source: BinaryIO, identity: dict[str, Any], manifest: Path
         _HEADER_BYTES + size
     ):
         raise ValueError(f"{manifest}: changed while it was read. Start again when it is complete")
-    columns = _columns(file, size, manifest)
+    return digest.hexdigest()
+
+
+def write_columns(file: Any, columns: dict[str, np.ndarray], identity: dict[str, Any], digest: str) -> None:
+    """Behind the lines of a file that will be an index its columns, and its header before them."""
+    table = Table(
+        lambda start, stop: b"",
+        columns["offsets"],
+        columns["frames"],
+        columns["sample_rates"],
+        columns["splits"],
+        folder=Path(),
+        digest=digest,
+        name="",
+    )
     header: dict[str, Any] = {
         "format": _FORMAT,
         "manifest": identity,
-        "digest": digest.hexdigest(),
+        "digest": digest,
         "columns": {},
+        "parts": {},
     }
+    for name, part in parts_of(table).items():
+        columns = columns | {f"{name}.{of}": getattr(part, of) for of in _OF_A_PART}
+        header["parts"][name] = {"seconds": part.seconds, "fingerprint": part.fingerprint}
     for name, column in columns.items():
         at = -(-file.tell() // 64) * 64
         file.seek(at)
         file.write(np.ascontiguousarray(column))
         header["columns"][name] = {"at": at, "count": len(column), "type": column.dtype.str}
     header["bytes"] = file.tell()
+    file.truncate()  # where the last column is empty, to there
     file.seek(0)
     file.write(json.dumps(header).encode())
     file.flush()

@@ -9,6 +9,7 @@ from typing import Any
 from gansound.data.corpus import Entry
 from gansound.data.manifest import json_line
 from gansound.data.process import Outcome, target
+from gansound.data.slices import Slice
 
 Stamp = Mapping[str, Any]
 
@@ -16,23 +17,30 @@ Stamp = Mapping[str, Any]
 class Journal:
     """`OUT/journal.jsonl`: the outcome of each file, valid while file and settings are what they were.
 
+    A slice of the work has a journal of its own beside it, which nobody else writes to; all are read.
+
     Lines are only ever added, the last one of a file counts, and one that a kill cut is no line.
 
     Args:
         out: the folder of the prepared corpus.
         key: of the settings.
+        part: the slice that is done here; None for all.
     """
 
-    def __init__(self, out: Path, key: str) -> None:
+    def __init__(self, out: Path, key: str, part: Slice | None = None) -> None:
         self._out = out
-        self._path = out / "journal.jsonl"
+        name = "journal" if part is None else f"journal-{part.number}-of-{part.count}"
+        self._path = out / f"{name}.jsonl"
         self._key = key
         self._known: dict[str, dict[str, Any]] = {}
         self._cut = False
-        if not self._path.exists():
-            return
-        lines = self._path.read_bytes()
-        self._cut = bool(lines) and not lines.endswith(b"\n")
+        for path in sorted(out.glob("journal*.jsonl")):
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        lines = path.read_bytes()
+        if path == self._path:
+            self._cut = bool(lines) and not lines.endswith(b"\n")
         for line in lines.splitlines():
             try:
                 known = json.loads(line)

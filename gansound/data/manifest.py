@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gansound.data.store import is_url, join
+from gansound.data.store import join
 
 MANIFEST_NAME = "manifest.jsonl"
 SPLITS = ("train", "valid", "test")
@@ -135,12 +135,11 @@ def parse_line(line: bytes, folder: Path, where: str, store: str | None = None) 
 
 
 def _stored(values: dict[str, Any], store: str | None) -> Stored:
-    stored = Stored(**values)
     if store is None:
-        return stored
-    if is_url(stored.shard) or not _INSIDE.fullmatch(stored.shard):
-        raise ValueError(f"shard is {stored.shard!r}, expected a name below {store}")
-    return Stored(**{**values, "shard": join(store, stored.shard)})
+        return Stored(**values)
+    if not isinstance(shard := values.get("shard"), str) or not _INSIDE.fullmatch(shard):
+        raise ValueError(f"shard is {shard!r}, expected a name below {store}")
+    return Stored(**{**values, "shard": join(store, shard)})
 
 
 def check_values(values: Any, where: str) -> None:

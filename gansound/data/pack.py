@@ -4,6 +4,7 @@ A shard is a function of its records alone, and its lines are put beside it afte
 does only what lacks, and ``shards.json``, by which the rest is found, is written last.
 """
 
+import collections
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from gansound.data.index import write_index
 from gansound.data.manifest import ENCODINGS, Record, Stored, as_values, json_line, parse_line
 from gansound.data.records import Records
 from gansound.data.shards import ABOUT, INDEX, About
+from gansound.data.slices import Slice
 
 SHARD_BYTES = 256 << 20
 """Of 16-bit mono; where recordings aren't, shards are larger."""
@@ -49,8 +51,9 @@ def write_shards(
     names_below: Sequence[Path] = (),
     shard_bytes: int = SHARD_BYTES,
     jobs: int | None = None,
+    part: Slice | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> About:
+) -> About | None:
     """Write the recordings of some records to a path or URL, in shards; what is there already of a killed run stays.
 
     The records as ``open_corpus`` gives them: what is opened at ``place`` has their fingerprint, and gives the same
@@ -62,7 +65,12 @@ def write_shards(
         names_below: folders from which the names of files are told; of others the name alone is kept.
         shard_bytes: how large a shard gets, about.
         jobs: shards that are written at once, all cores by default.
+        part: write only a slice of the shards, beside others on other machines; once all are there, a run without it
+            writes what they are found by.
         progress: called with the number of recordings done, and of all.
+
+    Returns:
+        What was written; None of a slice.
 
     Raises:
         ValueError: other shards are there, the store doesn't take them, or a file isn't what its record says.
@@ -95,12 +103,15 @@ def write_shards(
                 progress(done[0], len(records))
         return lines
 
+    if part is not None:
+        collections.deque(in_threads(one, part.of(range(len(parts))), threads=jobs), maxlen=0)
+        return None
     with tempfile.TemporaryDirectory(prefix="gansound-") as temporary:
         manifest, index = Path(temporary) / "manifest.jsonl", Path(temporary) / INDEX
         with manifest.open("wb") as file:
             for lines in in_threads(one, range(len(parts)), threads=jobs):
                 file.write(lines)
-        write_index(index, manifest)
+        write_index(index, manifest, records.table.digest if isinstance(records, Records) else None)
         digest, size = hashlib.blake2b(digest_size=16), 0
         with (
             store.writing(store.join(folder, INDEX)) as target,
@@ -114,11 +125,11 @@ def write_shards(
     about = About(
         id=identity,
         records=len(records),
-        hours=round(float((columns.frames / columns.sample_rates).sum()) / 3600, 3),
-        sample_rates=[int(rate) for rate in np.unique(columns.sample_rates)],
+        hours=round(columns.seconds / 3600, 3),
+        sample_rates=[int(rate) for rate in columns.rates],
         index_bytes=size,
         index_digest=digest.hexdigest(),
-        manifest_digest=records.table.digest if isinstance(records, Records) else None,
+        listed=not isinstance(records, Records),
     )
     with store.writing(store.join(place, ABOUT)) as target:
         target.write_bytes(about.written([(_name(i), stop - start) for i, (start, stop) in enumerate(parts)]))

@@ -16,6 +16,7 @@ from gansound.data.journal import Journal, Stamp
 from gansound.data.manifest import MANIFEST_NAME, Record, json_line, write_manifest
 from gansound.data.process import Outcome, Processing, process
 from gansound.data.readers import hugging_face
+from gansound.data.slices import Slice
 from gansound.data.split import split
 
 DROPPED = "dropped.jsonl"
@@ -59,6 +60,7 @@ def prepare(
     min_seconds: float = 0.01,
     keep_copies: bool = False,
     jobs: int | None = None,
+    part: Slice | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Decode every file of ``root`` and write ``out/manifest.jsonl`` of those that are whole.
@@ -68,6 +70,8 @@ def prepare(
     ``out`` lies outside of ``root``); others stay where they are. Of exact copies (equal samples) the first by name
     is taken; with ``keep_copies`` all, in one split unless the corpus's own splits say otherwise, which are kept
     where it has them.
+    ``part``: decode only a slice of the files, beside others on other machines, and write no manifest; once all are
+    done, a run without it finds all decoded and writes what one run would have.
     ``layout``: one of LAYOUTS; None recognises it. ``jobs``: threads, all cores by default.
 
     Run again, with more files or after a kill, only what is new or changed is decoded (``out/journal.jsonl``), and the
@@ -85,6 +89,10 @@ def prepare(
     processing = replace(processing, enterable=not inside)
     split([], seed=seed, valid=valid, test=test)  # wrong shares are known before any work
     layout = layout or recognised(root)
+    if layout == "hugging_face" and part is not None:
+        raise ValueError(
+            f"slice {part}: a Hugging Face data set is taken apart as a whole. Leave the slice out"
+        )
     if layout == "hugging_face":
         if speaker_pattern is not None:
             raise ValueError(
@@ -97,7 +105,9 @@ def prepare(
     done = Prepared(out / MANIFEST_NAME, layout, unusable=missing)
     first: dict[str, Path] = {}
     contents: list[str] = []
-    journal = Journal(out, processing.key)
+    if part is not None:
+        found = list(part.of(found))
+    journal = Journal(out, processing.key, part)
     make = functools.partial(_outcome, journal, processing, out)
     for entry, (outcome, stamp) in zip(found, in_threads(make, found, progress, jobs), strict=True):
         if outcome.dropped is not None:
@@ -116,6 +126,8 @@ def prepare(
         done.trimmed_seconds += outcome.trimmed_seconds
         contents.append(outcome.content)
         done.records.append(_record(entry, outcome, out))
+    if part is not None:
+        return done
     if not done.records:
         named = "; ".join(f"{path}: {reason}" for path, reason in done.unusable[:5])
         more = f"; and {len(done.unusable) - 5} more" if len(done.unusable) > 5 else ""

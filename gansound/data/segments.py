@@ -21,6 +21,7 @@ PEAK_LIMIT = 0.99
 _CROP_TRIES = 4
 _LEVEL_WINDOWS = 16
 _ROUNDING_DB = 1e-3
+_PIECE = 1 << 15
 _FINENESS = 64  # of shares that are made whole numbers
 
 
@@ -91,11 +92,13 @@ class SegmentDataset(PositionDataset):
         self.source = Source(records, sample_rate, cache_bytes)
         self.records = self.source.records
         self._rates = self.records.sample_rates
-        lengths = self.source.frames
-        weights = np.ones_like(lengths) if crop == "start" else (lengths - 1) // segment_samples + 1
-        if balance != 1:
+        length = segment_samples if crop == "random" else None
+        if balance == 1:
+            self._cumulative = _summed(self.source.frames, length)
+        else:
+            weights = _segments(self.source.frames, length)
             weights = _balanced(weights, [record.speaker for record in self.records], balance)
-        self._cumulative = narrowed(np.cumsum(weights, dtype=np.int64))
+            self._cumulative = narrowed(np.cumsum(weights, dtype=np.int64))
         self._share_levels()
 
     def _share_levels(self) -> None:
@@ -243,6 +246,24 @@ class SegmentDataset(PositionDataset):
             return 0.0
         gain = float(draw(self.seed, position, "gain").uniform(*self.gain_db))
         return min(gain, 20 * np.log10(PEAK_LIMIT) - 1e-4 - audio.peak_db(samples))
+
+
+def _segments(frames: np.ndarray, length: int | None) -> np.ndarray:
+    """How many segments of a length files hold, one at least; one each where there is no length."""
+    return np.ones_like(frames) if length is None else (frames - 1) // length + 1
+
+
+def _summed(frames: np.ndarray, length: int | None) -> np.ndarray:
+    """Sums of the segments up to each file, in 32 bits where they fit: piece by piece, which stays in the cache."""
+    most = len(frames) + (int(frames.sum(dtype=np.int64)) // length if length else 0)
+    sums = np.empty(len(frames), np.uint32 if most < 2**32 else np.int64)
+    before = sums.dtype.type(0)
+    for start in range(0, len(frames), _PIECE):
+        piece = sums[start : start + _PIECE]
+        np.cumsum(_segments(frames[start : start + _PIECE], length), dtype=sums.dtype, out=piece)
+        np.add(piece, before, out=piece)
+        before = piece[-1]
+    return sums
 
 
 def _balanced(weights: np.ndarray, speakers: Sequence[str | None], balance: float) -> np.ndarray:

@@ -47,8 +47,8 @@ class About:
         sample_rates: of the recordings, in Hz.
         index_bytes: size of the index.
         index_digest: BLAKE2b of it, 128 bits.
-        manifest_digest: of the manifest that they were made from, where that is opened by an index; None where as a
-            list, which decides of what the fingerprint is made.
+        listed: whether they are opened as a list, as the manifest that they were made from is, or by their index: that
+            decides of what the fingerprint is made.
     """
 
     id: str
@@ -57,7 +57,7 @@ class About:
     sample_rates: list[int]
     index_bytes: int
     index_digest: str
-    manifest_digest: str | None
+    listed: bool
 
     @classmethod
     def read(cls, place: str) -> "About":
@@ -110,11 +110,11 @@ def open_shards(place: str | os.PathLike[str]) -> Sequence[Record]:
     index = store.join(folder, INDEX)
     with contextlib.ExitStack() as held:
         path = _copied(index, about, held) if store.is_url(place) else Path(index)
-        records = map_index(path, folder, about.manifest_digest)
+        records = map_index(path, folder)
     if len(records) != about.records:
         raise ValueError(f"{index}: holds {len(records)} records, {ABOUT} says {about.records}")
     logger.info("%s: %d recordings, %.1f h in shards", place, about.records, about.hours)
-    return records if about.manifest_digest is not None else list(records)
+    return list(records) if about.listed else records
 
 
 def _copied(index: str, about: About, held: contextlib.ExitStack) -> Path:

@@ -70,10 +70,9 @@ class Feed:
     @property
     def about(self) -> dict[str, Any]:
         """How much is trained on, and in whose mels."""
-        seconds = self.train_records.frames / self.train_records.sample_rates
         found: dict[str, Any] = {
             "recordings": len(self.train_records),
-            "hours": round(float(seconds.sum()) / 3600, 3),
+            "hours": round(self.train_records.seconds / 3600, 3),
         }
         if isinstance(self.dataset, PairedDataset):
             offsets = collections.Counter(pair.offset_frames for pair in self.dataset.pairs)
