@@ -177,6 +177,15 @@ def test_the_bound_between_gaussians_is_the_closed_form():
     )
 
 
+def test_a_divergence_sums_its_sub_discriminators():
+    """By the heuristic −mean(g(fake)) of each, which for Kullback-Leibler's g(x) = x is minus the logits' mean."""
+    fake = logits_of(1, (3, 1), (3, 1, 7))
+    expected = -sum(x.mean().item() for x in fake)
+    assert abs(expected) > 1e-2
+    loss = FDivergence(KullbackLeibler(), heuristic=True)
+    assert loss.generator(fake).item() == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("loss", [Minimax(), *(FDivergence(d()) for d in DIVERGENCES)], ids=name_of)
 def test_what_the_generator_descends_is_what_the_discriminator_ascends(loss: AdversarialLoss):
     """Zero-sum: the sum of both players' losses doesn't know the fake."""

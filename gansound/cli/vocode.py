@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise UsageError(f"--{error}") from None
     if args.skip_existing:
-        there = [target for _, target in work if target.is_file()]
-        work = [pair for pair in work if pair[1] not in set(there)]
-        if there:
-            log.info("%d of %d sounds are there already", len(there), len(there) + len(work))
+        asked = len(work)
+        work = [(source, target) for source, target in work if not target.is_file()]
+        if len(work) < asked:
+            log.info("%d of %d sounds are there already", asked - len(work), asked)
     if not work:
         return 0
     vocoder = open_vocoder(args)

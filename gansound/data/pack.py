@@ -182,8 +182,10 @@ def _shard(
         tarfile.open(fileobj=file, mode="w") as tar,
     ):
         for row in range(start, stop):
-            stored = _add(tar, file, records[row], f"{row:09d}", _told(records[row], below), _name(number))
-            made.append(json_line(as_values(replace(_told(records[row], below), stored=stored))))
+            record = records[row]
+            told = _told(record, below)
+            stored = _add(tar, file, record, f"{row:09d}", told, _name(number))
+            made.append(json_line(as_values(replace(told, stored=stored))))
     with store.writing(beside) as target:
         target.write_bytes(b"".join(made))
     return b"".join(made)
