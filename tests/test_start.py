@@ -173,6 +173,14 @@ def test_the_shipped_models_can_be_fine_tuned(recipe: str, name: str, corpus: Pa
     assert losses(tmp_path / "voice")[0]["spectrum"] < 0.8 * losses(tmp_path / "fresh")[0]["spectrum"]
 
 
+def test_a_full_band_run_starts_from_the_shipped_speech_model(corpus: Path, tmp_path: Path) -> None:
+    given = {"data.path": str(corpus), "data.workers": 0, "batch_size": 1, "init_from": "default"}
+    run = Run(plan(load_recipe("universal_44khz_cpu", given)), tmp_path / "run")
+    bins = load_model_folder("default").generator.layers.core.spectrum.trunk.head.bias.chunk(3)
+    for mine, its in zip(run.task.generator.spectrum.trunk.head.bias.chunk(3), bins, strict=True):
+        assert torch.equal(mine[: len(its)], its)
+
+
 def test_the_shipped_drums_too_without_their_vocoder(tmp_path: Path) -> None:
     shipped = load_model_folder("drums")
     arguments_ = shipped.config["init_args"]["mel_generator"]["init_args"]

@@ -75,6 +75,11 @@ SMALL = {
     "universal_cpu": UNIVERSAL,
     "universal_live_cpu": UNIVERSAL
     | {"generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1, causal: true}"},
+    "universal_44khz_cpu": UNIVERSAL
+    | {
+        "generator.init_args": "{n_fft: 2048, channels: 16, hidden_channels: 32, blocks: 1, bands: 112}",
+        "data.segment_samples": "4608",
+    },
     "universal_adversarial_cpu": UNIVERSAL
     | {
         "discriminators.mrd.network.init_args.channels": "2",

@@ -200,11 +200,11 @@ def test_below_keeps_what_is_below_and_nothing_above():
         assert spectrum[hz >= limit].abs().max().item() < 1e-3
 
 
-def task(conventions: int = 6, own_share: float = 0.5) -> UniversalVocoderTask:
+def task(conventions: int = 6, own_share: float = 0.5, mel: MelSpec = OWN) -> UniversalVocoderTask:
     torch.manual_seed(0)
-    losses = {"mel": WeightedLoss(MelL1(OWN, full_band=True), 1.0)}
-    net = UniversalGenerator(OWN, **SMALL)
-    return UniversalVocoderTask(OWN, net, losses=losses, conventions=conventions, own_share=own_share)
+    losses = {"mel": WeightedLoss(MelL1(mel, full_band=True), 1.0)}
+    net = UniversalGenerator(mel, **SMALL)
+    return UniversalVocoderTask(mel, net, losses=losses, conventions=conventions, own_share=own_share)
 
 
 def batch(items: int, bandwidth: float = 11025.0) -> dict[str, torch.Tensor]:
@@ -230,18 +230,36 @@ def test_each_item_is_seen_through_a_convention_drawn_for_its_position():
     assert len(kinds) > 2
 
 
-def test_nothing_is_learnt_above_what_a_recording_holds():
-    teacher = task()
-    for bandwidth, teaches in ((11025.0, True), (8000.0, False)):
-        given = batch(2, bandwidth)
-        fake = torch.randn(2, 16 * 256, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        losses = teacher.generator_phase(given, fake, None, Draws(0, range(2)), 0, torch.no_grad)
-        losses["mel"].backward()
-        gradient = torch.fft.rfft(fake.grad).abs()
-        hz = torch.fft.rfftfreq(16 * 256, 1 / 22050)
-        above, under = gradient[:, hz > 8000].max().item(), gradient[:, hz < 7000].max().item()
-        assert under > 1e-6
-        assert (above > 1e-2 * under) == teaches
+@pytest.mark.parametrize(
+    "bandwidth, top, teaches", [(11025.0, 8000.0, True), (8000.0, 8000.0, False), (8000.0, 11025.0, True)]
+)
+def test_nothing_is_learnt_above_what_a_recording_holds_unless_its_mel_tells_that_it_is_empty(
+    bandwidth, top, teaches
+):
+    teacher = task(own_share=1.0, mel=replace(OWN, fmax=top))
+    given = batch(2, bandwidth)
+    fake = torch.randn(2, 16 * 256, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    losses = teacher.generator_phase(given, fake, None, Draws(0, range(2)), 0, torch.no_grad)
+    losses["mel"].backward()
+    gradient = torch.fft.rfft(fake.grad).abs()
+    hz = torch.fft.rfftfreq(16 * 256, 1 / 22050)
+    above, under = gradient[:, hz > 8000].max().item(), gradient[:, hz < 7000].max().item()
+    assert under > 1e-6
+    assert (above > 1e-2 * under) == teaches
+
+
+def test_what_is_learnt_above_a_recording_goes_by_the_convention_drawn_for_the_item():
+    teacher = task(conventions=6, own_share=0.5)
+    draws = Draws(0, range(12))
+    fake = torch.randn(12, 16 * 256, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    teacher.generator_phase(batch(12, 8000.0), fake, None, draws, 0, torch.no_grad)["mel"].backward()
+    hz = torch.fft.rfftfreq(16 * 256, 1 / 22050)
+    taught = torch.fft.rfft(fake.grad).abs()[:, hz > 9500].amax(1) > 1e-7
+    (seen,) = teacher.generator_inputs(batch(12, 8000.0), draws)
+    bins = torch.linspace(0, 11025, 513)
+    told = (seen[:, :, bins > 9600] > 0).any(2).any(1)
+    assert taught.tolist() == told.tolist()
+    assert 0 < sum(taught.tolist()) < 12
 
 
 class Listening(torch.nn.Module):
@@ -340,6 +358,33 @@ def test_a_causal_net_begins_as_one_that_looks_ahead_at_what_stays():
     later[..., 20:] += 1
     with torch.no_grad():
         torch.testing.assert_close(begun(moving)[:, : 18 * 256], begun(later)[:, : 18 * 256])
+
+
+def test_a_net_of_twice_the_rate_begins_as_the_other_does_below_its_nyquist():
+    narrow = generator()
+    mel = MelSpec.preset("bigvgan_44khz")
+    wide = UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 100}))
+    for parameter in wide.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    begun = wide.begun_as(narrow).eval()
+    heard = torch.rand(1, 20, 513, generator=torch.Generator().manual_seed(0)) * 3
+    heard[..., :4] = 0  # bins that a convention never saw
+    more = torch.rand(1, 20, 1025, generator=torch.Generator().manual_seed(1))
+    more[..., :513] = 2 * heard  # a window of twice as many samples
+    with torch.no_grad():
+        expected = torch.stack(narrow.layers.core.spectrum(heard).chunk(2, -1))
+        made = torch.stack(begun.spectrum(more).chunk(2, -1))
+    silent = torch.zeros(513)
+    silent[:4] = math.log(2)  # of what isn't heard the level isn't known either
+    scale = 2 * torch.exp(-silent)
+    torch.testing.assert_close(
+        made[..., :513], scale * expected, atol=1e-4 * expected.abs().max().item(), rtol=0
+    )
+    with pytest.raises(ValueError, match=r"bands\.weight: got"):
+        UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 64})).begun_as(narrow)
+    slower = replace(mel, hop_length=256)
+    with pytest.raises(ValueError, match=r"bands\.weight: got"):
+        UniversalGenerator(slower, **(SMALL | {"n_fft": 2048, "bands": 100})).begun_as(narrow)
 
 
 @pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])

@@ -81,7 +81,8 @@ def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
         theirs = (load_discriminators(name) or {}) if task.discriminator else {}
     except ModelFolderError as error:
         raise RecipeError(f"init_from: {error}") from error
-    if task.mel is not None and (different := task.mel.differences(loaded.mel)):
+    any_mel = hasattr(loaded.generator, "for_mel")  # its convention isn't among its weights
+    if task.mel is not None and not any_mel and (different := task.mel.differences(loaded.mel)):
         raise RecipeError(
             f"init_from {name}: takes other mels than the recipe's: {'; '.join(different)}. Set the recipe's mel to "
             "the model's, or start from another model"

@@ -12,7 +12,9 @@ Before the trunk stand bands of the net's own, which begin as a mel filter bank'
 """
 
 import copy
+import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -108,12 +110,13 @@ class UniversalGenerator(StreamingGenerator):
         _begin_as_filter_bank(gathered, mel, n_fft)
 
     def begun_as(self, other: "FreeVGenerator | UniversalGenerator") -> nn.Module:
-        """This net's core with the weights of a net that was trained for one convention, or may look ahead.
+        """This net's core with the weights of a net that was trained for one convention, may look ahead or hears less.
 
         A FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
         where a band's bins are, so that behind bands that are the filter bank of `mel`, which must be the other's, it
         starts nearly where that one ended. A causal net takes the kernels of one that isn't as if the frames to come
-        were all as the last.
+        were all as the last. A net of a higher rate, whose bins and frames lie as far apart in hertz and in seconds,
+        does below the other's Nyquist what that one did; its further bins and bands stay as they were drawn.
 
         Raises:
             ValueError: a net of other sizes.
@@ -128,6 +131,8 @@ class UniversalGenerator(StreamingGenerator):
                 given[f"{name}.conv.weight"] = _without_future(
                     module.conv.weight.detach(), module.right_frames
                 )
+        if isinstance(other, UniversalGenerator) and self._hears_more_than(other):
+            given |= _widened(given, state, math.log(self.n_fft / other.n_fft))
         for name, value in given.items():
             if name not in state or state[name].shape != value.shape:
                 expected = tuple(state[name].shape) if name in state else "none"
@@ -135,6 +140,12 @@ class UniversalGenerator(StreamingGenerator):
             state[name] = value
         core.load_state_dict(state)  # type: ignore[union-attr]
         return core  # type: ignore[return-value]
+
+    def _hears_more_than(self, other: "UniversalGenerator") -> bool:
+        """Bins and frames as far apart as the other's, and more bins."""
+        higher = self.mel.sample_rate / other.mel.sample_rate
+        sizes = (self.n_fft, self.hop_length), (other.n_fft * higher, other.hop_length * higher)
+        return higher > 1 and sizes[0] == sizes[1]
 
     def for_mel(self, mel: MelSpec) -> Self:
         """The same net, sharing its weights, for mels of another convention.
@@ -176,6 +187,33 @@ def _without_future(kernel: Tensor, ahead: int) -> Tensor:
     past, future = kernel[..., :-ahead], kernel[..., -ahead:]
     now = past[..., -1:] + future.sum(-1, keepdim=True)
     return torch.cat([torch.zeros_like(future), past[..., :-1], now], dim=-1)
+
+
+def _widened(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], louder: float) -> dict[str, Tensor]:
+    """The layers between bins, bands and trunk of a net of few bins and bands inside those of a net of more.
+
+    The same sound has amplitudes larger by a factor, whose logarithm is `louder`, in a window of so many more samples.
+    """
+    prefix = "spectrum.trunk."
+    names = ("bands.weight", "bands.bias", "embed.conv.weight", "head.weight", "head.bias")
+    made = {prefix + name: wanted[prefix + name].clone() for name in names}
+    few, many = (state[prefix + "head.bias"].numel() // 3 for state in (given, wanted))
+    rows = given[prefix + "bands.bias"].numel()
+    amplitudes, seen = given[prefix + "bands.weight"].chunk(2, dim=1)
+    if rows > made[prefix + "bands.bias"].numel():
+        return {}
+    bands = made[prefix + "bands.weight"][:rows]
+    bands.zero_()
+    bands[:, :few] = amplitudes
+    bands[:, many : many + few] = seen - amplitudes * (louder / 3)  # as `_SeenBins` scales it
+    made[prefix + "bands.bias"][:rows] = given[prefix + "bands.bias"]
+    made[prefix + "embed.conv.weight"].zero_()  # of the further bands the trunk hears nothing yet
+    made[prefix + "embed.conv.weight"][:, :rows] = given[prefix + "embed.conv.weight"]
+    for name in ("head.weight", "head.bias"):
+        old, new = given[prefix + name].chunk(3), made[prefix + name].chunk(3)
+        for mine, its in zip(new, old, strict=True):
+            mine[:few] = its
+    return made
 
 
 def _begin_as_filter_bank(bands: nn.Linear, mel: MelSpec, n_fft: int) -> None:

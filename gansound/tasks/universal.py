@@ -1,6 +1,7 @@
 """What a batch means to a vocoder of every convention: each item is seen through a mel drawn for it.
 
-And recordings differ in what they hold: above half of its own rate one says nothing, and nothing is learnt from it.
+And recordings differ in what they hold: above half of its own rate one says nothing. Where the convention saw that
+there is nothing, nothing is to be made; what lies above both, nothing is learnt about.
 """
 
 from collections.abc import Mapping
@@ -83,6 +84,7 @@ class UniversalVocoderTask(VocoderTask):
         self.generator = generator.layers.core  # type: ignore[assignment]
         self.own_share, self.others = own_share, conventions
         specs = [mel, *drawn_conventions(mel, conventions)]
+        self.tops_hz = [spec.fmax for spec in specs]
         self.views = nn.ModuleList(
             nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft)) for spec in specs
         )
@@ -106,12 +108,15 @@ class UniversalVocoderTask(VocoderTask):
         """Amplitudes as a convention drawn for each item tells them; those of an acoustic model's mels as they are."""
         if "mel" in batch:
             return (self.condition(batch),)
+        items = zip(batch["audio"], self._chosen(draws), strict=True)
+        return (torch.cat([self._seen(which, audio[None]) for audio, which in items]),)
+
+    def _chosen(self, draws: Draws) -> list[int]:
+        """Which convention each item is seen through; 0 is the model's own."""
         drawn = [
             rng.random(2, dtype=np.float32) for rng in streams(draws.seed, draws.positions, "convention")
         ]
-        chosen = [0 if own < self.own_share else 1 + int(which * self.others) for own, which in drawn]
-        items = zip(batch["audio"], chosen, strict=True)
-        return (torch.cat([self._seen(which, audio[None]) for audio, which in items]),)
+        return [0 if own < self.own_share else 1 + int(which * self.others) for own, which in drawn]
 
     def _seen(self, which: int, audio: Tensor) -> Tensor:
         frames = audio.shape[-1] // self.mel.hop_length
@@ -122,7 +127,7 @@ class UniversalVocoderTask(VocoderTask):
         self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws, step: int, precision: Precision
     ) -> Verdict:
         """As of `VocoderTask`, on what the recordings hold."""
-        batch, fake = self._held(batch, fake)
+        batch, fake = self._held(batch, fake, draws)
         return super().discriminator_phase(batch, fake, draws, step, precision)
 
     def generator_phase(
@@ -135,14 +140,19 @@ class UniversalVocoderTask(VocoderTask):
         precision: Precision,
     ) -> dict[str, Tensor]:
         """As of `VocoderTask`, on what the recordings hold."""
-        batch, fake = self._held(batch, fake)
+        batch, fake = self._held(batch, fake, draws)
         return super().generator_phase(batch, fake, verdict, draws, step, precision)
 
-    def _held(self, batch: Mapping[str, Tensor], fake: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The real and the made without what lies above the real one's band, cut alike in both."""
+    def _held(
+        self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The real and the made without what lies above the real one's band and the mel's, cut alike in both."""
         audio, bandwidth = batch["audio"], batch["bandwidth_hz"]
-        held = dict(batch) | {"audio": below(audio, bandwidth, self.sample_rate)}
-        return held, below(fake, bandwidth, self.sample_rate)
+        chosen = [0] * len(audio) if "mel" in batch else self._chosen(draws)
+        told = torch.tensor([self.tops_hz[which] for which in chosen], device=audio.device)
+        limit = torch.maximum(bandwidth, told.to(bandwidth.dtype))
+        held = dict(batch) | {"audio": below(audio, limit, self.sample_rate)}
+        return held, below(fake, limit, self.sample_rate)
 
     def learner(self, shipped: nn.Module) -> nn.Module:
         """A core with the weights of another, of a FreeV or of a net that may look ahead too.
@@ -161,15 +171,15 @@ class UniversalVocoderTask(VocoderTask):
         return self.whole.around(generator), config
 
 
-def below(audio: Tensor, bandwidth_hz: Tensor, sample_rate: int) -> Tensor:
-    """Each waveform without what lies above its bandwidth, which is taken away in its whole spectrum.
+def below(audio: Tensor, limit_hz: Tensor, sample_rate: int) -> Tensor:
+    """Each waveform without what lies above a frequency, which is taken away in its whole spectrum.
 
     Shape:
-        audio `(B, T)`, bandwidth_hz `(B,)` → `(B, T)`.
+        audio `(B, T)`, limit_hz `(B,)`; half the sample rate or more keeps all → `(B, T)`.
     """
     with torch.autocast(audio.device.type, enabled=False):
         spectrum = torch.fft.rfft(audio)
         hz = torch.arange(spectrum.shape[1], device=audio.device) * (sample_rate / audio.shape[1])
         # A recording of the model's own rate is kept whole, bit for bit but for rounding.
-        limit = torch.where(bandwidth_hz < sample_rate / 2, _EDGE * bandwidth_hz, sample_rate)
+        limit = torch.where(limit_hz < sample_rate / 2, _EDGE * limit_hz, sample_rate)
         return torch.fft.irfft(spectrum * (hz < limit[:, None]), n=audio.shape[1])
