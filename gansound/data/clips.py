@@ -20,6 +20,7 @@ from gansound import audio
 from gansound.audio import SILENT_PEAK_DB
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
+from gansound.data.disk_cache import DiskCache
 from gansound.data.items import Item, PositionDataset
 from gansound.data.manifest import Record
 from gansound.data.onsets import Envelope, Read, attacks, decays, ending, held
@@ -74,6 +75,7 @@ class ClipDataset(PositionDataset):
         in memory, is drawn past, see :mod:`gansound.data.items`.
     labels: names of the classes by number, as of :func:`labels_of`; () draws every file equally.
     cache_bytes: decoded audio is kept in memory, shared by forked workers, when all of it fits in this.
+    disk: keeps pieces of shards, so that a store is asked for less.
     Raises ValueError when no clip is left.
     """
 
@@ -90,6 +92,7 @@ class ClipDataset(PositionDataset):
         labels: Sequence[str] = (),
         settings: OneShotSettings | None = None,
         cache_bytes: int = 2**30,
+        disk: DiskCache | None = None,
     ) -> None:
         if not records:
             raise ValueError("got no records to draw clips from, expected one or more. Check path and split")
@@ -121,7 +124,7 @@ class ClipDataset(PositionDataset):
         self._labels = [numbers.get(r.label or "", -1) for r in used]
         if not used:
             self._say([], [], skipped)
-        self.source = Source(used, sample_rate, cache_bytes, channels)
+        self.source = Source(used, sample_rate, cache_bytes, channels, disk)
         found = list(in_threads(self._examine, range(len(used))))
         self._say(used, found, skipped)
         self._offsets = [f.offset for f in found]

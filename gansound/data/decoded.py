@@ -12,6 +12,7 @@ import numpy as np
 from gansound import audio
 from gansound.data import sound
 from gansound.data.corpus import in_threads
+from gansound.data.disk_cache import DiskCache
 from gansound.data.manifest import Record
 from gansound.data.records import Records, narrowed
 
@@ -27,7 +28,7 @@ class Source:
     A file of as many channels keeps them; any other is mixed to mono, and that is copied to each channel.
     ``cache_bytes``: audio stays in memory, shared by forked workers, when all of it fits in this; as 16-bit
     integers where that loses nothing, else as float32. ``frames``: (n,) at the source's rate, in 32 bits where
-    they fit.
+    they fit. ``disk``: where pieces of shards are kept.
 
     Each time a file is opened its header must say what its record says, and a file that was put in its place must
     have the record's digest (:func:`gansound.audio.digest`), where that has one, or AudioError is raised: files change
@@ -35,11 +36,17 @@ class Source:
     """
 
     def __init__(
-        self, records: Sequence[Record], sample_rate: int, cache_bytes: int, channels: int = 1
+        self,
+        records: Sequence[Record],
+        sample_rate: int,
+        cache_bytes: int,
+        channels: int = 1,
+        disk: DiskCache | None = None,
     ) -> None:
         self.records = Records.of(records)
         self.sample_rate = sample_rate
         self.channels = channels
+        self.disk = disk
         others = [int(rate) for rate in self.records.rates if rate != sample_rate]
         self.frames = self.records.frames
         if others:
@@ -145,7 +152,7 @@ class Source:
         """``length`` samples from ``start`` on, (channels, length) float32, at its own rate, from where it lies."""
         record = self.records[index]
         check = functools.partial(self._check, index, record)
-        read = functools.partial(sound.read, record, start=start, frames=length, check=check)
+        read = functools.partial(sound.read, record, start=start, frames=length, check=check, cache=self.disk)
         if self.channels == 1:
             return read()[0][None]
         samples = read(mono=False)[0]

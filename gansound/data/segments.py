@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from gansound import audio
 from gansound.data.decoded import Source, shared_array
+from gansound.data.disk_cache import DiskCache
 from gansound.data.items import Item, PositionDataset
 from gansound.data.manifest import Record
 from gansound.data.records import narrowed
@@ -48,6 +49,7 @@ class SegmentDataset(PositionDataset):
         speaker equally often. Below 1 every record is read once, for its speaker.
     cache_bytes: decoded audio is kept in memory (shared by forked workers) when all of it fits in this; as
         16-bit integers where the files are 16-bit, mono and of the model's rate, else as float32.
+    disk: keeps pieces of shards, so that a store is asked for less.
     """
 
     purpose = "segment"
@@ -66,6 +68,7 @@ class SegmentDataset(PositionDataset):
         pad: Literal["end", "random"] = "end",
         balance: float = 1.0,
         cache_bytes: int = 2**30,
+        disk: DiskCache | None = None,
     ) -> None:
         if not records:
             raise ValueError(
@@ -89,7 +92,7 @@ class SegmentDataset(PositionDataset):
         self.silence_db = silence_db
         self.crop = crop
         self.pad = pad
-        self.source = Source(records, sample_rate, cache_bytes)
+        self.source = Source(records, sample_rate, cache_bytes, disk=disk)
         self.records = self.source.records
         self._rates = self.records.sample_rates
         length = segment_samples if crop == "random" else None

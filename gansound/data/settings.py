@@ -67,6 +67,26 @@ class OneShotSettings:
 
 
 @dataclass(frozen=True)
+class DiskCacheSettings:
+    """What is kept of shards on the local disk, so that the store is asked once for what is drawn again.
+
+    Args:
+        gb: at most so many gigabytes; what was used longest ago makes room. Several runs, and all processes of one, may
+            share a folder.
+        path: the folder, on a disk of the machine itself; null takes the user's cache (`$XDG_CACHE_HOME`).
+    """
+
+    gb: float
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gb <= _MOST_GB:
+            raise ValueError(
+                f"gb must be above 0 and at most {_MOST_GB}, got {self.gb}; without a disk_cache nothing is kept"
+            )
+
+
+@dataclass(frozen=True)
 class DataSettings:
     """A corpus and how segments are drawn from it.
 
@@ -87,6 +107,7 @@ class DataSettings:
         test: share held out for `gansound evaluate`, likewise.
         workers: processes that load; 0 loads in the training process.
         cache_gb: decoded audio is kept in memory when it fits in this.
+        disk_cache: pieces of shards are kept on the local disk, where they don't fit into `cache_gb`; null keeps none.
         max_bad_files: training goes on without files that vanish or change after it has begun, but stops when they are
             more than this, or more than half of all.
         one_shots: for a generator of sounds: each recording becomes a whole clip of `segment_samples`, or several,
@@ -106,6 +127,7 @@ class DataSettings:
     test: float = 0.05
     workers: int = 1
     cache_gb: float = 2.0
+    disk_cache: DiskCacheSettings | None = None
     max_bad_files: int = 100
     one_shots: OneShotSettings | None = None
 

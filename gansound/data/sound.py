@@ -6,6 +6,7 @@ import numpy as np
 
 from gansound import audio
 from gansound.data import store
+from gansound.data.disk_cache import DiskCache
 from gansound.data.manifest import ENCODINGS, Record
 
 _FULL_SCALE_16 = np.float32(32768)
@@ -18,10 +19,12 @@ def read(
     frames: int | None = None,
     mono: bool = True,
     check: Callable[[audio.AudioInfo], None] | None = None,
+    cache: DiskCache | None = None,
 ) -> tuple[np.ndarray, int]:
     """``frames`` samples from ``start`` on (to the end when None), and the rate, as :func:`gansound.audio.read`.
 
-    ``check`` is shown what a file holds; a shard is asked for a range of its bytes, and holds what its index says.
+    ``check`` is shown what a file holds; a shard is asked for a range of its bytes, by way of ``cache`` where there is
+    one, and holds what its index says.
     Raises AudioError.
     """
     stored = record.stored
@@ -34,7 +37,11 @@ def read(
         )
     kind = np.dtype(ENCODINGS[stored.encoding])
     width = kind.itemsize * stored.channels
-    raw = store.read(stored.shard, stored.at + start * width, stored.at + (start + length) * width)
+    first, last = stored.at + start * width, stored.at + (start + length) * width
+    if cache is None:
+        raw = store.read(stored.shard, first, last)
+    else:
+        raw = cache.read(stored.shard, first, last, of=(stored.at, stored.at + record.frames * width))
     samples = np.frombuffer(raw, kind).reshape(length, stored.channels)
     if kind.kind == "i":
         samples = samples.astype(np.float32) / _FULL_SCALE_16

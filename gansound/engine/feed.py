@@ -15,6 +15,8 @@ from gansound import audio
 from gansound.data import sound
 from gansound.data.clips import ClipDataset
 from gansound.data.corpus import by_split
+from gansound.data.disk_cache import DiskCache
+from gansound.data.index import cache_folder
 from gansound.data.items import BAD, collate
 from gansound.data.manifest import Record
 from gansound.data.paired import PairedDataset
@@ -34,6 +36,7 @@ T = TypeVar("T")
 # Of each held-out utterance so much is vocoded: a corpus may hold recordings of hours.
 _VALIDATED_SECONDS = 30
 _FEW_CLIPS = 20
+_WORTHWHILE_SHARE = 0.2  # of a corpus; a smaller cache spares a store few requests
 _NAMED = 5
 
 
@@ -59,6 +62,7 @@ class Feed:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
         self.train_records, self.valid_records = self._open_corpus()
         self.valid_pairs: PairedDataset | None = None
+        self.disk = self._disk()
         self.dataset = self._dataset()
         self.bad: dict[int, str] = {}
 
@@ -106,7 +110,7 @@ class Feed:
         for record in spread(self.valid_records, most):
             frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
             try:
-                samples, rate = sound.read(record, frames=frames)
+                samples, rate = sound.read(record, frames=frames, cache=self.disk)
             except audio.AudioError as error:
                 bad.append(str(error))
                 continue
@@ -203,6 +207,27 @@ class Feed:
             )
         return train, valid
 
+    def _disk(self) -> DiskCache | None:
+        """Where pieces of shards are kept, where the recipe says so."""
+        how = self.settings.data.disk_cache
+        if how is None:
+            return None
+        if self.train_records[0].stored is None:
+            log.warning("data.disk_cache: keeps shards, and %s holds files, which are read where they lie",
+                        self.settings.data.path)  # fmt: skip
+            return None
+        cache = DiskCache(how.path or cache_folder() / "shards", int(how.gb * 1e9))
+        log.info("up to %g GB of the shards are kept in %s", how.gb, cache.folder)
+        share = how.gb * 1e9 / (2 * float(self.train_records.frames.sum(dtype="float64")))
+        if share < _WORTHWHILE_SHARE:
+            log.warning(
+                "data.disk_cache: %g GB are %.2g %% of what is trained on: most segments are still waited for, and "
+                "64 KiB are fetched for each. Give it more, or leave it out",
+                how.gb,
+                100 * share,
+            )
+        return cache
+
     def _dataset(self) -> SegmentDataset | ClipDataset:
         data = self.settings.data
         if data.one_shots is not None:
@@ -221,6 +246,7 @@ class Feed:
             pad=data.pad,
             balance=data.balance,
             cache_bytes=int(data.cache_gb * 2**30),
+            disk=self.disk,
         )
 
     def _paired(self, mels: str) -> PairedDataset:
@@ -237,6 +263,7 @@ class Feed:
             "silence_db": data.silence_db,
             "balance": data.balance,
             "cache_bytes": int(data.cache_gb * 2**30),
+            "disk": self.disk,
         }
         count = len(self.train_records)
         pairs, _ = open_pairs([*self.train_records, *self.valid_records], where, spec)
@@ -279,6 +306,7 @@ class Feed:
             labels=self.settings.labels or (),
             settings=data.one_shots,
             cache_bytes=int(data.cache_gb * 2**30),
+            disk=self.disk,
         )
 
 

@@ -31,6 +31,7 @@ _MAY_CHANGE = frozenset(
         "data.mels",
         "data.workers",
         "data.cache_gb",
+        "data.disk_cache",
         "data.max_bad_files",
     }
 )
