@@ -95,7 +95,11 @@ FAMILIES = {
         waits_samples=31,
     ),
     "freev": Family(FreeVGenerator, _FRAMES | {"blocks": 1}, waits_samples=(128 - 32) // 2),
-    "universal": Family(UniversalGenerator, _FRAMES | {"n_fft": 128}, waits_samples=(128 - 32) // 2),
+    "universal": Family(
+        UniversalGenerator,
+        _FRAMES | {"n_fft": 128, "griffin_lim": 1},
+        waits_samples=(128 - 32) // 2 + (128 - 32),
+    ),
     "universal centred": Family(
         UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2
     ),

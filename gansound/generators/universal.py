@@ -25,6 +25,7 @@ from gansound.mel import MelSpec, filters
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
+from gansound.nn.griffin_lim import GriffinLimStep
 from gansound.nn.istft import ISTFT
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Pointwise
@@ -48,7 +49,8 @@ class UniversalGenerator(StreamingGenerator):
         blocks: ConvNeXt blocks in the trunk.
         kernel_size: frames each block's depthwise convolution sees.
         bands: learned bands into which the amplitudes are gathered before the trunk.
-        causal: look at the past only; the inverse STFT still waits.
+        causal: look at the past only; the inverse STFT still waits, and each step of Griffin-Lim.
+        griffin_lim: steps of `GriffinLimStep` before the inverse STFT, each of which looks `n_fft - hop_length` ahead.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -67,6 +69,7 @@ class UniversalGenerator(StreamingGenerator):
         kernel_size: int = 7,
         bands: int = 80,
         causal: bool = False,
+        griffin_lim: int = 0,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -97,6 +100,9 @@ class UniversalGenerator(StreamingGenerator):
         core = nn.Sequential(
             OrderedDict(
                 spectrum=_Spectrum(trunk),
+                griffin_lim=nn.Sequential(
+                    *(GriffinLimStep(n_fft, mel.hop_length) for _ in range(griffin_lim))
+                ),
                 istft=ISTFT(n_fft, mel.hop_length, framing=mel.framing),
             )
         )

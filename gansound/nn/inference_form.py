@@ -19,6 +19,7 @@ from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase
 from gansound.nn.convnext import FrameConv
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
+from gansound.nn.griffin_lim import Frames
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
@@ -111,6 +112,8 @@ def _on_frames(layer: nn.Module, graph: bool) -> nn.Module:
         return _Linear(layer)
     if _is(layer, ISTFT) and graph:
         return _MatrixISTFT(layer)
+    if _is(layer, Frames) and graph:
+        return _MatrixFrames(layer)
     for name, child in layer.named_children():
         setattr(layer, name, _on_frames(child, graph))
     return layer
@@ -289,6 +292,30 @@ class _MatrixISTFT(ISTFT):
 
     def _ends_mirrored(self) -> int:
         return (self.n_fft + 1) // 2  # 0 is its own mirror image, and so is n_fft / 2
+
+
+class _MatrixFrames(Pointwise):
+    """`Frames` as products with half the matrix of the DFT, of a frame's even half and of its odd one."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, layer: Frames) -> None:
+        super().__init__()
+        self.window = layer.window
+        self.n_fft = len(layer.window)
+        k = torch.arange(self.n_fft // 2 + 1, dtype=torch.float64)
+        angle = 2 * math.pi / self.n_fft * torch.outer(k, k)
+        self.register_buffer("cosines", angle.cos().to(self.window), persistent=False)
+        self.register_buffer("sines", -angle.sin().to(self.window), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        frames = frames * self.window
+        bins = self.n_fft // 2 + 1
+        ahead, mirrored = frames[..., :bins], frames[..., 1:].flip(-1)[..., : (self.n_fft - 1) // 2]
+        # Sample 0 and the one at half a frame are their own mirror images.
+        mirrored = F.pad(mirrored, (1, bins - 1 - mirrored.shape[-1]))
+        return torch.cat([(ahead + mirrored) @ self.cosines, (ahead - mirrored) @ self.sines], dim=-1)
 
 
 def _image_weight(weight: Tensor) -> nn.Parameter:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.discriminators.augmentation.phase import PhaseAugmentation
-from gansound.draw import Draws, streams
+from gansound.draw import Draws, placed, streams
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.losses.adversarial import AdversarialLoss
@@ -149,8 +149,8 @@ class UniversalVocoderTask(VocoderTask):
         """The real and the made without what lies above the real one's band and the mel's, cut alike in both."""
         audio, bandwidth = batch["audio"], batch["bandwidth_hz"]
         chosen = [0] * len(audio) if "mel" in batch else self._chosen(draws)
-        told = torch.tensor([self.tops_hz[which] for which in chosen], device=audio.device)
-        limit = torch.maximum(bandwidth, told.to(bandwidth.dtype))
+        told = torch.tensor([self.tops_hz[which] for which in chosen], dtype=bandwidth.dtype)
+        limit = torch.maximum(bandwidth, placed(told, bandwidth.device))
         held = dict(batch) | {"audio": below(audio, limit, self.sample_rate)}
         return held, below(fake, limit, self.sample_rate)
 
