@@ -98,7 +98,7 @@ FAMILIES = {
     "universal": Family(
         UniversalGenerator,
         _FRAMES | {"n_fft": 128, "griffin_lim": 1},
-        waits_samples=(128 - 32) // 2 + (128 - 32),
+        waits_samples=(128 - 32) // 2,
     ),
     "universal centred": Family(
         UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2

@@ -18,8 +18,8 @@ def spectrum(frames: int, n_fft: int = 64) -> torch.Tensor:
     return drawn
 
 
-def layer(n_fft: int = 64, hop: int = 16) -> GriffinLimStep:
-    step = GriffinLimStep(n_fft, hop)
+def layer(n_fft: int = 64, hop: int = 16, causal: bool = False) -> GriffinLimStep:
+    step = GriffinLimStep(n_fft, hop, causal=causal)
     window = torch.hann_window(n_fft, dtype=torch.float64)
     step.inverse.window, step.frames.window = window, window
     return step
@@ -55,6 +55,17 @@ def test_the_spectrum_of_a_sound_stays_as_it_is():
     torch.testing.assert_close(
         layer()(own)[:, inside], own[:, inside] / (1 + CONTRADICTION**2) ** 0.5, atol=1e-9, rtol=0
     )
+
+
+def test_a_causal_one_agrees_with_the_frames_until_then():
+    given = spectrum(9)
+    made = layer(causal=True)(given)
+    for last in (3, 8):
+        # The last of a sound: no frame comes after it that it could have listened to.
+        torch.testing.assert_close(layer()(given[:, : last + 1])[:, last], made[:, last], atol=1e-12, rtol=0)
+    later = given.clone()
+    later[:, 5:] = 0
+    torch.testing.assert_close(layer(causal=True)(later)[:, :5], made[:, :5], atol=0, rtol=0)
 
 
 def test_rounding_grows_by_no_more_than_the_share_of_contradiction_allows():

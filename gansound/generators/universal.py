@@ -49,8 +49,9 @@ class UniversalGenerator(StreamingGenerator):
         blocks: ConvNeXt blocks in the trunk.
         kernel_size: frames each block's depthwise convolution sees.
         bands: learned bands into which the amplitudes are gathered before the trunk.
-        causal: look at the past only; the inverse STFT still waits, and each step of Griffin-Lim.
-        griffin_lim: steps of `GriffinLimStep` before the inverse STFT, each of which looks `n_fft - hop_length` ahead.
+        causal: look at the past only; the inverse STFT still waits.
+        griffin_lim: steps of `GriffinLimStep` before the inverse STFT; unless causal, each looks as many frames ahead
+            as overlap one.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -101,7 +102,7 @@ class UniversalGenerator(StreamingGenerator):
             OrderedDict(
                 spectrum=_Spectrum(trunk),
                 griffin_lim=nn.Sequential(
-                    *(GriffinLimStep(n_fft, mel.hop_length) for _ in range(griffin_lim))
+                    *(GriffinLimStep(n_fft, mel.hop_length, causal=causal) for _ in range(griffin_lim))
                 ),
                 istft=ISTFT(n_fft, mel.hop_length, framing=mel.framing),
             )
