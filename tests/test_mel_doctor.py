@@ -83,6 +83,16 @@ def test_its_own_convention_is_never_ruled_out_by_values(name):
         assert spec in fitting(spec.mel(torch.from_numpy(speech_like(spec.sample_rate, seed)))[0])
 
 
+def test_an_unusual_sound_is_not_given_to_a_project_that_never_makes_such_values():
+    """A scream varies as little as StyleTTS 2's scale would have it, but reaches below all that StyleTTS 2 writes."""
+    coqui = MelSpec.preset("coqui")
+    for seed in (1, 3):
+        mel = coqui.mel(torch.from_numpy(speech_like(22050, seed)))[0]
+        scream = mel.max() + 0.7 * (mel - mel.max())
+        assert scream.min() < (np.log(1e-5) + 4) / 4 - 0.1
+        assert coqui in fitting(scream)
+
+
 def test_no_preset_is_named_for_what_is_in_none(shared):
     for name in ("ta_power1", "styletts", "zscore", "ta_default_log1e-5"):
         assert fitting(torch.from_numpy(np.load(shared / "cases" / "mels" / f"{name}.npy"))) == {}

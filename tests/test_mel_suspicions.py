@@ -171,6 +171,27 @@ def test_what_other_front_ends_make_is_named(seed):
         assert "Coqui" not in found
 
 
+@pytest.mark.parametrize("name", ["hifigan", "parallel_wavegan", "vocos_24khz"])
+@pytest.mark.parametrize("gain_db", [5.0, 0.0, -3.0])
+def test_sound_divided_twice_is_seen_however_loud_it_was(name, gain_db):
+    """A shout lies above what no other sound reaches, and of a soft voice little is left above the floor."""
+    spec = MelSpec.preset(name)
+    audio = np.clip(speech_like(spec.sample_rate, 1) * 10 ** (gain_db / 20), -1, 1) / 32768
+    (found,) = spec.suspicions(spec.mel(torch.from_numpy(audio.astype(np.float32))))
+    assert "divided by 32768 twice" in found
+
+
+def test_the_noise_or_hum_of_a_silence_is_no_sound_divided_twice():
+    rng, t = np.random.default_rng(1), np.arange(3 * 22050) / 22050
+    hiss, hum = rng.standard_normal(len(t)), np.sin(2 * np.pi * 50 * t) + 0.3 * np.sin(2 * np.pi * 150 * t)
+    for name in ("hifigan", "nemo", "melgan_neurips", "parallel_wavegan"):
+        spec = MelSpec.preset(name)
+        for amplitude in (5e-6, 6e-6, 8e-6, 1e-5, 1.5e-5, 3e-5, 6e-5):
+            for sound in (hiss, hum):
+                audio = torch.from_numpy((amplitude * sound).astype(np.float32))
+                assert spec.suspicions(spec.mel(audio)) == [], (name, amplitude)
+
+
 def test_files_seen_wrong_before(shared):
     spec = MelSpec.preset("hifigan")
     for name, words in [

@@ -40,7 +40,7 @@ class Reading:
         factor, offset: see above; half of it where values are logarithms of power.
         area: how filters of unit area enter: 1 with a magnitude, 0.5 with a power, 0 where filters have height one.
         floor: least magnitude, or square root of a power, that makers of such mels clamp to.
-        clip: least and greatest value.
+        clip: least and greatest value, of a reading that one project alone makes.
     """
 
     name: str
@@ -51,11 +51,15 @@ class Reading:
     clip: tuple[float, float] = (-math.inf, math.inf)
 
 
+def _scaled(floor: float, by: float) -> float:
+    return (math.log(floor) + by) / by
+
+
 READINGS = (
     Reading("natural logarithms (ln)", 1.0),
     Reading("base-10 logarithms (log10)", math.log(10.0)),
     Reading("decibels (20 log10)", DECIBEL),
-    Reading("natural logarithms normalised as (ln + 5) / 5", 5.0, -5.0),
+    Reading("natural logarithms normalised as (ln + 5) / 5", 5.0, -5.0, clip=(_scaled(1e-5, 5.0), math.inf)),
     Reading(
         "decibels normalised to -4 … 4 as Coqui does",
         12.5 * DECIBEL,
@@ -67,7 +71,14 @@ READINGS = (
         "natural logarithms (ln) of magnitudes through filters of height one (mel_norm none)", 1.0, area=0.0
     ),
     Reading("natural logarithms (ln) of power (torchaudio's default)", 0.5, area=0.0, floor=1e-5**0.5),
-    Reading("(ln + 4) / 4 of power, as StyleTTS 2 does", 2.0, -2.0, area=0.0, floor=1e-5**0.5),
+    Reading(
+        "(ln + 4) / 4 of power, as StyleTTS 2 does",
+        2.0,
+        -2.0,
+        area=0.0,
+        floor=1e-5**0.5,
+        clip=(_scaled(1e-5, 4.0), math.inf),
+    ),
 )
 TYPICAL_CHANGE, TYPICAL_SPREAD = 0.33, 7.0
 SCALE = (0.56, 1.65)
@@ -80,7 +91,9 @@ PEAK_BELOW_FULL_SCALE = (-7.0, 1.5)
 LEAST_LN = math.log(1e-10) - 1.0  # no convention has a lower floor
 MIN_FRAMES = 64
 QUIET = 6.0  # below full scale, natural log: a pause, whose spread says nothing
-UNHEARD = 10.4  # below full scale, natural log: 90 dB, the step of 16 bits
+UNHEARD_PEAK = -9.0  # of full scale, natural log: 90 dB, the step of 16 bits, below a shout's
+_AT_ITS_LOUDEST = 2.5  # natural log: so far below the peak
+_OVERSHOOT = 0.1  # of values beyond a clip: an acoustic model guesses
 _MUCH_WORSE = 1.0  # of penalties: such a reading isn't named beside the best
 
 
@@ -107,14 +120,14 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     if not _standardised(spec) and _is_standardised(values, 0.1):
         return [_STANDARDISED]
     peak = float(levels.max())
-    spread = float(declared.max() - declared.min())
-    if peak < -UNHEARD and spread > 1.0:
+    below_floor = float(declared.min()) < least - 1.0
+    if peak < UNHEARD_PEAK and not below_floor and _comes_and_goes(declared):
         return [
             f"the loudest lies {-peak / DECIBEL:.0f} dB below full scale: this will be silence. Were 16-bit samples "
             "divided by 32768 twice? Audio must lie between -1 and 1 before its mel is computed"
         ]
     hard = _beyond(levels)
-    if float(declared.min()) < least - 1.0:
+    if below_floor:
         hard.append(f"values reach {float(values.min()):.1f}, below this convention's floor")
     if float(declared.max()) > greatest + 0.5:
         hard.append(f"values reach {float(values.max()):.1f}, above this convention's clip")
@@ -145,15 +158,9 @@ _STANDARDISED = (
 def fitting_readings(spec: "MelSpec", values: Tensor) -> list[str]:
     """Names of other readings that make natural sound of values `(M, F)`, the likeliest first; none far behind it."""
     found = []
-    least, greatest = float(values.min()), float(values.max())
     for reading in READINGS:
-        within = reading.clip[0] - 0.01 <= least and greatest <= reading.clip[1] + 0.01
-        if not within or _same_reading(spec, reading):
-            continue
-        ln = values.double() * reading.factor + reading.offset
-        levels = _levels(spec, ln, reading.area)
-        if not _faults(ln, levels):
-            found.append((_penalty(ln, levels, reading), reading.name))
+        if (penalty := _penalty_if_natural(spec, values, reading)) is not None:
+            found.append((penalty, reading.name))
     best = min(found, default=(0.0, ""))[0]
     return [name for penalty, name in sorted(found) if penalty <= best + _MUCH_WORSE]
 
@@ -166,13 +173,19 @@ def behind_another_reading(spec: "MelSpec", values: Tensor) -> bool:
     area = 1.0 if spec.mel_norm == "slaney" else 0.0
     reading = Reading("", 1.0, area=area, floor=math.exp(spec.ln_limits()[0]))
     least = _penalty(own, _levels(spec, own, area), reading)
-    for other in READINGS:
-        ln = values.double() * other.factor + other.offset
-        levels = _levels(spec, ln, other.area)
-        possible = not _same_reading(spec, other) and not _faults(ln, levels)
-        if possible and _penalty(ln, levels, other) < least - _MUCH_WORSE:
-            return True
-    return False
+    others = (_penalty_if_natural(spec, values, other) for other in READINGS)
+    return any(other is not None and other < least - _MUCH_WORSE for other in others)
+
+
+def _penalty_if_natural(spec: "MelSpec", values: Tensor, reading: Reading) -> float | None:
+    """`_penalty` of a reading other than the convention's own; None where it can't be, or makes no natural sound."""
+    least, greatest = (float(value) for value in values.aminmax())
+    within = reading.clip[0] - _OVERSHOOT <= least and greatest <= reading.clip[1] + _OVERSHOOT
+    if not within or _same_reading(spec, reading):
+        return None
+    ln = values.double() * reading.factor + reading.offset
+    levels = _levels(spec, ln, reading.area)
+    return None if _faults(ln, levels) else _penalty(ln, levels, reading)
 
 
 def _levels(spec: "MelSpec", ln: Tensor, area: float) -> Tensor:
@@ -225,6 +238,20 @@ def _beyond(levels: Tensor) -> list[str]:
     if (least := float(levels.min())) < LEAST_LN - 10.0:
         faults.append(f"their least would be {least / DECIBEL:.0f} dB")
     return faults
+
+
+def _comes_and_goes(ln: Tensor) -> bool:
+    """Whether what is loudest in (M, F) logarithms lasts and ends, as sounds do; noise flickers, a hum stays.
+
+    Speech 90 dB too low hardly leaves the floor, where the noise of a silence may be as loud.
+    """
+    loud = ln > max(float(ln.min()) + 0.02, float(ln.max()) - _AT_ITS_LOUDEST)
+    share = float(loud.float().mean())
+    lasting = loud[:, :-2] & loud[:, 1:-1] & loud[:, 2:]
+    lasts = float(lasting.sum()) / max(1, int(loud[:, 1:-1].sum()))
+    stays = float(loud.float().mean(1).max())
+    # Noise that is above a limit for a share of the time is so in three frames at once for less than that share of it.
+    return share < 0.4 and stays < 0.87 and lasts > 0.1 + share
 
 
 def _is_standardised(values: Tensor, tolerance: float) -> bool:

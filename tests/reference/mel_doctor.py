@@ -36,12 +36,27 @@ def utterances(data: Path) -> list[tuple[str, np.ndarray, int]]:
     files = [takes[len(takes) // 2] for takes in long if takes][: UTTERANCES - 4]
     takes = sorted((data / "kathleen" / "wavs").iterdir())
     files += takes[:: len(takes) // (UTTERANCES - len(files))][: UTTERANCES - len(files)]
-    found = []
-    for path in files:
-        samples, rate = read(path)
-        spare = max(0, len(samples) - int(SECONDS * rate))
-        found.append((f"{path.parent.name}/{path.stem}", samples[spare // 2 :][: int(SECONDS * rate)], rate))
+    return [middle(path) for path in files]
+
+
+def others(data: Path) -> list[tuple[str, np.ndarray, int]]:
+    """The same of speakers who are not among those: the voices left, and words of one speaker after another."""
+    seen = {name.split("/")[0] for name, *_ in utterances(data)} | {"wavs", "kathleen"}
+    voices = [v for v in sorted((data / "voices").iterdir()) if v.is_dir() and v.name not in seen]
+    found = [middle(sorted(voice.rglob("*.flac"))[0]) for voice in voices]
+    spoken: dict[str, list[Path]] = {}
+    for path in sorted((data / "words").rglob("*.flac")):
+        spoken.setdefault(path.name.split("_")[0], []).append(path)
+    for speaker, takes in sorted(spoken.items(), key=lambda item: -len(item[1]))[: UTTERANCES - len(found)]:
+        parts = [read(path) for path in takes[: int(SECONDS)]]
+        found.append((f"words/{speaker}", np.concatenate([samples for samples, _ in parts]), parts[0][1]))
     return found
+
+
+def middle(path: Path) -> tuple[str, np.ndarray, int]:
+    samples, rate = read(path)
+    spare = max(0, len(samples) - int(SECONDS * rate))
+    return f"{path.parent.name}/{path.stem}", samples[spare // 2 :][: int(SECONDS * rate)], rate
 
 
 def resampled(samples: np.ndarray, rate: int, wanted: int) -> Tensor:
@@ -80,6 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--presets", nargs="+", default=[n for n in presets() if n != "bigvgan_22khz"])
+    parser.add_argument("--unseen", action="store_true")
+    parser.add_argument("--alone", action="store_true")
     args = parser.parse_args()
     asked, right = Counter[str](), Counter[str]()
 
@@ -89,7 +106,7 @@ def main() -> None:
         if not is_right:
             print(f"  wrong, {question}: {what}", flush=True)
 
-    found = utterances(args.data)
+    found = (others if args.unseen else utterances)(args.data)
     for number, (name, samples, rate) in enumerate(found):
         at_rate = functools.cache(partial(resampled, samples, rate))
         for preset in args.presets:
@@ -97,14 +114,20 @@ def main() -> None:
             audio = torch.from_numpy(resample(samples, rate, spec.sample_rate)).float()
             own = spec.mel(audio[None])[0]
             cut = (number * 5) % (MOST_CUT_FRAMES + 1)
-            for kind, mel in (("own mel", own), ("blurred mel", blurred(own))):
+            for kind, mel in () if args.alone else (("own mel", own), ("blurred mel", blurred(own))):
                 nearest = alike(matches(mel[:, cut:], at_rate))
                 said = f"{name} in {preset}: {nearest[0].names} {nearest[0].offset_frames:+d} ({cut:+d})"
                 named = any(preset in match.names for match in nearest)
                 count(f"{kind} beside its recording, convention among those told", named, said)
                 count(f"{kind} beside its recording, that alone", named and len(nearest) == 1, said)
                 count(f"{kind} beside its recording, offset", nearest[0].offset_frames == cut, said)
-            count("own mel alone, its convention fits", spec in fitting(own), f"{name} in {preset}")
+            fits = fitting(own)
+            told = sorted(one for names in fits.values() for one in names)
+            another = [one for one in told if MelSpec.preset(one).log != spec.log]
+            count("own mel alone, its convention fits", spec in fits, f"{name} in {preset}: {told}")
+            count(
+                "own mel alone, none of another logarithm does", not another, f"{name} in {preset}: {another}"
+            )
             alarm = spec.suspicions(own)
             count("own mel alone, no false alarm", not alarm, f"{name} in {preset}: {alarm}")
         audio = torch.from_numpy(resample(samples, rate, HIFIGAN.sample_rate)).float()
