@@ -12,6 +12,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino", "onnx", "onnxscript"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "executorch": ("executorch",),
+    "litert": ("litert_torch", "ai_edge_litert"),
     "datasets": ("pyarrow",),
     "store": ("fsspec", "aiohttp"),
 }

@@ -16,7 +16,9 @@ from tests.tiny import save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTIONS = {"visqol": "visqol-python"}  # where it isn't the name that is imported
+DISTRIBUTIONS = {  # where it isn't the name that is imported
+    "visqol": "visqol-python", "litert_torch": "litert-torch", "ai_edge_litert": "ai-edge-litert",
+}  # fmt: skip
 
 # A finder before all others, for which what the extras bring isn't there.
 WITHOUT = """

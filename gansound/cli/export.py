@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli.backend import add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
-from gansound.extras import require
+from gansound.extras import EXTRAS, require
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
@@ -22,12 +22,14 @@ MAX_MEL_GROWTH = (
     0.05  # of the distance to the recording's mel, relative: what PESQ is deaf to, such as quiet bands
 )
 
-HELP = """Write a vocoder as one file that runs without gansound, ONNX or a program of torch.export (.pt2); or as the
-checkpoint of another project.
+HELP = """Write a vocoder as one file that runs without gansound, ONNX or a program of torch.export (.pt2), for phones
+and boards ExecuTorch (.pte) or LiteRT (.tflite); or as the checkpoint of another project.
 
 The plain graph turns whole mels (batch, bands, frames) into audio; with --streaming it is one step of a stream, mel
 frames and states in, samples and states out, and gives the same samples however the frames come. What a reader must
 know (mel convention, look-ahead, states, licence) lies in the file's metadata.
+
+executorch and litert hold that step only, of --frames frames, and what a reader must know beside them, in NAME.json.
 
 sherpa is the plain ONNX graph as sherpa-onnx takes it for Matcha's vocoder. hifigan and transformers are folders that
 jik876/hifi-gan's code and transformers' SpeechT5HifiGan load; they hold HiFi-GANs only."""
@@ -38,6 +40,7 @@ EXAMPLES = f"""examples:
   gansound export --model default --format onnx --precision int8 --evaluate-on recordings/ -o small.onnx
   gansound export --model runs/universal/model --mel tacotron2 --format onnx -o vocoder_for_tacotron2.onnx
   gansound export --model runs/melgan/model --format torch_export -o vocoder.pt2
+  gansound export --model default --format executorch --streaming --frames 8 -o stream.pte
   gansound export --model hifigan/ --format transformers -o speecht5_hifigan/
   gansound export --model default --format sherpa -o matcha_vocoder.onnx
 
@@ -47,7 +50,10 @@ int8 is measured beside fp32 by copy synthesis, and refused where it costs audib
 than {MAX_PESQ_LOSS:g}, or the mel distance up by more than {MAX_MEL_GROWTH:.0%}. --force writes it \
 all the same."""
 _SYSTEMS = ("fp32", "int8")
-_SUFFIXES = {"onnx": ".onnx", "sherpa": ".onnx", "torch_export": ".pt2"}
+_SUFFIXES = {
+    "onnx": ".onnx", "sherpa": ".onnx", "torch_export": ".pt2", "executorch": ".pte", "litert": ".tflite",
+}  # fmt: skip
+_DEVICES = ("executorch", "litert")  # each an extra
 _FOLDERS = ("hifigan", "transformers")
 _SHERPA_MEL = "hifigan"  # what the Matcha acoustic models of sherpa-onnx make
 
@@ -77,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--streaming", action="store_true", help="the graph of a step, with its states")
     parser.add_argument(
+        "--frames", type=int, metavar="N", help="of a step of executorch or litert (default: 8)"
+    )
+    parser.add_argument(
         "--precision",
         choices=_SYSTEMS,
         default="fp32",
@@ -96,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     if args.format in _FOLDERS:
         return _as_checkpoint(args)
-    from gansound.inference.export import OPSET, export_onnx, export_torch
+    from gansound.inference.export import OPSET, export_executorch, export_litert, export_onnx, export_torch
     from gansound.inference.vocoder import Vocoder
 
     vocoder = Vocoder.from_pretrained(
@@ -104,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.format == "torch_export":
         path = export_torch(vocoder, args.output, streaming=args.streaming)
+    elif args.format in _DEVICES:
+        export = export_executorch if args.format == "executorch" else export_litert
+        path = export(vocoder, args.output, **({} if args.frames is None else {"frames": args.frames}))
     else:
         accept = partial(_judge, args, vocoder) if args.precision == "int8" else None
         path = export_onnx(
@@ -150,6 +162,12 @@ def _check(args: argparse.Namespace) -> None:
         _check_folder(args)
         return
     onnx = args.format in ("onnx", "sherpa")
+    if args.format in _DEVICES and not args.streaming:
+        raise UsageError(f"--format {args.format}: holds a step of a stream only, so add --streaming")
+    if args.frames is not None and (args.format not in _DEVICES or args.frames < 1):
+        raise UsageError(
+            f"--frames {args.frames}: expected 1 or more, with --format executorch or litert; other graphs take any"
+        )
     if args.format == "sherpa" and args.streaming:
         raise UsageError("--format sherpa: sherpa-onnx runs whole mels only, so leave out --streaming")
     if args.precision == "int8" and (not onnx or args.streaming):
@@ -171,14 +189,17 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"-o {args.output}: expected a file in a folder that exists")
     needed = ["onnx", "onnxscript", *(["onnxruntime"] if args.precision == "int8" else [])] if onnx else []
     require("exporting to ONNX", *needed, extra="export")
+    if args.format in _DEVICES:
+        require(f"--format {args.format}", *EXTRAS[args.format])
     if args.precision == "int8":
         require("judging what int8 costs", "pesq")
 
 
 def _check_folder(args: argparse.Namespace) -> None:
     given = {
-        "--streaming": args.streaming, "--precision": args.precision != "fp32", "--opset": args.opset is not None,
-        "--mel": args.mel is not None, "--evaluate-on": args.evaluate_on is not None, "--force": args.force,
+        "--streaming": args.streaming, "--frames": args.frames is not None, "--precision": args.precision != "fp32",
+        "--opset": args.opset is not None, "--mel": args.mel is not None,
+        "--evaluate-on": args.evaluate_on is not None, "--force": args.force,
     }  # fmt: skip
     if unfit := [name for name, found in given.items() if found]:
         raise UsageError(f"{unfit[0]}: isn't for --format {args.format}, which is a checkpoint of weights")

@@ -350,6 +350,26 @@ class Vocoder:
         )
         return save_model_folder(os.fspath(path), generator, mel, config=self._config, info=self.info)
 
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Write the model to the Hugging Face Hub, whence `from_pretrained(repo_id)` loads it.
+
+        Its card is the folder's README.md, or one made of what the model says of itself.
+
+        Args:
+            repo_id: `owner/name`; made where it isn't there.
+            private: of a repository that is made.
+            token: that may write there; that of `hf auth login` when None.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            ValueError: a name that is none, or the Hub refuses or can't be reached.
+        """
+        from gansound.inference.hub import push
+
+        return push(self, self._path, repo_id, private=private, token=token)
+
 
 def _reopened(
     kind: type[Vocoder],

@@ -50,6 +50,16 @@ def program(
     return _traced(step, (mel, state), (*shapes, tuple({0: dynamic} for _ in state)))
 
 
+def fixed_step(generator: StreamingGenerator, frames: int) -> tuple[nn.Module, tuple[Tensor, State]]:
+    """A generator's step as a module, and what it takes where one utterance gets so many frames a step.
+
+    Its weights are laid out anew: XNNPACK has layouts of its own, and refuses those that are channels last already.
+    """
+    for weight in generator.parameters():
+        weight.data = weight.detach().contiguous()
+    return _Step(generator).eval(), (torch.zeros(1, generator.n_mels, frames), generator.init_state(1))
+
+
 def _traced(
     module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...]
 ) -> torch.export.ExportedProgram:
