@@ -259,6 +259,33 @@ def test_the_reader_writes_a_wav_and_refuses_the_offline_graph(written, tmp_path
 
 
 @needs_onnx
+@pytest.mark.parametrize("streaming", [False, True])
+def test_fp16_halves_what_was_learnt_and_nothing_else(written, streaming, tmp_path):
+    import onnx
+    from onnx import numpy_helper
+
+    vocoder, path = written("freev", streaming)
+    half = export_onnx(vocoder, tmp_path / "half.onnx", precision="fp16", streaming=streaming)
+    before, after = (
+        {t.name: numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer} for file in (path, half)
+    )
+    halved = {name.removesuffix(".half") for name in after if name.endswith(".half")}
+    assert halved
+    for name, value in before.items():
+        if name in halved:
+            np.testing.assert_array_equal(after[f"{name}.half"], value.astype(np.float16))
+        else:
+            np.testing.assert_array_equal(after[name], value)
+    form = InferenceForm(vocoder.generator, graph=True)
+    for constant in form.buffers():
+        assert not any(np.array_equal(before[name], c) for name in halved for c in (constant, constant.T))
+    if not streaming:
+        mel = mel_of(2, 31)
+        difference = load_onnx(half)(mel) - vocoder.generator(mel)
+        assert 1e-7 < float(difference.square().mean().sqrt()) < 1e-2
+
+
+@needs_onnx
 def test_int8_is_of_learnt_products_only_and_close(written, tmp_path):
     import onnx
 

@@ -87,9 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=_SYSTEMS,
+        choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="int8: weights of matrix products (default: fp32)",
+        help="of the weights: fp16 halves the file; int8 is of matrix products (default: fp32)",
     )
     parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: 18, the least)")
     parser.add_argument(
@@ -170,6 +170,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.format == "sherpa" and args.streaming:
         raise UsageError("--format sherpa: sherpa-onnx runs whole mels only, so leave out --streaming")
+    if args.precision == "fp16" and not onnx:
+        raise UsageError("--precision fp16: is for --format onnx and sherpa")
     if args.precision == "int8" and (not onnx or args.streaming):
         raise UsageError(
             "--precision int8: is for --format onnx without --streaming; a stream's int8 would depend on its chunks"
