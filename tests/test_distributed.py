@@ -61,6 +61,9 @@ def step(self, at, rounds):
         open(os.environ["WITNESS"], "w").write(os.environ["RANK"])
         if os.environ["FAULT"] == "killed":
             os.kill(os.getpid(), 9)
+        if os.environ["FAULT"] == "stopped":
+            os.kill(os.getpid(), 19)
+            return real(self, at, rounds)
         raise ValueError("a rare fault of one process")
     return real(self, at, rounds)
 Run.step = step
@@ -320,6 +323,52 @@ def test_launchers_start_the_same_command(launcher: list[str], corpus: Path, tmp
     assert done.returncode == 0, done.stderr
     assert_same_run(run, by_hand)
     assert len(re.findall(re.escape(str(run / "model")), done.stdout)) == 1, "one of them speaks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_is_killed_is_started_again_by_torchrun(corpus: Path, tmp_path: Path, rank: int) -> None:
+    """All go on from the newest checkpoint, and end as if nothing had been."""
+    file, program, run = tmp_path / "recipe.yaml", tmp_path / "program.py", tmp_path / "run"
+    file.write_text(to_yaml(vocoder(corpus, 20, checkpoint_every=5)))
+    once = 'os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] =='
+    program.write_text(FAULTY.replace('os.environ["RANK"] ==', once, 1))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max-restarts", "1"]
+    fault = {
+        "FAULTY_RANK": str(rank),
+        "FAULTY_STEP": "13",
+        "FAULT": "killed",
+        "WITNESS": str(tmp_path / "witness"),
+    }
+    done = subprocess.run(
+        [warm.python(), *launcher, str(program), "train", str(file), "-o", str(run)],
+        cwd=ROOT, capture_output=True, text=True, timeout=800,
+        env=os.environ | fault | {"CUDA_VISIBLE_DEVICES": "", "PYTHON_EXEC": warm.python()},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "witness").read_text() == str(rank)
+    assert "resuming" in done.stderr
+    whole = tmp_path / "whole"
+    train_by_two(vocoder(corpus, 20, checkpoint_every=5), whole)
+    assert_same_run(run, whole)
+    assert [session["step"] for session in read_run(run).sessions] == [0, 10]
+
+
+@pytest.mark.slow
+def test_one_that_stalls_is_named(corpus: Path, tmp_path: Path) -> None:
+    fault = {"FAULTY_RANK": "1", "FAULTY_STEP": "3", "FAULT": "stopped", "WITNESS": str(tmp_path / "witness")}
+    with two(vocoder(corpus, 20), tmp_path / "run", ("-c", FAULTY), **fault) as processes:
+        said, stdout = "", processes[0].stdout
+        assert stdout is not None
+        while "all wait for process 1 of 2 (pid " not in said:
+            said = stdout.readline()
+            assert said, "it ended"
+        pid = re.search(r"pid (\d+)", said)
+        assert pid is not None
+        assert "hasn't been heard of for 2" in said, "twenty seconds and some"
+        os.kill(int(pid[1]), signal.SIGCONT)
+        done = ended(processes)
+    assert [code for code, _ in done] == [0, 0], done
 
 
 @pytest.mark.slow

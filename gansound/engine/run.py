@@ -30,6 +30,7 @@ from gansound.engine.guards import (
     SkippedSteps,
     StoppedError,
 )
+from gansound.engine.heartbeat import Heartbeat, beating
 from gansound.engine.kept import Best, Kept
 from gansound.engine.lock import RunLock
 from gansound.engine.log import RunLog
@@ -108,6 +109,7 @@ class Run:
         self.events = Events(folder, self.accelerator.is_main_process)
         self.best = Best()
         self._asked_to_stop = False
+        self.heartbeat = Heartbeat()
         self.latest = Latest()
         self.average = self._average()
         self.kept = Kept(
@@ -131,7 +133,7 @@ class Run:
             StoppedError: it was asked to (`stop`), and has written a checkpoint.
             ValueError: the processes see different folders, a corpus has gone bad, or a checkpoint is another run's.
         """
-        with failing_together(self.accelerator, self.folder):
+        with failing_together(self.accelerator, self.folder), beating(self.accelerator) as self.heartbeat:
             if not self.accelerator.is_main_process:
                 self._fit(observe)
                 return
@@ -199,8 +201,10 @@ class Run:
         segment_seconds = settings.data.segment_samples / self.task.sample_rate
         for step in range(start, settings.steps):
             before = time.perf_counter()
+            self.heartbeat.at(step, waits_for_data=True)
             rounds = [next(batches) for _ in range(self.task.critic_steps)]
             waited += time.perf_counter() - before
+            self.heartbeat.at(step, waits_for_data=False)
             figures = self.step(step, rounds)
             self.latest.figures |= figures
             if bad := sum(int(batch["retries"].sum()) for batch in rounds):
