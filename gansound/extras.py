@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "litert": ("litert_torch", "ai_edge_litert"),
     "datasets": ("pyarrow",),
     "store": ("fsspec", "aiohttp"),
+    "ray": ("ray",),
 }
 """What each extra of `pyproject.toml` is asked for, by the names under which Python imports it."""
 

@@ -38,6 +38,7 @@ from tests.corpus import write_corpus
 from tests.store_server import serving
 from tests.test_engine import assert_same_run, tiny
 from tests.test_kills import last_step, start
+from tests.tiny import save_tiny_model
 
 RATE = 8000
 SEGMENT = 512
@@ -152,6 +153,56 @@ def test_what_judges_hears_them_too(prepared):
     for name, (sound, rate) in local.items():
         assert rate == shards[name][1]
         np.testing.assert_array_equal(sound, shards[name][0])
+
+
+def test_evaluate_and_compare_take_a_url(prepared, server, tmp_path, capsys):
+    model = save_tiny_model(tmp_path / "model")
+    found = {}
+    for name, place in (("files", prepared / "out"), ("folder", prepared / "shards"), ("url", server.url)):
+        command = [
+            "evaluate",
+            "--model",
+            str(model),
+            "--backend",
+            "eager",
+            "--measures",
+            "stft",
+            "--split",
+            "all",
+        ]
+        target = tmp_path / f"{name}.json"
+        assert main([*command, "--limit", "4", "--data", str(place), "--json", str(target)]) == 0
+        record = json.loads(target.read_text())
+        assert record["data"] == str(place)
+        found[name] = [one["systems"]["model"]["stft_convergence"] for one in record["utterances"]]
+        ids = [one["id"] for one in record["utterances"]]
+    assert found["files"] == found["folder"] == found["url"]
+    assert len(found["url"]) == 4
+    assert all(one in {name for name, *_ in KINDS} for one in ids)
+    systems = [str(model), str(save_tiny_model(tmp_path / "other"))]
+    assert (
+        main(
+            [
+                "compare",
+                *systems,
+                "--data",
+                server.url,
+                "--split",
+                "all",
+                "--limit",
+                "2",
+                "--measures",
+                "stft",
+            ]
+        )
+        == 0
+    )
+    capsys.readouterr()
+    for command in (["evaluate", "--model", str(model)], ["compare", *systems]):
+        assert main([*command, "--data", "nothing://here"]) == 2
+        assert "nothing://here: Protocol not known" in capsys.readouterr().err
+        assert main([*command, "--data", f"{server.url}/nowhere"]) == 1
+        assert "nowhere/shards.json: isn't there" in capsys.readouterr().err
 
 
 def test_clips_of_two_channels_are_those_of_the_files(prepared, server):
@@ -511,6 +562,38 @@ def kill_again_and_again(tmp_path, kills):
 def test_a_run_from_shards_that_is_killed_ends_as_one_from_files(tmp_path):
     pytest.importorskip("aiohttp")
     assert kill_again_and_again(tmp_path, 3)[-1] > 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_runs_from_shards_each_killed_once_end_alike(tmp_path):
+    """Each by a failing web server, by way of one cache on the disk, killed (SIGKILL) at a moment of its own."""
+    pytest.importorskip("aiohttp")
+    prepare(write_corpus(tmp_path / "in", files=6), tmp_path / "out", valid=0.2, test=0.0)
+    write_shards(open_corpus(tmp_path / "out"), str(tmp_path / "shards"), shard_bytes=50_000)
+    rng, steps = random.Random(3), 24
+    cache = {"gb": 0.01, "path": str(tmp_path / "cache")}
+    settings = {"checkpoint_every": 3, "data.workers": 1, "data.cache_gb": 0, "adversarial_from": 3}
+    Run(plan(tiny(tmp_path / "out", steps, **settings)), tmp_path / "whole").fit()
+    at = []
+    with serving(tmp_path / "shards") as server:
+        server.fault = lambda name, start: rng.choice([None, None, "cut"]) if name.endswith("tar") else None
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(to_yaml(tiny(server.url, steps, **settings, **{"data.disk_cache": cache})))
+        for number in range(10):
+            run = tmp_path / f"run_{number}"
+            process, wanted = start(recipe, run), 1 + rng.randrange(steps - 8)
+            while last_step(run) < wanted:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.05))
+            assert process.poll() is None, "it was to be killed in a live step"
+            os.kill(process.pid, signal.SIGKILL)
+            assert process.wait(60) == -signal.SIGKILL
+            at.append(last_step(run))
+            Run(plan(tiny(server.url, steps, **settings, **{"data.disk_cache": cache})), run).fit()
+            assert_same_run(tmp_path / "whole", run)
+    print(f"killed at steps {at}")
 
 
 @pytest.fixture

@@ -170,9 +170,10 @@ def test_channels_that_cancel_are_not_vocoded_to_silence(folder: Path, tmp_path:
     sound = noise(22050)
     audio.write(tmp_path / "out_of_phase.wav", np.stack([sound, -sound]), 22050)
     vocoder = Vocoder.from_pretrained(folder, device="cpu", backend="eager")
-    from gansound.cli.vocode import vocode
+    from gansound.cli.vocode import opened, synthesise
 
-    vocode(vocoder, tmp_path / "out_of_phase.wav", tmp_path / "out.wav")
+    source = tmp_path / "out_of_phase.wav"
+    synthesise(vocoder, source, opened(source), tmp_path / "out.wav")
     found, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
     one = max(
         (vocoder.vocode_audio(sign * sound, 22050) for sign in (1, -1)),
@@ -191,5 +192,6 @@ def test_of_a_long_mel_the_beginning_is_judged(folder: Path, tmp_path: Path, mon
     monkeypatch.setattr(MelSpec, "suspicions", lambda self, mel: judged.append(mel.shape[-1]) or [])
     np.save(tmp_path / "a.npy", np.full((80, 50), -3.0, np.float32))
     vocoder = Vocoder.from_pretrained(folder, device="cpu", backend="eager")
-    command.vocode(vocoder, tmp_path / "a.npy", tmp_path / "a.wav")
+    source = tmp_path / "a.npy"
+    command.synthesise(vocoder, source, command.opened(source), tmp_path / "a.wav")
     assert judged == [20]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
+from gansound.cli.evaluate import check_place, place
 from gansound.extras import require
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "systems", nargs="*", metavar="A B", help="model names or folders, or folders of sounds; two or more"
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, help="folder of recordings, or a manifest")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=place,
+        help="folder of recordings, a manifest, or a folder or URL of shards",
+    )
     parser.add_argument(
         "--split", default="test", choices=_SPLITS, help="which part of the data (default: test)"
     )
@@ -99,8 +105,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"got a system twice in {' '.join(args.systems)}, expected each once")
     if args.systems and args.data is None:
         raise UsageError("--data DIR: say which recordings the systems are compared on")
-    if args.data is not None and not args.data.exists():
-        raise UsageError(f"--data {args.data}: no such folder or manifest")
+    if args.data is not None:
+        check_place(args.data)
     for name in ("limit", "jobs", "trials"):
         value = getattr(args, name)
         if value is not None and value < 1:

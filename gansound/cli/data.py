@@ -5,10 +5,12 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli import add_global_options
+from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
 from gansound.data.corpus import LAYOUTS
@@ -25,6 +27,7 @@ EXAMPLES = """examples:
   gansound data prepare LibriTTS_R/ -o prepared/ --sample-rate 22050 --trim 40 --loudness -23
   gansound data prepare interviews/ -o prepared/ --speaker '(p\\d+)_'
   gansound data prepare recordings/ -o prepared/ --shards s3://bucket/recordings
+  gansound data prepare recordings/ -o prepared/ --ray 10.0.0.1:6379
 
 A corpus is LJSpeech, LibriTTS (-R), VCTK, Common Voice, Speech Commands or a Hugging Face data set in its own layout,
 which is recognised, or any folder of WAV, FLAC, Ogg, Opus, MP3, AIFF, AU or CAF, searched through its subfolders."""
@@ -100,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the same command without it then finishes",
     )
     prepare.add_argument("--jobs", type=int, metavar="N", help="threads (default: as many as cores)")
+    add_ray_argument(prepare)
     prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     prepare.add_argument(
         "--valid", type=float, default=0.05, metavar="SHARE", help="for validation (default 0.05)"
@@ -242,7 +246,7 @@ def _prepare(args: argparse.Namespace) -> int:
     from gansound.data.manifest import MANIFEST_NAME
     from gansound.data.pack import check_place
     from gansound.data.prepare import prepare
-    from gansound.data.process import Processing
+    from gansound.data.process import Outcome, Processing
     from gansound.data.slices import Slice
 
     try:
@@ -276,7 +280,7 @@ def _prepare(args: argparse.Namespace) -> int:
         _write_shards(args, args.out / MANIFEST_NAME, part)
         return 0
     begun = time.perf_counter()
-    with _progress("preparing", args.quiet) as progress:
+    with pool(args) as ray, _progress("preparing", args.quiet) as progress:
         done = prepare(
             args.folder,
             args.out,
@@ -292,6 +296,7 @@ def _prepare(args: argparse.Namespace) -> int:
             keep_copies=args.keep_copies,
             jobs=args.jobs,
             part=part,
+            run=None if ray is None else partial(ray.map, lost=lambda _, reason: Outcome(dropped=reason)),
             progress=progress,
         )
     if part is not None:
@@ -338,13 +343,14 @@ def _write_shards(args: argparse.Namespace, manifest: Path, part: "Slice | None"
     from gansound.data.pack import write_shards
     from gansound.data.source import open_corpus
 
-    with _progress("writing shards", args.quiet) as progress:
+    with pool(args) as ray, _progress("writing shards", args.quiet) as progress:
         about = write_shards(
             open_corpus(manifest),
             args.shards,
             names_below=[args.out, args.folder],
             jobs=args.jobs,
             part=part,
+            run=None if ray is None else partial(ray.map, lost=_not_written),
             progress=progress,
         )
     if not args.quiet:
@@ -352,6 +358,10 @@ def _write_shards(args: argparse.Namespace, manifest: Path, part: "Slice | None"
             f"slice {part}" if about is None else f"{about.records} recordings, {about.hours:.2f} h in shards"
         )
         tell(f"{args.shards}: {what}")
+
+
+def _not_written(_: object, reason: str) -> bytes:
+    raise ValueError(f"a shard can't be written: {reason}. Start again; what is written stays")
 
 
 def _first(named: list[str], out: Path) -> list[str]:

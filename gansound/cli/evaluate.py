@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gansound.cli import evaluate_sets
 from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
+from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError
 from gansound.cli.progress import progress
 
@@ -30,6 +31,7 @@ of your own labels (gansound classifier) the Inception score, and whether the la
 EXAMPLES = """examples:
   gansound evaluate --model default --data recordings/ --split all --html page/
   gansound evaluate --model runs/first/model --data corpus/ --baseline griffin-lim --json figures.json
+  gansound evaluate --model runs/first/model --data corpus/ --ray 10.0.0.1:6379
   gansound evaluate --model runs/drums/model --data drums/ -n 1000 --picture nearest.png
   gansound evaluate --model runs/drums/model --data drums/ --truncation 0.3,0.5,0.7,1 --picture curves.png
   gansound evaluate --model runs/drums/model --data other_drums/ --split all --train drums/
@@ -41,7 +43,11 @@ _MODEL = "model"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name, model folder or Hugging Face id; 'default' is shipped")
     parser.add_argument(
-        "--data", required=True, metavar="DIR", type=Path, help="folder of audio, or a manifest"
+        "--data",
+        required=True,
+        metavar="DIR",
+        type=place,
+        help="folder of audio, a manifest, or a folder or URL of shards",
     )
     parser.add_argument(
         "--split", default="test", choices=_SPLITS, help="which part of the data (default: test)"
@@ -65,8 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_mel_argument(parser)
     add_backend_arguments(parser)
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="processes that measure (default: 1)"
+        "--jobs", type=int, metavar="N", help="processes that measure (default: 1; with --ray all cores)"
     )
+    add_ray_argument(parser)
     evaluate_sets.add_arguments(parser)
     parser.add_argument(
         "--utterances", action="store_true", help="a line for each utterance in the terminal too"
@@ -107,7 +114,28 @@ def _clip_model(args: argparse.Namespace) -> "LoadedModel | None":
     return None
 
 
-def choose(records: "Sequence[Record]", split: str, limit: int | None, source: Path) -> "list[Record]":
+def place(text: str) -> Path | str:
+    """A path, or a URL as it is, of whose two slashes a path would make one."""
+    from gansound.data.store import is_url
+
+    return text if is_url(text) else Path(text)
+
+
+def check_place(data: Path | str) -> None:
+    """Raises UsageError where nothing is there, or a URL can't be opened on this machine."""
+    if isinstance(data, Path):
+        if not data.exists():
+            raise UsageError(f"--data {data}: no such folder or manifest")
+        return
+    from gansound.data import store
+
+    try:
+        store.check(data)
+    except ValueError as error:
+        raise UsageError(f"--data: {error}") from None
+
+
+def choose(records: "Sequence[Record]", split: str, limit: int | None, source: Path | str) -> "list[Record]":
     """The records of a split, `limit` of them evenly spread; ValueError when there are none."""
     chosen = [record for record in records if split == "all" or (record.split or "train") == split]
     if not chosen:
@@ -120,18 +148,21 @@ def choose(records: "Sequence[Record]", split: str, limit: int | None, source: P
     return [chosen[index * len(chosen) // count] for index in range(count)]
 
 
-def items_of(records: "Sequence[Record]", source: Path) -> "list[Item]":
-    """Items named by their path below the data's folder, whose first folder is the speaker if nothing else says."""
+def items_of(records: "Sequence[Record]", source: Path | str) -> "list[Item]":
+    """Items named by their path below the data's folder, whose first folder is the speaker if nothing else says.
+
+    Shards say names below the corpus's folder.
+    """
     from gansound.data import sound
     from gansound.metrics.evaluation import Item
 
-    folder = source if source.is_dir() else source.parent
+    folder = Path() if isinstance(source, str) else source if source.is_dir() else source.parent
     items = []
     for record in records:
-        inside = record.path.is_relative_to(folder)
-        name = record.path.relative_to(folder).as_posix() if inside else record.path.as_posix()
+        inside = record.stored is None and record.path.is_relative_to(folder)
+        name = (record.path.relative_to(folder) if inside else record.path).as_posix()
         speaker = record.speaker
-        if speaker is None and inside and "/" in name:
+        if speaker is None and (inside or record.stored is not None) and "/" in name:
             speaker = name.split("/", 1)[0]
         items.append(Item(name, partial(sound.read, record), record.text, speaker))
     return items
@@ -147,8 +178,7 @@ def _check(args: argparse.Namespace) -> None:
     evaluate_sets.check(args)
     if args.seed < 0:
         raise UsageError(f"--seed: got {args.seed}, expected 0 or more")
-    if not args.data.exists():
-        raise UsageError(f"--data {args.data}: no such folder or manifest")
+    check_place(args.data)
     if args.json is not None and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise UsageError(f"--json {args.json}: expected a file in a folder that exists")
     if args.html is not None and args.html.exists() and not args.html.is_dir():
@@ -189,6 +219,7 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
         stack.enter_context(threadpool_limits(1))
         torch.set_num_threads(1)
         stack.callback(torch.set_num_threads, threads)
+        ray = stack.enter_context(pool(args))
         advance = stack.enter_context(progress("measuring", len(items), quiet=getattr(args, "quiet", False)))
         evaluation = evaluate(
             items,
@@ -196,7 +227,8 @@ def _evaluate(args: argparse.Namespace, items: "list[Item]", measures: tuple[str
             spec.sample_rate,
             hop_length=spec.hop_length,
             measures=measures,
-            jobs=args.jobs,
+            jobs=args.jobs or 1,
+            run=None if ray is None else ray.through,
             seed=args.seed,
             extra={"mel_distance_model": partial(mel_distance_model, spec)},
             on_progress=advance,

@@ -6,15 +6,25 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
+from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError, explain
 from gansound.cli.streams import tell
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from gansound.audio import AudioInfo
     from gansound.inference.vocoder import Vocoder
+    from gansound.on_ray import Pool
+
+    Work = list[tuple[Path, Path]]
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +39,16 @@ EXAMPLES = """examples:
   gansound vocode mel.npy -o speech.flac
   gansound vocode mels/ -o audio/ --backend openvino --precision bf16
   srun gansound vocode mels/ -o audio/ --slice slurm --skip-existing
+  gansound vocode mels/ -o audio/ --ray 10.0.0.1:6379 --skip-existing
 
 One file goes to the file or folder OUT; several, or a folder, go to the folder OUT under their own names as WAV.
 The path of each sound is printed. What fails is named and left out, and the exit code is then 1."""
 
 JUDGED_FRAMES = 20_000  # of a mel are held against the convention: judging takes ten times its memory
+ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
+"""Of an input, which cost no other."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SENT_SECONDS = 600.0  # a longer recording isn't held in memory as a whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
     add_mel_argument(parser)
     add_backend_arguments(parser)
+    add_ray_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,31 +95,95 @@ def run(args: argparse.Namespace) -> int:
             log.info("%d of %d sounds are there already", asked - len(work), asked)
     if not work:
         return 0
-    vocoder = open_vocoder(args)
-    if args.precision != "fp32":
-        vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
-    told: set[str] = set()
     failed: list[Path] = []
-    for source, target in _shown(work, quiet=args.quiet):
-        try:
-            vocode(vocoder, source, target, told)
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    with pool(args) as ray:
+        done = _here(args, work) if ray is None else _on_ray(args, work, ray)
+        for source, target, failure in done:
+            if failure is None:
+                if not args.quiet:
+                    tell(target)
+                continue
             # One bad file must not cost a batch its other results; a full disk would fail them all.
-            message = explain(error)[1]
             failed.append(source)
+            message = failure.message
             log.error(
-                "%s",
-                message if str(source) in message else f"{source}: {message}",
-                exc_info=args.debug or None,
+                "%s", message if str(source) in message else f"{source}: {message}", exc_info=failure.error
             )
-            if isinstance(error, OSError) and error.errno in _FULL:
+            if failure.disk_is_full:
                 break
-            continue
-        if not args.quiet:
-            tell(target)
     if failed and len(work) > 1:
         log.error("%d of %d failed: %s", len(failed), len(work), ", ".join(map(str, failed)))
     return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an input has become no sound; ``error`` is for --debug."""
+
+    message: str
+    disk_is_full: bool = False
+    error: BaseException | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, *, debug: bool = False) -> "Failure":
+        full = isinstance(error, OSError) and error.errno in _FULL
+        return cls(explain(error)[1], full, error if debug else None)
+
+
+def _here(args: argparse.Namespace, work: "Work") -> "Iterator[tuple[Path, Path, Failure | None]]":
+    make = Vocoding(args)
+    for source, target in _shown(work, quiet=args.quiet):
+        yield source, target, make((source, target, opened(source, debug=args.debug)))
+
+
+def _on_ray(
+    args: argparse.Namespace, work: "Work", ray: "Pool"
+) -> "Iterator[tuple[Path, Path, Failure | None]]":
+    failures = ray.through(partial(Vocoding, args), work, before=_decoded, after=_as_it_is, lost=_lost)
+    for (source, target), failure in zip(_shown(work, quiet=args.quiet), failures, strict=True):
+        yield source, target, failure
+
+
+def _decoded(work: tuple[Path, Path]) -> "tuple[Path, Path, Input | Failure]":
+    """What a model is fed, read on a processor while it works on others; a long recording it reads itself."""
+    source, target = work
+    found = opened(source)
+    try:
+        if isinstance(found, Input) and found.info is not None and found.info.seconds < _SENT_SECONDS:
+            found = replace(found, blocks=list(found.blocks))
+    except ERRORS as error:
+        found = Failure.of(error)
+    return source, target, found
+
+
+def _lost(_: object, reason: str) -> Failure:
+    return Failure(reason)
+
+
+def _as_it_is(failure: Failure | None) -> Failure | None:
+    return failure
+
+
+class Vocoding:
+    """The vocoder of a command line at work on inputs, each (source, target, what was opened)."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._vocoder = open_vocoder(args)
+        if args.precision != "fp32":
+            self._vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
+        self._debug = args.debug
+        self._told: set[str] = set()
+
+    def __call__(self, work: "tuple[Path, Path, Input | Failure]") -> Failure | None:
+        """Writes the sound; the reason where it can't be had."""
+        source, target, found = work
+        if isinstance(found, Failure):
+            return found
+        try:
+            synthesise(self._vocoder, source, found, target, self._told)
+        except ERRORS as error:
+            return Failure.of(error, debug=self._debug)
+        return None
 
 
 def plan(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
@@ -175,34 +254,74 @@ def outputs(inputs: Iterable[Path], folder: Path, suffixes: frozenset[str]) -> I
             yield file, (folder / file.relative_to(path)).with_suffix(".wav")
 
 
-def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None = None) -> None:
-    """One file to one file.
+@dataclass(frozen=True)
+class Input:
+    """A mel `(1, M, F)`, or a recording piece by piece, with what its header says and the channel to take, if one."""
+
+    mel: "Tensor | np.ndarray | None" = None
+    info: "AudioInfo | None" = None
+    channel: int | None = None
+    blocks: "Iterable[np.ndarray]" = ()
+
+
+def opened(source: Path, *, debug: bool = False) -> Input | Failure:
+    """A mel or a recording, whose blocks are read when they are asked for; the reason where it can't be read."""
+    from gansound import audio
+    from gansound.mel.files import MEL_SUFFIXES, read_mel
+
+    try:
+        if source.suffix.lower() in MEL_SUFFIXES:
+            return Input(mel=read_mel(source))
+        return Input(info=audio.probe(source), channel=audio.cancelling(source), blocks=_Blocks(source))
+    except ERRORS as error:
+        return Failure.of(error, debug=debug)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Those of a file, read when they are taken; it can be sent to another process."""
+
+    source: Path
+
+    def __iter__(self) -> "Iterator[np.ndarray]":
+        from gansound import audio
+
+        return iter(audio.blocks(self.source))
+
+
+def synthesise(
+    vocoder: "Vocoder", source: Path, found: Input, target: Path, told: set[str] | None = None
+) -> None:
+    """One input to one file.
 
     Args:
         vocoder: what makes the sound.
-        source: a mel or a recording.
+        source: where the input is from.
+        found: what was opened there.
         target: an audio file; its folder is made where it isn't there.
         told: what was done to earlier recordings (resampled, mixed), so that it is said once and not for each.
 
     Raises:
-        ValueError: the input can't be read, or isn't what the model takes.
+        ValueError: the input isn't what the model takes.
         OSError: the output can't be written; nothing half-written stays.
     """
     from gansound import audio
-    from gansound.mel.files import MEL_SUFFIXES, read_mel
 
-    if source.suffix.lower() in MEL_SUFFIXES:
-        mel = vocoder.frame_spec.check(read_mel(source))
+    if found.mel is not None:
+        mel = vocoder.frame_spec.check(found.mel)
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
         for suspicion in vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):
             log.warning("%s: %s", source, suspicion)
         sound = vocoder.pieces(mel, warn=False)
     else:
-        info = audio.probe(source)
+        info = found.info
+        assert info is not None
         done = []
-        if (channel := audio.cancelling(source)) is not None:
-            done.append(f"took channel {channel + 1} of {info.channels} alone: mixed to one they cancel")
+        if found.channel is not None:
+            done.append(
+                f"took channel {found.channel + 1} of {info.channels} alone: mixed to one they cancel"
+            )
         elif info.channels > 1:
             done.append(f"mixed {info.channels} channels to one")
         if info.sample_rate != vocoder.sample_rate:
@@ -211,7 +330,7 @@ def vocode(vocoder: "Vocoder", source: Path, target: Path, told: set[str] | None
             log.info("%s: %s", source, note)
             if told is not None:
                 told.add(note)
-        sound = vocoder.vocode_blocks(audio.blocks(source), info.sample_rate)
+        sound = vocoder.vocode_blocks(found.blocks, info.sample_rate)
     with _folder(target.parent), audio.Writer(target, vocoder.sample_rate) as writer:
         for piece in sound:
             writer.append(piece)

@@ -5,13 +5,13 @@ does only what lacks, and ``shards.json``, by which the rest is found, is writte
 """
 
 import collections
+import functools
 import hashlib
 import io
 import json
 import struct
 import tarfile
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from gansound.data import store
 from gansound.data.corpus import in_threads
 from gansound.data.index import write_index
 from gansound.data.manifest import ENCODINGS, Record, Stored, as_values, json_line, parse_line
+from gansound.data.prepare import Run
 from gansound.data.records import Records
 from gansound.data.shards import ABOUT, INDEX, About
 from gansound.data.slices import Slice
@@ -52,6 +53,7 @@ def write_shards(
     shard_bytes: int = SHARD_BYTES,
     jobs: int | None = None,
     part: Slice | None = None,
+    run: Run | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> About | None:
     """Write the recordings of some records to a path or URL, in shards; what is there already of a killed run stays.
@@ -67,6 +69,7 @@ def write_shards(
         jobs: shards that are written at once, all cores by default.
         part: write only a slice of the shards, beside others on other machines; once all are there, a run without it
             writes what they are found by.
+        run: what writes each shard instead of threads, as of ``prepare``.
         progress: called with the number of recordings done, and of all.
 
     Returns:
@@ -92,24 +95,25 @@ def write_shards(
             "them, or choose another place: a run may read from them"
         )
     folder = store.join(place, identity)
-    done, lock = [0], threading.Lock()
+    numbers = range(len(parts)) if part is None else part.of(range(len(parts)))
+    run = run or functools.partial(in_threads, threads=jobs)
+    written = run(functools.partial(_shard, records, below, folder), [(n, *parts[n]) for n in numbers])
 
-    def one(number: int) -> bytes:
-        start, stop = parts[number]
-        lines = _shard(records, below, folder, number, start, stop)
-        with lock:
-            done[0] += stop - start
+    def told() -> Iterator[bytes]:
+        done = 0
+        for number, lines in zip(numbers, written, strict=True):
+            done += parts[number][1] - parts[number][0]
             if progress is not None:
-                progress(done[0], len(records))
-        return lines
+                progress(done, len(records))
+            yield lines
 
     if part is not None:
-        collections.deque(in_threads(one, part.of(range(len(parts))), threads=jobs), maxlen=0)
+        collections.deque(told(), maxlen=0)
         return None
     with tempfile.TemporaryDirectory(prefix="gansound-") as temporary:
         manifest, index = Path(temporary) / "manifest.jsonl", Path(temporary) / INDEX
         with manifest.open("wb") as file:
-            for lines in in_threads(one, range(len(parts)), threads=jobs):
+            for lines in told():
                 file.write(lines)
         write_index(index, manifest, records.table.digest if isinstance(records, Records) else None)
         digest, size = hashlib.blake2b(digest_size=16), 0
@@ -168,9 +172,10 @@ def _told(record: Record, below: Sequence[Path]) -> Record:
 
 
 def _shard(
-    records: Sequence[Record], below: Sequence[Path], folder: str, number: int, start: int, stop: int
+    records: Sequence[Record], below: Sequence[Path], folder: str, part: tuple[int, int, int]
 ) -> bytes:
-    """Write a shard, where it isn't there; the lines of its records."""
+    """Write a shard, of its number and its records' bounds, where it isn't there; the lines of its records."""
+    number, start, stop = part
     place = store.join(folder, _name(number))
     beside = store.join(folder, _name(number).replace(".tar", ".jsonl"))
     if (lines := _written(place, beside, stop - start)) is not None:

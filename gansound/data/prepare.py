@@ -7,9 +7,10 @@ and its outcomes are remembered, so that a second run does only what is new.
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gansound.data.corpus import Entry, entries, in_threads, recognised
 from gansound.data.journal import Journal, Stamp
@@ -20,6 +21,10 @@ from gansound.data.slices import Slice
 from gansound.data.split import split
 
 DROPPED = "dropped.jsonl"
+_LOOKED_AT = 1 << 14  # files whose outcomes are looked up before one of them is made
+
+Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Calls a function for each of some items, wherever, and gives the results in their order."""
 
 
 @dataclass(slots=True)
@@ -61,6 +66,7 @@ def prepare(
     keep_copies: bool = False,
     jobs: int | None = None,
     part: Slice | None = None,
+    run: Run | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Decode every file of ``root`` and write ``out/manifest.jsonl`` of those that are whole.
@@ -72,7 +78,8 @@ def prepare(
     where it has them.
     ``part``: decode only a slice of the files, beside others on other machines, and write no manifest; once all are
     done, a run without it finds all decoded and writes what one run would have.
-    ``layout``: one of LAYOUTS; None recognises it. ``jobs``: threads, all cores by default.
+    ``layout``: one of LAYOUTS; None recognises it. ``jobs``: threads, all cores by default. ``run``: what calls the
+    function for each file instead of threads, such as a cluster's processes.
 
     Run again, with more files or after a kill, only what is new or changed is decoded (``out/journal.jsonl``), and the
     result is that of one run. What is left out is listed in ``out/dropped.jsonl``. The manifest is written last.
@@ -108,8 +115,9 @@ def prepare(
     if part is not None:
         found = list(part.of(found))
     journal = Journal(out, processing.key, part)
-    make = functools.partial(_outcome, journal, processing, out)
-    for entry, (outcome, stamp) in zip(found, in_threads(make, found, progress, jobs), strict=True):
+    run = run or functools.partial(in_threads, threads=jobs)
+    make = functools.partial(_outcome, processing, out)
+    for entry, outcome, stamp in _outcomes(journal, make, found, run, progress):
         if outcome.dropped is not None:
             done.unusable.append((entry.path, outcome.dropped))
             continue
@@ -145,13 +153,33 @@ def prepare(
     return done
 
 
-def _outcome(
-    journal: Journal, processing: Processing, out: Path, entry: Entry
-) -> tuple[Outcome, Stamp | None]:
-    """What came of a file, and the stamp it had where that was found out just now."""
-    stamp = journal.stamp(entry)
-    known = journal.outcome(entry, stamp)
-    return (process(entry, processing, out), stamp) if known is None else (known, None)
+def _outcome(processing: Processing, out: Path, entry: Entry) -> Outcome:
+    return process(entry, processing, out)
+
+
+def _outcomes(
+    journal: Journal,
+    make: Callable[[Entry], Outcome],
+    found: Sequence[Entry],
+    run: Run,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[Entry, Outcome, Stamp | None]]:
+    """Each file, in order, with what came of it, and the stamp it had where that was found out just now."""
+
+    def look(entry: Entry) -> tuple[Stamp, Outcome | None]:
+        stamp = journal.stamp(entry)
+        return stamp, journal.outcome(entry, stamp)
+
+    for first in range(0, len(found), _LOOKED_AT):
+        part = found[first : first + _LOOKED_AT]
+        looks = list(in_threads(look, part))
+        fresh = iter(
+            run(make, [entry for entry, (_, known) in zip(part, looks, strict=True) if known is None])
+        )
+        for done, (entry, (stamp, known)) in enumerate(zip(part, looks, strict=True), start=first + 1):
+            if progress is not None:
+                progress(done, len(found))
+            yield (entry, next(fresh), stamp) if known is None else (entry, known, None)
 
 
 def _record(entry: Entry, outcome: Outcome, out: Path) -> Record:

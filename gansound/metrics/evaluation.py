@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 System = Vocode | RecordedSounds
 Measure = Callable[[NDArray[np.float32], NDArray[np.float32], int], float]
+Through = Callable[..., Iterator[Any]]
 GROUND_TRUTH = "ground truth"
 _BATCH = 16
 
@@ -163,6 +164,7 @@ def evaluate(
     hop_length: int | None = None,
     measures: Sequence[str] = DEFAULT_MEASURES,
     jobs: int = 1,
+    run: Through | None = None,
     seed: int = 0,
     extra: Mapping[str, Measure] | None = None,
     on_progress: Callable[[str], None] | None = None,
@@ -179,6 +181,8 @@ def evaluate(
         systems: callables, or folders of sounds, by name.
         sample_rate: hertz of everything measured and of what systems get and give.
         jobs: processes that judge.
+        run: what takes items through loading, systems and judges elsewhere, as `on_ray.Pool.through`; their real-time
+            factors are then those of systems that share a machine.
         seed: of the bootstrap.
         extra: further measures by figure name, `(reference, estimate, sample_rate) -> float`, run in this process.
         hop_length: samples a frame, by which a system's output may differ in length; 25 ms without it, and no
@@ -206,44 +210,125 @@ def evaluate(
             for name, system in systems.items()
             if not isinstance(system, RecordedSounds)
         }
-    warm: set[str] = set()
+    make = partial(_Synthesis, systems, sample_rate, hop_length, dict(extra or {}))
+    judging = _Judging(sample_rate, measures, hears=on_audio is not None)
+    if run is None:
+        found = _here(items, make(), judging, jobs)
+    else:
+        found = run(make, list(items), before=_loaded, after=judging, lost=_lost)
+    for item, outcome, audio in found:
+        if audio is not None and on_audio is not None:
+            try:
+                on_audio(item, audio)
+            except (ValueError, OSError, RuntimeError) as error:
+                outcome = Failure(item.id, str(error))
+        if isinstance(outcome, Utterance):
+            result.utterances.append(outcome)
+        else:
+            result.failures.append(outcome)
+            log.warning("%s: %s", item.id, outcome.reason)
+        if on_progress is not None:
+            on_progress(item.id)
+    return result
+
+
+def _here(
+    items: Iterable[Item], synthesis: "_Synthesis", judging: "_Judging", jobs: int
+) -> "Iterator[_Outcome]":
     with ExitStack() as stack:
-        run = map
+        judged: Callable[..., Iterable[_Outcome]] = map
         if jobs > 1:
             # Spawned, not forked: torch's threads and locks don't survive a fork.
             context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context))
-            run = pool.map  # type: ignore[assignment]
+            judged = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=context)).map
         for batch in _batches(items, _BATCH if jobs > 1 else 1):
-            ready = []
-            for item in batch:
-                try:
-                    audio, seconds = _synthesise(item, systems, sample_rate, hop_length, warm)
-                    here = {
-                        name: {
-                            figure: measure(audio[GROUND_TRUTH], audio[name], sample_rate)
-                            for figure, measure in (extra or {}).items()
-                        }
-                        for name in systems
-                    }
-                    if on_audio is not None:
-                        on_audio(item, audio)
-                    ready.append((item, audio, seconds, here))
-                except (ValueError, OSError, RuntimeError) as error:
-                    result.failures.append(Failure(item.id, str(error)))
-                    log.warning("%s: %s", item.id, error)
-                    if on_progress is not None:
-                        on_progress(item.id)
-            work = [(audio, sample_rate, item.text, measures) for item, audio, _, _ in ready]
-            for (item, audio, seconds, here), judgement in zip(ready, run(_judge, work), strict=True):
-                if isinstance(judgement, Judgement):
-                    result.utterances.append(_utterance(item, audio, sample_rate, seconds, here, judgement))
-                else:
-                    result.failures.append(Failure(item.id, judgement))
-                    log.warning("%s: %s", item.id, judgement)
-                if on_progress is not None:
-                    on_progress(item.id)
-    return result
+            made = [synthesis(item) for item in batch]
+            # Items stay here: what loads one may be nothing that can be sent.
+            sent = [replace(one, item=replace(one.item, load=_nothing)) for one in made]
+            for one, (_, outcome, _) in zip(made, judged(replace(judging, hears=False), sent), strict=True):
+                yield one.item, outcome, one.audio if judging.hears and one.failure is None else None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An item's waveforms, the seconds that each system took and the figures of extra measures; or why not."""
+
+    item: Item
+    audio: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, dict[str, float]] = field(default_factory=dict)
+    failure: str | None = None
+
+
+_Outcome = tuple[Item, Utterance | Failure, dict[str, NDArray[np.float32]] | None]
+
+
+class _Synthesis:
+    """Systems at work on items."""
+
+    def __init__(
+        self,
+        systems: Mapping[str, System],
+        sample_rate: int,
+        hop_length: int | None,
+        extra: Mapping[str, Measure],
+    ) -> None:
+        self._systems, self._rate, self._hop, self._extra = systems, sample_rate, hop_length, extra
+        self._warm: set[str] = set()
+
+    def __call__(self, item: Item) -> _Made:
+        try:
+            audio, seconds = _synthesise(item, self._systems, self._rate, self._hop, self._warm)
+            extra = {
+                name: {
+                    figure: measure(audio[GROUND_TRUTH], audio[name], self._rate)
+                    for figure, measure in self._extra.items()
+                }
+                for name in self._systems
+            }
+            return _Made(item, audio, seconds, extra)
+        except (ValueError, OSError, RuntimeError) as error:
+            return _Made(item, failure=str(error))
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """What is made of an item, judged; with its waveforms where they are to be heard."""
+
+    sample_rate: int
+    measures: tuple[str, ...]
+    hears: bool
+
+    def __call__(self, made: _Made) -> _Outcome:
+        item, audio = made.item, made.audio
+        if made.failure is not None:
+            return item, Failure(item.id, made.failure), None
+        judgement = _judge((audio, self.sample_rate, item.text, self.measures))
+        outcome: Utterance | Failure = Failure(item.id, str(judgement))
+        if isinstance(judgement, Judgement):
+            outcome = _utterance(item, audio, self.sample_rate, made.seconds, made.extra, judgement)
+        return item, outcome, audio if self.hears else None
+
+
+def _loaded(item: Item) -> Item:
+    """The same with its samples read, or as it was where they can't be: whoever loads it says why."""
+    try:
+        samples, rate = item.load()
+    except (ValueError, OSError, RuntimeError):
+        return item
+    return replace(item, load=partial(_samples, samples, rate))
+
+
+def _samples(samples: NDArray[np.float32], rate: int) -> tuple[NDArray[np.float32], int]:
+    return samples, rate
+
+
+def _nothing() -> tuple[NDArray[np.float32], int]:
+    raise AssertionError("what is judged was loaded")
+
+
+def _lost(item: Item, reason: str) -> _Outcome:
+    return item, Failure(item.id, reason), None
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
