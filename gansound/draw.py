@@ -117,8 +117,8 @@ def _product(constant: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _halves(seed: int, positions: Sequence[int], purpose: str, count: int) -> np.ndarray:
     """The first `count` words of 32 bits, lower halves first: `(B, count)` uint64."""
-    found = words(seed, positions, purpose, -(-count // 2))
-    return np.stack([found & _MASK, found >> _HALF], -1).reshape(len(found), -1)[:, :count]
+    found = words(seed, positions, purpose, -(-count // 2)).astype("<u8").view("<u4")
+    return found[:, :count].astype(np.uint64)
 
 
 def placed(tensor: "Tensor", device: "torch.device | str") -> "Tensor":

@@ -14,6 +14,7 @@ from gansound.engine import phases
 from gansound.engine.average import MovingAverage
 from gansound.engine.phases import fuse
 from gansound.engine.plan import Plan
+from gansound.engine.restoring import unfit
 from gansound.engine.run import Run
 from gansound.recipe import load_recipe
 from tests.gpu import models
@@ -87,28 +88,32 @@ def test_a_step_of_every_recipe_waits_for_the_device_once(name: str) -> None:
 
 
 PLANTED: dict[str, Any] = {
-    "value": lambda fake: fake.mean().item(),
-    "truth": lambda fake: bool(fake.mean() > 0),
-    "list": lambda fake: fake[0].tolist(),
-    "copy": lambda fake: fake.cpu(),
-    "upload": lambda fake: torch.ones(3).to(fake.device),
-    "constant": lambda fake: torch.tensor([0.5], device=fake.device),
-    "sizes": lambda fake: fake.nonzero(),
-    "mask": lambda fake: fake[fake > 0],
+    "item": lambda fake: fake.mean().item(),
+    "__bool__": lambda fake: bool(fake.mean() > 0),
+    "tolist": lambda fake: fake[0].tolist(),
+    "a copy to the processor": lambda fake: fake.cpu(),
+    "a copy to the device": lambda fake: torch.ones(3).to(fake.device),
+    "torch.tensor": lambda fake: torch.tensor([0.5], device=fake.device),
+    "nonzero": lambda fake: fake.nonzero(),
+    "a boolean index": lambda fake: fake[fake > 0],
 }
 
 
-@pytest.mark.parametrize("kind", PLANTED)
-def test_a_planted_wait_is_seen(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_each_planted_wait_is_seen_once(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = freev()
     real = planned.task.generator_phase
 
     def waits(made: Any, fake: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
-        PLANTED[kind](fake)
+        for wait in PLANTED.values():
+            wait(fake)
         return real(made, fake, *rest)
 
+    alone = syncs(planned).seen
     monkeypatch.setattr(planned.task, "generator_phase", waits)
-    assert syncs(planned).count == 2
+    planted = syncs(planned).seen - alone
+    assert {place.partition(" at ")[0]: count for place, count in planted.items()} == dict.fromkeys(
+        PLANTED, 1
+    )
 
 
 def test_what_lies_with_the_processor_is_not_mixed_into_the_devices_work() -> None:
@@ -176,8 +181,10 @@ def test_the_average_is_that_of_its_law_and_has_the_models_buffers() -> None:
     assert int(again.n_averaged) == 9
 
 
-def an_optimizer(device: str, **defaults: Any) -> Any:
-    parameter = SimpleNamespace(device=torch.device(device), is_floating_point=lambda: True)
+def an_optimizer(device: str, elements: int = 4096, **defaults: Any) -> Any:
+    parameter = SimpleNamespace(
+        device=torch.device(device), is_floating_point=lambda: True, numel=lambda: elements
+    )
     return SimpleNamespace(defaults=dict(defaults), param_groups=[{**defaults, "params": [parameter]}])
 
 
@@ -186,6 +193,7 @@ def an_optimizer(device: str, **defaults: Any) -> Any:
     [
         ("cuda", {"fused": None, "foreach": None}, True),
         ("cpu", {"fused": None, "foreach": None}, False),  # there it would round otherwise
+        ("meta", {"fused": None, "foreach": None}, False),
         ("cuda", {"fused": False, "foreach": None}, False),  # the recipe says so
         ("cuda", {"fused": None, "foreach": True}, False),
         ("cuda", {"fused": None, "foreach": None, "differentiable": True}, False),
@@ -199,6 +207,57 @@ def test_on_a_gpu_optimizers_are_fused_unless_told_otherwise(
     fuse(optimizer)
     assert bool(optimizer.param_groups[0].get("fused")) is fused
     assert phases.skips_by_itself(optimizer) is fused
+
+
+@pytest.mark.parametrize(
+    "device, elements, defaults, listed",
+    [
+        ("cpu", 4096, {"fused": None, "foreach": None}, True),
+        ("cpu", 4097, {"fused": None, "foreach": None}, False),  # slower so
+        ("cpu", 1, {"fused": None, "foreach": False}, False),  # the recipe says so
+        ("cpu", 1, {"fused": True, "foreach": None}, False),
+        ("cpu", 1, {}, False),
+        ("cuda", 1, {"fused": None, "foreach": None}, False),
+    ],
+)
+def test_small_parameters_of_a_processor_are_updated_list_by_list(
+    device: str, elements: int, defaults: dict[str, Any], listed: bool
+) -> None:
+    optimizer = an_optimizer(device, elements, **defaults)
+    fuse(optimizer)
+    for group in (optimizer.defaults, *optimizer.param_groups):
+        assert bool(group.get("foreach")) is listed
+    assert phases.skips_by_itself(optimizer) is (device == "cuda")
+
+
+@pytest.mark.parametrize(
+    "kind, more", [("Adam", {"betas": (0.5, 0.9)}), ("AdamW", {}), ("SGD", {"momentum": 0.9})]
+)
+def test_list_by_list_is_one_by_one_to_the_bit_and_goes_on_from_it(kind: str, more: dict[str, Any]) -> None:
+    def learnt(listed: bool, steps: range, state: Any = None) -> tuple[list[torch.Tensor], Any]:
+        torch.manual_seed(0)
+        weights = (
+            [nn.Parameter(torch.randn(size)) for size in ((7, 3), (), (40,))] if state is None else state[0]
+        )
+        optimizer = getattr(torch.optim, kind)(weights, 1e-2, weight_decay=0.1, **more)
+        if listed:
+            fuse(optimizer)
+        phases.keep_its_way(optimizer)
+        if state is not None:
+            assert unfit(optimizer, {}, state[1]) is None
+            optimizer.load_state_dict(state[1])
+        assert optimizer.param_groups[0]["foreach"] is (True if listed else None)
+        for step in steps:
+            for weight in weights:
+                weight.grad = torch.cos(step + weight.detach())
+            optimizer.step()
+        return weights, copy.deepcopy(optimizer.state_dict())
+
+    expected, _ = learnt(False, range(6))
+    for ways in ((True, True), (True, False), (False, True)):
+        got, _ = learnt(ways[1], range(3, 6), learnt(ways[0], range(3)))
+        for mine, its in zip(got, expected, strict=True):
+            assert torch.equal(mine, its), ways
 
 
 def test_graphs_are_asked_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from gansound.draw import Draws
 from gansound.engine.guards import NonFiniteLoss
+from gansound.engine.restoring import WAYS
 from gansound.engine.task import Precision, Task, Verdict
 from gansound.sections import section
 
@@ -28,6 +29,8 @@ Batch = Mapping[str, Tensor]
 
 _LEAST_SCALE = 2.0**-10
 """Of fp16's losses: gradients that overflow even so are not a matter of precision."""
+_SMALL_ELEMENTS = 4096
+"""Of a parameter, on average: a processor updates larger ones quicker one by one, while they are in its cache."""
 
 
 class Phases:
@@ -90,6 +93,7 @@ class Phases:
         }
         for optimizer in optimizers.values():
             fuse(optimizer)
+            keep_its_way(optimizer)
 
     def step(
         self, rounds: Sequence[Sequence[Batch]], *, adversarial: bool, step: int = 0
@@ -281,19 +285,46 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Any:
 
 
 def fuse(optimizer: Optimizer) -> None:
-    """Let an optimizer of a GPU's parameters update them in a few kernels, where it can and no other way was asked for.
+    """Let an optimizer update all parameters together, where it can and no other way was asked for.
 
-    Made as it is before its parameters are placed, it can't choose by itself; unfused it takes a dozen kernels and a
-    walk over all parameters, and must be told by the processor whether to skip a step.
+    Made as it is before its parameters are placed, it can't choose by itself. On a GPU in a few kernels: unfused it
+    takes a dozen and a walk over all parameters, and must be told by the processor whether to skip a step. Small ones
+    of a processor list by list, to the bit as one by one, without most of the walk.
     """
     group = optimizer.defaults
-    if group.get("fused", True) is not None or group.get("foreach") or group.get("differentiable"):
+    if (
+        group.get("fused", True) is not None
+        or group.get("foreach", True) is not None
+        or group.get("differentiable")
+    ):
         return
     tensors = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if all(tensor.device.type == "cuda" and tensor.is_floating_point() for tensor in tensors):
-        for group in (optimizer.defaults, *optimizer.param_groups):
-            group["fused"] = True
+    if not all(tensor.is_floating_point() for tensor in tensors):
+        return
+    devices = {tensor.device.type for tensor in tensors}
+    if devices == {"cuda"}:
+        way = "fused"
         optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+    elif devices == {"cpu"} and sum(tensor.numel() for tensor in tensors) <= _SMALL_ELEMENTS * len(tensors):
+        way = "foreach"
+    else:
+        return
+    for group in (optimizer.defaults, *optimizer.param_groups):
+        group[way] = True
+
+
+def keep_its_way(optimizer: Optimizer) -> None:
+    """Let it go on as now after a checkpoint is loaded, which may be of another machine.
+
+    torch would take over the way in which the checkpoint's updated, and place by it what it counts.
+    """
+    ways = [{way: group[way] for way in WAYS if way in group} for group in optimizer.param_groups]
+
+    def keep(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        groups = [group | own for group, own in zip(state["param_groups"], ways, strict=True)]
+        return state | {"param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(keep)
 
 
 def skips_by_itself(optimizer: Optimizer) -> bool:

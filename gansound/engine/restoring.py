@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+WAYS = ("foreach", "fused")
+"""In which a torch optimizer updates, as its groups say it: of the machine that a run is on, not of what it learnt."""
+
 
 def unfit(part: object, tensors: Mapping[str, Tensor], state: Any) -> str | None:
     """What is wrong with a state for a part of the run, in words; None where nothing is.
@@ -78,7 +81,7 @@ def _unfit_optimizer(optimizer: Optimizer, state: Any) -> str | None:
         if not isinstance(group, Mapping) or group.get("params") != mine["params"]:
             return "its groups are of other weights"
         for name, value in group.items():  # of a newer torch they may be more
-            if fixed and name not in ("lr", "params") and value != mine.get(name, value):
+            if fixed and name not in ("lr", "params", *WAYS) and value != mine.get(name, value):
                 return f"{name} is {value}, the recipe has {mine[name]}"
     expected = _after_a_step(optimizer)
     for number, values in state["state"].items():
@@ -98,7 +101,11 @@ def _after_a_step(optimizer: Optimizer) -> Mapping[int, Mapping[str, Any]] | Non
     twin = copy.copy(optimizer)
     twin.state = defaultdict(dict)
     twin.param_groups = [
-        {**group, "params": [_without_memory(weight) for weight in group["params"]]}
+        {
+            **group,
+            **{way: False for way in WAYS if way in group},
+            "params": [_without_memory(weight) for weight in group["params"]],
+        }
         for group in optimizer.param_groups
     ]
     try:
