@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,16 @@ def traced_once() -> Iterator[None]:
 
     def onnx_model(form: Any, **how: Any) -> Any:
         import onnx
+        from torch.onnx._internal.exporter._registration import ONNXRegistry as Registry
 
         asked = inspect.signature(trace).bind(form, **how)
         asked.apply_defaults()  # as exporters and backends ask for the same graph in other words
         said = " ".join(f"{name}={value}" for name, value in asked.arguments.items() if name != "form")
         path = folder / f"{fingerprint(form)} {said}.onnx"
         if not path.exists():
+            if not isinstance(vars(Registry)["from_torchlib"], staticmethod):
+                # torch lists all its operators anew for each graph, for most of a second.
+                patch.setattr(Registry, "from_torchlib", staticmethod(cache(Registry.from_torchlib)))
             beside = path.with_suffix(f".{os.getpid()}")
             beside.write_bytes(trace(form, **how).SerializeToString())
             beside.rename(path)

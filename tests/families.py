@@ -88,22 +88,25 @@ FAMILIES = {
     "hifigan v3": Family(
         HiFiGANGenerator,
         _rates((8, 3), (16, 8), residual_kernel_sizes=(3, 5), residual_dilations=((1, 2), (2, 6)), residual_block=2),
+        short=_rates((3,), (8,)) | {"residual_dilations": ((1,), (2,))},
     ),
     "multi-band melgan": Family(
         MultiBandMelGANGenerator,
         {"channels": 16, "upsample_rates": (4, 2), "residual_dilations": (1, 3, 9)},
         waits_samples=31,
+        short={"upsample_rates": (4,), "residual_dilations": (3,)},
     ),
     "freev": Family(FreeVGenerator, _FRAMES | {"blocks": 1}, waits_samples=(128 - 32) // 2),
     "universal": Family(
         UniversalGenerator,
         _FRAMES | {"n_fft": 128, "griffin_lim": 1},
         waits_samples=(128 - 32) // 2,
+        short={"blocks": 1},
     ),
     "universal centred": Family(
         UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2
     ),
-    "vocos": Family(VocosGenerator, _FRAMES, framing="center", waits_samples=128 // 2),
+    "vocos": Family(VocosGenerator, _FRAMES, framing="center", waits_samples=128 // 2, short={"blocks": 1}),
     "vocos same": Family(VocosGenerator, _FRAMES | {"n_fft": 64}, waits_samples=(64 - 32) // 2),
     "bigvgan": Family(
         BigVGANGenerator,
@@ -111,5 +114,10 @@ FAMILIES = {
         short={"upsample_rates": (3,), "upsample_kernel_sizes": (6,), "residual_block": 2},
         new_layers=True,
     ),
-    "istftnet": Family(ISTFTNetGenerator, _rates((4, 2), (8, 5), **_TWO_CHAINS), waits_samples=(16 - 4) // 2),
+    "istftnet": Family(
+        ISTFTNetGenerator,
+        _rates((4, 2), (8, 5), **_TWO_CHAINS),
+        waits_samples=(16 - 4) // 2,
+        short=_rates((2,), (5,), residual_kernel_sizes=(3,), residual_dilations=((1,),)),
+    ),
 }  # fmt: skip

@@ -81,7 +81,7 @@ def test_the_whole_check_goes_well_and_every_part_reports(whole: tuple[int, str,
     for name in models.generators():
         assert checked[f"forward: {name}"]["figures"]["error_fp32"] < 1e-5
         assert f"streaming: {name}" in checked
-    for name in models.one_of_each():
+    for name in models.one_of_each(tiny=True):
         assert checked[f"two steps: {name}"]["state"] == "passed"
     assert checked["host syncs of a step"]["figures"] == {"tiny_cpu": 1, "wavegan_tiny_cpu": 1}
     assert checked["steps: melgan_ljspeech"]["figures"]["fp32"]["times_the_plain_loop"] > 0
@@ -94,14 +94,18 @@ def test_the_whole_check_goes_well_and_every_part_reports(whole: tuple[int, str,
 
 
 def test_every_discriminator_that_a_recipe_names_is_judged_and_every_generator_trained() -> None:
-    judges, trained = set(), set()
-    for name in models.RECIPES:
-        recipe = load_recipe(name)
-        judges |= {judge["network"]["class_path"] for judge in (recipe.get("discriminators") or {}).values()}
-        if name in models.one_of_each():
-            trained.add(recipe["generator"]["class_path"])
+    recipes = {name: load_recipe(name) for name in models.RECIPES}
+    judges = {
+        judge["network"]["class_path"]
+        for recipe in recipes.values()
+        for judge in (recipe.get("discriminators") or {}).values()
+    }
     assert judges <= {f"{cls.__module__}.{name}" for name, cls in models.discriminators().items()}
-    assert trained == {load_recipe(name)["generator"]["class_path"] for name in models.RECIPES}
+    generators = {recipe["generator"]["class_path"] for recipe in recipes.values()}
+    for tiny in (False, True):
+        chosen = models.one_of_each(tiny=tiny)
+        assert {recipes[name]["generator"]["class_path"] for name in chosen} == generators
+    assert len(chosen) == len(generators)
     assert "ScaleDiscriminator" not in models.discriminators(), "a part of another"
 
 

@@ -14,6 +14,7 @@ from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.backends import available
 from gansound.mel import MelSpec
 from gansound.model_folder import save_model_folder
+from tests import warm
 from tests.clip_models import save_tiny_clips
 from tests.tiny import arguments
 
@@ -114,5 +115,6 @@ def test_no_command_calls_anybody(tmp_path: Path, here: tuple[Path, Path, dict[s
         noise = 0.1 * np.random.default_rng(index).standard_normal(22050)
         audio.write(data / f"{index}.wav", noise.astype(np.float32), 22050)
     clips = save_tiny_clips(tmp_path / "clips")
-    use = [sys.executable, "-c", WATCH + COMMANDS, str(model), str(data), str(tmp_path / "out"), str(clips)]
+    # What an import calls is heard above; this one is of processes that have imported.
+    use = [warm.python(), "-c", WATCH + COMMANDS, str(model), str(data), str(tmp_path / "out"), str(clips)]
     check(home, [*use, *arguments()], setting | {"GANSOUND_BACKEND": "eager"})

@@ -74,7 +74,8 @@ def test_many_streams_in_one_batch_equal_the_whole(name, causal, dtype, toleranc
     assert rms(torch.cat(expected, 1)) > 0.1
     samples = [audio.shape[1] for audio in expected]
     assert samples == [frames * generator.hop_length for frames in lengths]
-    for seed, largest in ((1, 1), (2, 6), (3, 50)):
+    # Which chunks there were doesn't matter to rounding.
+    for seed, largest in ((1, 1), (2, 6), (3, 50)) if dtype == torch.float64 else ((2, 6),):
         got = serve(of_generator(generator), utterances, samples, seed, max_chunk=largest)
         assert error(got, expected) <= tolerance
 
@@ -89,7 +90,8 @@ def test_any_chunking_equals_the_whole(name, causal):
         expected = generator(mel)[:, None]
         interior = generator.interior_frames
         for chunks in ([frames], [1] * frames, chunking(frames, 3, rng), chunking(frames, 20, rng)):
-            for promised in (None, interior):
+            # That frame by frame no promise is needed is tested by many streams, which are promised nothing.
+            for promised in (None, interior)[max(chunks) == 1 :]:
                 got = chunk_by_chunk(of_generator(generator), mel, chunks, promised)
                 assert error([got], [expected]) <= 1e-12
 
@@ -210,13 +212,13 @@ SHIPPED = {"kathleen": 1e-5, "default": 1e-4}
 
 @pytest.fixture(scope="module", params=SHIPPED)
 def speech(request):
-    """A shipped generator, the mel of three seconds, loud enough for an RMS above 0.1, and what rounding may do."""
+    """A shipped generator, a second and a half's mel, loud enough for an RMS above 0.1, and what rounding may do."""
     path = SAMPLES / "allison_hold.flac"
     if not path.exists():
         pytest.skip(f"needs {path}")
     model = load_model_folder(request.param)
     given, sample_rate = soundfile.read(path, dtype="float32")
-    audio = resample(given, sample_rate, model.mel.sample_rate)[: 256 * model.mel.hop_length]
+    audio = resample(given, sample_rate, model.mel.sample_rate)[: 128 * model.mel.hop_length]
     loud = torch.from_numpy(audio * (0.15 / np.sqrt(np.mean(audio**2))))
     return model.generator.requires_grad_(False), model.mel.mel(loud[None]), SHIPPED[request.param]
 
@@ -226,8 +228,9 @@ def test_the_shipped_model_streams_speech(speech):
     expected = generator(mel)[:, None]
     assert rms(expected) > 0.1
     frames = mel.shape[-1]
+    assert frames > generator.interior_frames
     for chunks in ([1] * frames, chunking(frames, 40, np.random.default_rng(9)), [frames]):
-        for interior in (None, generator.interior_frames):
+        for interior in (None, generator.interior_frames)[max(chunks) == 1 :]:
             got = chunk_by_chunk(of_generator(generator), mel, chunks, interior)
             assert error([got], [expected]) <= most
 

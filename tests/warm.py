@@ -22,7 +22,8 @@ PRELOADED = (
     "numpy torch torch._dynamo torch.utils.data torch.distributed.elastic.multiprocessing "
     "torch.distributed.launcher.api multiprocessing.spawn scipy.signal soundfile soxr safetensors.torch yaml "
     "rich.progress rich.table accelerate gansound.engine.run gansound.engine.plan gansound.tasks.vocoder "
-    "gansound.cli.train gansound.cli.data gansound.inference.vocoder gansound.inference.clips gansound.report"
+    "gansound.cli.train gansound.cli.data gansound.inference.vocoder gansound.inference.clips gansound.report "
+    "matplotlib.figure matplotlib.backends.backend_agg"
 )
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -98,12 +98,12 @@ def planned(name: str, *, small: bool, **settings: Any) -> Plan:
     return plan(recipe)
 
 
-def one_of_each() -> tuple[str, ...]:
-    """Of the recipes of one generator and its discriminators, the first."""
+def one_of_each(*, tiny: bool) -> tuple[str, ...]:
+    """Of the recipes of one generator and its discriminators the first; tiny, of those of one generator."""
     found: dict[tuple[Any, ...], str] = {}
     for name in RECIPES:
         recipe = load_recipe(name)
-        judges = (recipe.get("discriminators") or {}).values()
+        judges = () if tiny else (recipe.get("discriminators") or {}).values()
         kinds = (recipe["generator"]["class_path"], *(judge["network"]["class_path"] for judge in judges))
         found.setdefault(kinds, name)
     return tuple(found.values())

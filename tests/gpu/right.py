@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def checks(settings: Settings) -> list[Check]:
     """The most telling first."""
     quick = settings.tiny or not settings.on_gpu
-    recipes = models.one_of_each() if quick else models.RECIPES
+    recipes = models.one_of_each(tiny=settings.tiny) if quick else models.RECIPES
     forward = [Check(f"forward: {name}", partial(forward_of, name)) for name in models.generators()]
     judged = [Check(f"judging: {name}", partial(judging, name)) for name in models.discriminators()]
     steps = [Check(f"two steps: {name}", partial(steps_of, name)) for name in recipes]
