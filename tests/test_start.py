@@ -152,7 +152,10 @@ def test_what_does_not_fit_is_refused_before_the_corpus_is_read(
     assert not any((tmp_path / name).exists() for name in "abcd")
 
 
-@pytest.mark.parametrize("recipe, name", [("universal_cpu", "default"), ("freev_cpu", "kathleen")])
+@pytest.mark.parametrize(
+    "recipe, name",
+    [("universal_cpu", "default"), ("universal_live_cpu", "default-live"), ("freev_cpu", "kathleen")],
+)
 def test_the_shipped_models_can_be_fine_tuned(recipe: str, name: str, corpus: Path, tmp_path: Path) -> None:
     quick = [
         "--steps",

@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import math
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -31,19 +30,6 @@ TEXTS = {
 }
 CHUNK_FRAMES = (1, 8)
 ALLOWED_SECONDS = 0.02
-
-
-def causal_live(folder: str) -> str:
-    """The untrained net of the recipe universal_live_cpu, which has no look-ahead: for its pace."""
-    from gansound.generators.universal import UniversalGenerator
-    from gansound.mel import MelSpec
-    from gansound.model_folder import save_model_folder
-
-    spec = MelSpec.preset("hifigan")
-    config = {"class_path": "gansound.generators.universal.UniversalGenerator", "init_args": {"causal": True}}
-    return str(
-        save_model_folder(Path(folder) / "live", UniversalGenerator(spec, causal=True), spec, config=config)
-    )
 
 
 def streams(model: str, backend: Backend, rounds: int) -> None:
@@ -130,7 +116,6 @@ if __name__ == "__main__":
     parser.add_argument("--backend", choices=BACKENDS, default="onnxruntime")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        for model in ("default", causal_live(folder)):
-            streams(model, args.backend, args.rounds)
+    for model in ("default", "default-live"):
+        streams(model, args.backend, args.rounds)
     piper(args.rounds)
