@@ -7,6 +7,7 @@ pointwise shortcut beside a branch that ends in a pointwise convolution becomes 
 """
 
 import copy
+import functools
 import math
 from typing import TypeGuard, TypeVar
 
@@ -272,21 +273,20 @@ class _MatrixISTFT(ISTFT):
 
     cosines: Tensor
     sines: Tensor
+    share: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
         super().__init__(layer.n_fft, layer.hop_length, layer.framing)
         self.window = layer.window
-        n_fft = self.n_fft
-        k = torch.arange(n_fft // 2 + 1, dtype=torch.float64)
-        angle = 2 * math.pi / n_fft * torch.outer(k, k)
-        share = torch.ones(len(k), 1, dtype=torch.float64)
+        share = torch.ones(self.n_fft // 2 + 1, dtype=torch.float64)
         share[1 : self._ends_mirrored()] = 2.0  # a bin and its conjugate
-        self.register_buffer("cosines", (share * angle.cos() / n_fft).to(self.window), persistent=False)
-        self.register_buffer("sines", (-share * angle.sin() / n_fft).to(self.window), persistent=False)
+        self.register_buffer("share", (share / self.n_fft).to(self.window), persistent=False)
+        for name, matrix in zip(("cosines", "sines"), _half_dft(self.n_fft, self.window.dtype), strict=True):
+            self.register_buffer(name, matrix.to(self.window.device), persistent=False)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
         real, imaginary = spectrum.chunk(2, dim=2)
-        even, odd = real @ self.cosines, imaginary @ self.sines
+        even, odd = (self.share * real) @ self.cosines, (self.share * imaginary) @ self.sines
         mirrored = (even - odd)[..., 1 : self._ends_mirrored()].flip(-1)
         return torch.cat([even + odd, mirrored], dim=-1) * self.window
 
@@ -304,10 +304,8 @@ class _MatrixFrames(Pointwise):
         super().__init__()
         self.window = layer.window
         self.n_fft = len(layer.window)
-        k = torch.arange(self.n_fft // 2 + 1, dtype=torch.float64)
-        angle = 2 * math.pi / self.n_fft * torch.outer(k, k)
-        self.register_buffer("cosines", angle.cos().to(self.window), persistent=False)
-        self.register_buffer("sines", -angle.sin().to(self.window), persistent=False)
+        for name, matrix in zip(("cosines", "sines"), _half_dft(self.n_fft, self.window.dtype), strict=True):
+            self.register_buffer(name, matrix.to(self.window.device), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         frames = frames * self.window
@@ -316,6 +314,14 @@ class _MatrixFrames(Pointwise):
         # Sample 0 and the one at half a frame are their own mirror images.
         mirrored = F.pad(mirrored, (1, bins - 1 - mirrored.shape[-1]))
         return torch.cat([(ahead + mirrored) @ self.cosines, (ahead - mirrored) @ self.sines], dim=-1)
+
+
+@functools.lru_cache(maxsize=4)
+def _half_dft(n_fft: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The cosines and negative sines of 2 pi j k / n_fft, `(n_fft / 2 + 1)` squared: one pair for all layers."""
+    k = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+    angle = 2 * math.pi / n_fft * torch.outer(k, k)
+    return angle.cos().to(dtype), -angle.sin().to(dtype)
 
 
 def _image_weight(weight: Tensor) -> nn.Parameter:
