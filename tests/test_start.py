@@ -153,8 +153,7 @@ def test_what_does_not_fit_is_refused_before_the_corpus_is_read(
 
 
 @pytest.mark.parametrize(
-    "recipe, name",
-    [("universal_cpu", "default"), ("universal_live_cpu", "default-live"), ("freev_cpu", "kathleen")],
+    "recipe, name", [("universal_cpu", "default"), ("universal_live_cpu", "default-live")]
 )
 def test_the_shipped_models_can_be_fine_tuned(recipe: str, name: str, corpus: Path, tmp_path: Path) -> None:
     quick = [

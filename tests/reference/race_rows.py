@@ -49,7 +49,7 @@ _MEL = 0.9 / 45
 """FreeV's weights of mels together, of HiFi-GAN's: what its other weights are scaled by to keep the balance."""
 
 _FORK = {
-    "init_from": "kathleen",
+    "init_from": "runs/kathleen/model",
     "batch_size": 4,
     "generator_optimization.optimizer.init_args.lr": 2e-4,
 }
