@@ -156,8 +156,8 @@ def test_a_planted_wrong_loss_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path
         return loss * 1.01 if fake[0].dtype == torch.float32 else loss
 
     monkeypatch.setattr(adversarial.LeastSquares, "generator", generator)
-    assert states("right", chosen(right, tmp_path, "two steps: tiny_cpu"), tmp_path) == {
-        "two steps: tiny_cpu": "failed"
+    assert states("right", chosen(right, tmp_path, "two steps: multi_band_melgan_v2_ljspeech"), tmp_path) == {
+        "two steps: multi_band_melgan_v2_ljspeech": "failed"
     }
 
 

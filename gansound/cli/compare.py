@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
-from gansound.cli.evaluate import check_place, place
+from gansound.cli.places import check_place, place
 from gansound.extras import require
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from gansound.cli import evaluate_sets
 from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError
+from gansound.cli.places import check_place, place
 from gansound.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -112,27 +113,6 @@ def _clip_model(args: argparse.Namespace) -> "LoadedModel | None":
     if args.generated is not None:
         raise UsageError(f"--model {args.model}: is a vocoder, expected what made the sounds of --generated")
     return None
-
-
-def place(text: str) -> Path | str:
-    """A path, or a URL as it is, of whose two slashes a path would make one."""
-    from gansound.data.store import is_url
-
-    return text if is_url(text) else Path(text)
-
-
-def check_place(data: Path | str) -> None:
-    """Raises UsageError where nothing is there, or a URL can't be opened on this machine."""
-    if isinstance(data, Path):
-        if not data.exists():
-            raise UsageError(f"--data {data}: no such folder or manifest")
-        return
-    from gansound.data import store
-
-    try:
-        store.check(data)
-    except ValueError as error:
-        raise UsageError(f"--data: {error}") from None
 
 
 def choose(records: "Sequence[Record]", split: str, limit: int | None, source: Path | str) -> "list[Record]":
