@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from gansound.generators.universal import UniversalGenerator
+from gansound.mel import MelSpec
 from gansound.nn.griffin_lim import CONTRADICTION, Frames, GriffinLimStep
-from gansound.nn.inference_form import _MatrixFrames
+from gansound.nn.inference_form import _MatrixFrames, _MatrixISTFT
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -85,9 +87,20 @@ def test_rounding_grows_by_no_more_than_the_share_of_contradiction_allows():
 def test_a_graph_has_the_same_transform_as_a_matrix_product(n_fft):
     frames = Frames(torch.hann_window(n_fft, dtype=torch.float64))
     given = noise(2, 3, n_fft)
-    torch.testing.assert_close(_MatrixFrames(frames)(given), frames(given), atol=1e-10, rtol=0)
+    graph = _MatrixFrames(frames)
+    torch.testing.assert_close(graph(given), frames(given), atol=1e-10, rtol=0)
+    # One pair of matrices for all layers of a size, so that a file holds it once.
+    assert _MatrixFrames(frames).cosines is graph.cosines
+    if n_fft % 16 == 0:
+        inverse = layer(n_fft).inverse
+        assert _MatrixISTFT(inverse).sines is graph.sines
+        torch.testing.assert_close(
+            _MatrixISTFT(inverse)._frames(spectrum(3)), inverse._frames(spectrum(3)), atol=1e-10, rtol=0
+        )
 
 
 def test_sizes_that_do_not_overlap_evenly_are_refused():
     with pytest.raises(ValueError, match="n_fft must be a multiple of hop_length"):
         GriffinLimStep(64, 24)
+    with pytest.raises(ValueError, match="griffin_lim must be 0 or more steps, got -1"):
+        UniversalGenerator(MelSpec.preset("hifigan"), griffin_lim=-1)

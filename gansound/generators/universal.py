@@ -57,7 +57,7 @@ class UniversalGenerator(StreamingGenerator):
 
     Raises:
         ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
-            size isn't positive, or the kernel is even and not causal.
+            size isn't positive, `griffin_lim` is negative, or the kernel is even and not causal.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class UniversalGenerator(StreamingGenerator):
                 "channels, hidden_channels, blocks and bands must be 1 or more, got "
                 f"{channels}, {hidden_channels}, {blocks}, {bands}"
             )
+        if griffin_lim < 0:
+            raise ValueError(f"griffin_lim must be 0 or more steps, got {griffin_lim}")
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
         self.n_fft = n_fft

@@ -90,9 +90,7 @@ class GriffinLimStep(nn.Module):
             return [hops[:, k : k + count] for k in range(overlap)]
         blocks = frames.unflatten(2, (overlap, -1))
         made = []
-        for hop in range(
-            overlap
-        ):  # of it there are the blocks of this frame and of the `before - hop` last ones
+        for hop in range(overlap):  # there are the blocks of this frame and of the `before - hop` last ones
             total = blocks[:, self.before :, hop]
             for k in range(hop + 1, overlap):
                 total = total + blocks[:, self.before + hop - k :][:, :count, k]

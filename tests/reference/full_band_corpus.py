@@ -6,7 +6,8 @@ CORPUS is what `tests.reference.shipped_corpus` wrote; its recordings stay where
 Beside them: Kathleen's takes at 48 kHz (those of held-out prompts aside), Sonic Pi's samples (CC0: `npm pack
 supersonic-scsynth-samples`, unpacked into FOLDER), the drum kits that may be learnt from (CC0 and CC-BY), and 2.5
 minutes of full-band noise, clicks and pulse trains. Held out (split `test`): the speech corpus's speakers at their own
-rates, and four hits of every drum kit that isn't learnt from.
+rates, and four hits of every drum kit that isn't learnt from; those of 44.1 kHz or more are in OUT/judged/speech and
+OUT/judged/drums too.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 import soundfile
 
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest, write_manifest
-from tests.reference.shipped_corpus import RATE, synthetic, without_tone
+from tests.reference.shipped_corpus import RATE, synthetic, tell, without_tone
 
 LEARNT_KITS = ("Audiophob", "rumpfkitz01h2")  # SonicPi's are among FOLDER's
 JUDGED_HITS = 4
@@ -75,13 +76,14 @@ def main() -> None:
         target.parent.mkdir(exist_ok=True)
         soundfile.write(target, synthetic(10, rng), 2 * RATE, subtype="PCM_16")
         add(target, "synthetic_44k", "train")
-    write_manifest(out / MANIFEST_NAME, [replace(record, path=record.path.resolve()) for record in records])
-    for split in ("train", "valid", "test"):
-        seconds: dict[str, float] = defaultdict(float)
-        for record in records:
-            if record.split == split:
-                seconds[record.speaker or ""] += record.seconds
-        print(split, " ".join(f"{name} {round(s)} s" for name, s in seconds.items()))
+    records = [replace(record, path=record.path.resolve()) for record in records]
+    write_manifest(out / MANIFEST_NAME, records)
+    judged = [record for record in records if record.split == "test" and record.sample_rate >= 2 * RATE]
+    for name, drums in (("speech", False), ("drums", True)):
+        folder = out / "judged" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(folder / MANIFEST_NAME, [r for r in judged if (r.speaker == "drums") is drums])
+    tell(records)
 
 
 if __name__ == "__main__":

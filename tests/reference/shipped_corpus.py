@@ -11,6 +11,7 @@ five minutes of noise, clicks and pulse trains, so that a net learns those too. 
 import argparse
 import shutil
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,15 @@ def synthetic(seconds: float, rng: np.random.Generator) -> np.ndarray:
         sound = scipy.signal.lfilter([1], [1, -rng.uniform(0.3, 0.95)], pulses)
         sound += rng.standard_normal(samples) * 10 ** rng.uniform(-4, -1.5)
     return sound / np.abs(sound).max() * 10 ** (rng.uniform(-30, -3) / 20)
+
+
+def tell(records: Iterable[Record]) -> None:
+    """The seconds of each speaker in each split."""
+    seconds: dict[str, dict[str, float]] = {split: defaultdict(float) for split in ("train", "valid", "test")}
+    for record in records:
+        seconds[record.split or "train"][record.speaker or ""] += record.seconds
+    for split, speakers in seconds.items():
+        print(split, " ".join(f"{name} {round(s)} s" for name, s in speakers.items()))
 
 
 def main() -> None:
@@ -107,12 +117,7 @@ def main() -> None:
         soundfile.write(target, synthetic(10, rng), RATE, subtype="PCM_16")
         add(target, "synthetic", "train")
     write_manifest(out / MANIFEST_NAME, records)
-    for split in ("train", "valid", "test"):
-        seconds: dict[str, float] = defaultdict(float)
-        for record in records:
-            if record.split == split:
-                seconds[record.speaker or ""] += record.seconds
-        print(split, " ".join(f"{name} {round(s)} s" for name, s in seconds.items()))
+    tell(records)
 
 
 if __name__ == "__main__":
