@@ -1,9 +1,12 @@
 """When the first sound of an utterance is out: `python -m tests.reference.first_audio`.
 
-Two rows of figures. `streams`: a simulated acoustic model gives a chunk of frames as often as they last, or all at
+Three rows of figures. `streams`: a simulated acoustic model gives a chunk of frames as often as they last, or all at
 once, and the time until a stream gives its first samples is held against look-ahead + one chunk + 20 ms. The first
 frames don't wait here: a chunk is there when its time is over, so that without a net to run the first sound would be
 out after as many chunks as cover the look-ahead and one frame.
+
+`acoustic`: the acoustic model of samples/acoustic, which makes its mels chunk by chunk, faster than they last, from the
+phones to the first samples.
 
 `piper`: the voice of samples/speak.py beside its own whole graph on the same phonemes and the same noise, in turns: the
 first sound, and all of it. Medians, ratios paired. One thread. No test times.
@@ -13,6 +16,7 @@ import argparse
 import importlib.util
 import math
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +26,14 @@ import torch
 from gansound.inference.backends import BACKENDS, Backend
 from gansound.inference.vocoder import Vocoder
 
-SCRIPT = Path(__file__).resolve().parents[2] / "samples" / "speak.py"
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+SCRIPT = SAMPLES / "speak.py"
+# "Доброе утро." and a sentence of festvox-ru, as festival has them.
+PHONES = {
+    "short": "pau d oo b r ay j e uu t r a pau",
+    "long": "pau k ay rr ae s p a n dd ee n t ay mm ae rr i k aa n s k ay j g a zz ee t y pau p r a h oo dd a mm ii m "
+    "a u vv ii dd ae l s t a j aa f sh u j u pau m a l a d uu j u zh ee n sch i n u pau",
+}
 TEXTS = {
     "short": "Good morning.",
     "long": "The birch canoe slid on the smooth planks, glue the sheet to the dark blue background, it is easy to "
@@ -67,6 +78,36 @@ def streams(model: str, backend: Backend, rounds: int) -> None:
             )
         print(
             f"  a push takes {1000 * statistics.median(last_push):.1f} ms of the processor, whoever else uses it"
+        )
+
+
+def acoustic(model: str, backend: Backend, rounds: int) -> None:
+    """Seconds from phones to the first samples, mels and sound on one thread."""
+    sys.path.insert(0, str(SAMPLES / "acoustic"))
+    from net import PHONES as NAMES  # type: ignore[import-not-found]
+    from net import Acoustic
+    from say import CHUNK_FRAMES, WEIGHTS, spoken  # type: ignore[import-not-found]
+
+    voice, vocoder = Acoustic.load(WEIGHTS), Vocoder.from_pretrained(model, "cpu", backend=backend)
+    spec, stream = vocoder.frame_spec, vocoder.stream()
+    allowed = (stream.lookahead_frames + CHUNK_FRAMES) * spec.hop_length / spec.sample_rate + ALLOWED_SECONDS
+    for name, said in PHONES.items():
+        phones = [NAMES.index(phone) for phone in said.split()]
+        first, total = [], []
+        for _ in range(rounds + 1):  # the first is for warming
+            began = time.perf_counter()
+            pieces = spoken(voice, stream, [phones], 1.0, 0)
+            samples = len(next(pieces))
+            first.append(time.perf_counter() - began)
+            samples += sum(map(len, pieces))
+            total.append(time.perf_counter() - began)
+        print(
+            f"acoustic, {model}, {name} sentence, {samples / spec.sample_rate:.1f} s: first sound after "
+            f"{1000 * statistics.median(first[1:]):.0f} ms (at most {1000 * max(first[1:]):.0f}); look-ahead + one "
+            f"chunk of {CHUNK_FRAMES} frames + 20 ms are {1000 * allowed:.0f}: kept in "
+            f"{sum(seconds <= allowed for seconds in first[1:])} of {rounds}; all of it in "
+            f"{statistics.median(total[1:]):.2f} s",
+            flush=True,
         )
 
 
@@ -118,4 +159,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for model in ("default", "default-live"):
         streams(model, args.backend, args.rounds)
+        acoustic(model, args.backend, args.rounds)
     piper(args.rounds)
