@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gansound.engine.checkpoint import RunState, checkpoints, newest_whole, prune, step_of, torn
+from gansound.engine.checkpoint import checkpoints, newest_whole, prune, step_of, torn
 from gansound.engine.guards import StoppedError
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
+from gansound.engine.state import RunState
 from gansound.recipe import RecipeError, to_yaml
 from tests.corpus import write_corpus
 from tests.test_engine import assert_same_run, losses, tiny

@@ -15,12 +15,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from gansound.discriminators import multi_scale
-from gansound.engine.checkpoint import RunState, checkpoints, join_tensors, split_tensors
+from gansound.engine.checkpoint import checkpoints
 from gansound.engine.phases import Phases
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.engine.schedule import factor
 from gansound.engine.settings import Schedule
+from gansound.engine.state import RunState, join_tensors, split_tensors
 from gansound.generators import melgan
 from gansound.mel import MelSpec
 from gansound.recipe import RecipeError, load_recipe

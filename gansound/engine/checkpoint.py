@@ -1,8 +1,11 @@
 """Checkpoints as folders: safetensors for tensors, JSON for the rest, written beside and then renamed.
 
-`checkpoints/step_00001000/` holds one `NAME.safetensors` for each registered part and a `state.json` with the step,
-whatever of the parts isn't a tensor, and each file's size and CRC-32. Nothing is pickled. A folder appears under its
-name only when every byte of it is on the disk; should a disk or a copy have lost some all the same, it isn't taken.
+`checkpoints/step_00001000/` holds one `NAME.safetensors` for each part of the run's state and a `state.json` with the
+step, whatever of the parts isn't a tensor, and each file's size and CRC-32. Nothing is pickled. A folder appears under
+its name only when every byte of it is on the disk; should a disk or a copy have lost some all the same, it isn't taken.
+
+Of a large state each process writes a share, as torch.distributed.checkpoint has it for tensors that all processes
+hold: `NAME.0.safetensors`, `NAME.1.safetensors` … Any number of processes reads either.
 """
 
 import errno
@@ -12,118 +15,109 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gansound.engine.own_files import is_own, open_own, read_own
-from gansound.engine.restoring import unfit
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step_(\d{8,})")
 _BLOCK_BYTES = 1 << 22
 
-
-class Stateful(Protocol):
-    """What torch's modules and optimizers can do."""
-
-    def state_dict(self) -> Mapping[str, Any]: ...
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+Gather = Callable[[dict[str, Any]], list[dict[str, Any]]]
+"""Gives each process what all of them gave it."""
 
 
-class RunState:
-    """All that a run must remember, registered by name in one place, so that a resume forgets nothing.
+@dataclass(frozen=True)
+class Share:
+    """What one process writes of a checkpoint: its files, and of all parts what isn't a tensor."""
+
+    step: int
+    run: str | None
+    rank: int
+    writers: int
+    files: Mapping[str, Mapping[str, Tensor]]
+    rest: Mapping[str, Any]
+    dealt: int
+    """The CRC-32 of what was dealt out, which is the same in all."""
+
+
+def write(share: Share, folder: Path, gather: Gather | None = None) -> Path:
+    """Write a share of `folder/step_NNNNNNNN`, which is there once the first process returns.
 
     Args:
-        run: which run it is; a checkpoint of another isn't taken.
+        share: of this process.
+        folder: of the checkpoints.
+        gather: where several write; all processes call it then.
+
+    Raises:
+        OSError: the disk is full, in any process; what was there before is left.
     """
-
-    def __init__(self, run: str | None = None) -> None:
-        self._run = run
-        self._parts: dict[str, Stateful] = {}
-
-    def register(self, name: str, part: Stateful) -> None:
-        """Raises ValueError for a name that is taken."""
-        if name in self._parts:
-            raise ValueError(f"run state {name!r} is registered twice")
-        self._parts[name] = part
-
-    def save(self, folder: Path, step: int) -> Path:
-        """Write `folder/step_NNNNNNNN`, or leave nothing but what was there."""
-        target = folder / f"step_{step:08d}"
-        beside = folder / f".{target.name}.writing"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+    target, beside = folder / f"step_{share.step:08d}", _beside(folder, share.step)
+    said: dict[str, Any] = {"dealt": share.dealt, "sizes": {}, "crc32": {}}
+    try:
         try:
-            rest: dict[str, Any] = {}
-            sizes: dict[str, int] = {}
-            sums: dict[str, int] = {}
-            for name, part in self._parts.items():
-                tensors, rest[name] = split_tensors(part.state_dict())
-                file = beside / f"{name}.safetensors"
-                save_file(tensors, file)
-                sizes[file.name], sums[file.name] = file.stat().st_size, crc32(file)
-                sync(file)
-            record = {"step": step, "run": self._run, "sizes": sizes, "crc32": sums, "rest": rest}
-            record["own_crc32"] = _crc32_of(record)
-            (beside / "state.json").write_text(json.dumps(record, indent=1))
-            sync(beside / "state.json")
-            sync(beside)
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(beside, target)
-            sync(folder)
-        except BaseException as error:
+            beside.mkdir(parents=True, exist_ok=True)
+            for name, tensors in share.files.items():
+                save_file(dict(tensors), beside / name)
+                said["sizes"][name] = (beside / name).stat().st_size
+                said["crc32"][name] = crc32(beside / name)
+                sync(beside / name)
+        except (OSError, SafetensorError) as error:
+            said["error"] = [(whole := unwritten(error, target)).errno, whole.strerror]
+        everyone = [said] if gather is None else gather(said)
+        for rank, other in enumerate(everyone):
+            if "error" in other:
+                raise OSError(*other["error"])
+            if other["dealt"] != share.dealt:
+                raise ValueError(
+                    f"process {rank} trains other networks than process {share.rank}: start all anew"
+                )
+        if share.rank > 0:
+            return target
+        record: dict[str, Any] = {"step": share.step, "run": share.run}
+        for key in ("sizes", "crc32"):
+            record[key] = {name: value for other in everyone for name, value in other[key].items()}
+        record["rest"] = share.rest
+        record["own_crc32"] = _crc32_of(record)
+        (beside / "state.json").write_text(json.dumps(record, indent=1))
+        sync(beside / "state.json")
+        sync(beside)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(beside, target)
+        sync(folder)
+    except BaseException as error:
+        if share.rank == 0:
             shutil.rmtree(beside, ignore_errors=True)
-            if isinstance(error, OSError | SafetensorError):
-                raise unwritten(error, target) from error
-            raise
-        return target
+        if isinstance(error, OSError):
+            raise unwritten(error, target) from error
+        raise
+    return target
 
-    def load(self, checkpoint: Path) -> int:
-        """Restore every part from a checkpoint that is whole; the step it was saved at.
 
-        Raises:
-            ValueError: the checkpoint is another run's, or something in it isn't what this run would have written.
-        """
-        record = _record(checkpoint)
-        advice = "Resume with the recipe the run was started with, or give another --run"
-        if self._run is not None and record.get("run") not in (None, self._run):
-            raise ValueError(f"{checkpoint} is of another run, of another recipe. {advice}")
-        differing = set(self._parts) ^ set(record["rest"])
-        if differing:
-            raise ValueError(f"{checkpoint} and this run differ in {', '.join(sorted(differing))}. {advice}")
-        states = {}
-        for name, part in self._parts.items():
-            file = checkpoint / f"{name}.safetensors"
-            try:
-                if not is_own(file):
-                    raise OSError("no regular file")
-                tensors = load_file(file)
-            except (SafetensorError, OSError) as error:
-                raise ValueError(
-                    f"{file} is missing or cut ({error}); move {checkpoint} away to resume from the one before"
-                ) from error
-            try:
-                states[name] = join_tensors(tensors, record["rest"][name])
-                wrong = unfit(part, tensors, states[name])
-            except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-                wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            if wrong is not None:
-                raise ValueError(f"{file}: {wrong}, which this run wouldn't have written. {advice}")
-        for name, state in states.items():
-            try:
-                self._parts[name].load_state_dict(state)
-            except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
-                raise ValueError(
-                    f"{checkpoint}: the state of {name} isn't one that this run would have written ({error}). {advice}"
-                ) from error
-        return int(record["step"])
+def tensors_of(checkpoint: Path, part: str) -> dict[str, Tensor]:
+    """Of a network's state in a checkpoint that this run has written: by its names."""
+    files = files_of(checkpoint, record_of(checkpoint), part)
+    return {path.removeprefix("/"): tensor for file in files for path, tensor in load_file(file).items()}
+
+
+def _beside(folder: Path, step: int) -> Path:
+    return folder / f".step_{step:08d}.writing"
+
+
+def files_of(checkpoint: Path, record: Mapping[str, Any], part: str) -> list[Path]:
+    """Those that a part lies in."""
+    shares = rf"{re.escape(part)}\.\d+\.safetensors"
+    found = [checkpoint / name for name in record.get("sizes", ()) if re.fullmatch(shares, name)]
+    return found or [checkpoint / f"{part}.safetensors"]
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -156,7 +150,7 @@ def newest_whole(folder: Path) -> Path | None:
 def torn(checkpoint: Path) -> str | None:
     """What of a checkpoint isn't as it was written, or None; reads all of it."""
     try:
-        record = _record(checkpoint)
+        record = record_of(checkpoint)
         if record["step"] != step_of(checkpoint):
             return f"is of step {record['step']}, under the name of another"
         if record.pop("own_crc32", None) not in (None, _crc32_of(record)):
@@ -175,11 +169,13 @@ def torn(checkpoint: Path) -> str | None:
     return None
 
 
-def _record(checkpoint: Path) -> dict[str, Any]:
+def record_of(checkpoint: Path) -> dict[str, Any]:
+    """What its state.json holds. Raises ValueError or KeyError for what isn't a checkpoint's."""
     record = json.loads(read_own(checkpoint / "state.json"))
     if (
         not isinstance(record, dict)
         or not isinstance(record.get("rest"), dict)
+        or not isinstance(record.get("sizes", {}), dict)
         or type(record["step"]) is not int
     ):
         raise ValueError(f"{checkpoint / 'state.json'}: isn't a checkpoint's")
@@ -204,6 +200,11 @@ def prune(folder: Path, keep: int, always: Collection[int] = (), every: int | No
         step = step_of(path)
         if step not in always and (every is None or step % every):
             shutil.rmtree(path)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what was begun and never became a checkpoint."""
     for path in folder.glob(".step_*.writing"):
         if not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -216,50 +217,6 @@ def crc32(path: Path) -> int:
         while block := file.read(_BLOCK_BYTES):
             total = zlib.crc32(block, total)
     return total
-
-
-def split_tensors(state: Any, prefix: str = "") -> tuple[dict[str, Tensor], Any]:
-    """Tensors of a nested state by their path, and the same nest with `{"tensor": path}` in their places."""
-    if isinstance(state, Tensor):
-        # Its own contiguous memory: safetensors refuses tensors that share.
-        return {prefix: state.detach().cpu().contiguous().clone()}, {"tensor": prefix}
-    if isinstance(state, Mapping):
-        tensors: dict[str, Tensor] = {}
-        items = []
-        for key, value in state.items():
-            if not isinstance(key, str | int):
-                raise TypeError(f"state key {key!r} is neither text nor a whole number")
-            inner, rest = split_tensors(value, f"{prefix}/{key}")
-            tensors |= inner
-            items.append([key, rest])
-        return tensors, {"items": items}
-    if isinstance(state, list | tuple):
-        tensors = {}
-        values = []
-        for i, value in enumerate(state):
-            inner, rest = split_tensors(value, f"{prefix}/{i}")
-            tensors |= inner
-            values.append(rest)
-        return tensors, {"tuple" if isinstance(state, tuple) else "list": values}
-    if state is None or isinstance(state, bool | int | float | str):
-        return {}, {"value": state}
-    raise TypeError(
-        f"state at {prefix or 'its root'} holds a {type(state).__name__}, which a checkpoint can't keep"
-    )
-
-
-def join_tensors(tensors: Mapping[str, Tensor], rest: Any) -> Any:
-    """The inverse of `split_tensors`."""
-    ((kind, value),) = rest.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "items":
-        return {key: join_tensors(tensors, inner) for key, inner in value}
-    if kind == "list":
-        return [join_tensors(tensors, inner) for inner in value]
-    if kind == "tuple":
-        return tuple(join_tensors(tensors, inner) for inner in value)
-    return value
 
 
 def unwritten(error: OSError | SafetensorError, path: Path) -> OSError:

@@ -1,29 +1,47 @@
 """What a run keeps on the disk: its checkpoints, and the models that inference loads.
 
 The newest checkpoints are kept, that of the best validation, and those at multiples of `keep_every`. `model/` is the
-newest model, `best/` the best one.
+newest model, `best/` the best one. Training stands while a state is copied in memory, and goes on while the copy is
+written; of a large state each process copies and writes a share.
 """
 
+import contextlib
+import copy
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import nn
+from torch import Tensor, nn
 
 from gansound import __version__
+from gansound.engine.beside import Beside
 from gansound.engine.card import write_card
-from gansound.engine.checkpoint import RunState, checkpoints, newest_whole, prune, set_aside, step_of
+from gansound.engine.checkpoint import (
+    checkpoints,
+    newest_whole,
+    prune,
+    set_aside,
+    step_of,
+    sweep,
+    tensors_of,
+    write,
+)
 from gansound.engine.lock import RunLock
 from gansound.engine.own_files import read_own
 from gansound.engine.plan import Plan
 from gansound.engine.start import model_of
+from gansound.engine.state import RunState
 from gansound.model_folder import model_info, save_model_folder
+
+_APART = timedelta(minutes=10)
+"""The longest that processes may be apart in writing their shares of a checkpoint."""
 
 
 class Best:
@@ -56,7 +74,7 @@ class Best:
 
 
 class Kept:
-    """The checkpoints and models of a run's folder, which its main process writes.
+    """The checkpoints and models of a run's folder; its main process writes all but the others' shares.
 
     Args:
         plan: of the run.
@@ -87,22 +105,70 @@ class Kept:
         self.corpus = dict(corpus)
         self.lock: RunLock | None = None
         """Of the folder, while this process has it."""
+        self._beside = Beside()
+        self._writers = None
+        if accelerator.num_processes > 1:  # apart from training's sums, which go on meanwhile
+            self._writers = torch.distributed.new_group(backend="gloo", timeout=_APART)
 
     def save(self, step: int) -> None:
-        """A checkpoint and the newest model."""
-        if not self.accelerator.is_main_process:
-            return
-        if self.lock is not None:
+        """Begin to write a checkpoint and the newest model, in all processes; they are there when `written` ends.
+
+        Raises:
+            OSError: those before can't be written.
+        """
+        accelerator, settings = self.accelerator, self.plan.settings
+        if accelerator.is_main_process and self.lock is not None:
             self.lock.check()
-        folder, settings = self.folder / "checkpoints", self.plan.settings
-        self.state.save(folder, step)
-        prune(folder, settings.keep_checkpoints, {self.best.step}, settings.keep_every)
-        self.save_model("model", step)
+        self._beside.take_turn()
+        share = self.state.stage(step, accelerator.process_index, accelerator.num_processes)
+        if share.rank >= 1 and share.writers == 1:
+            return
+        folder, best = self.folder / "checkpoints", copy.copy(self.best)
+        # Here, where no step is under way that could have left something of itself in the net.
+        twin = self._twin if share.rank == 0 else None
+
+        def work() -> None:
+            path = write(share, folder, None if share.writers == 1 else self._gather)
+            if twin is not None:
+                prune(folder, settings.keep_checkpoints, {best.step}, settings.keep_every)
+                self._save_model("model", step, twin, self._take_up(twin, path), best)
+
+        self._beside.start(f"the checkpoint of step {step}", work)
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[None]:
+        """Behind it, all that was saved in it is on the disk.
+
+        Raises:
+            OSError: it can't be.
+        """
+        try:
+            yield
+        except BaseException:
+            self._beside.abandon()
+            raise
+        self._beside.wait()
+
+    def check(self) -> None:
+        """Raise what became of a checkpoint that is written beside training."""
+        self._beside.check()
 
     def save_model(self, name: str, step: int, figures: Mapping[str, Any] | None = None) -> None:
         """`model` or `best`, with the discriminators to fine-tune it with."""
+        judges = self.plan.task.discriminator.state_dict()
+        self._save_model(name, step, self.generator, judges, self.best, figures)
+
+    def _save_model(
+        self,
+        name: str,
+        step: int,
+        generator: nn.Module,
+        discriminators: Mapping[str, Tensor],
+        best: Best,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
         task, settings = self.plan.task, self.plan.settings
-        generator, config = task.shipped(self.generator, self.plan.recipe["generator"])
+        shipped, config = task.shipped(generator, self.plan.recipe["generator"])
         about: dict[str, Any] = {"gansound": __version__, "steps": step, "seed": settings.seed}
         if settings.init_from is not None:
             about |= {"init_from": settings.init_from, "corpus": self.corpus}
@@ -112,14 +178,32 @@ class Kept:
             about["data"] = {k: v for k, v in self.plan.recipe["data"].items() if k != "path"}
         save_model_folder(
             self.folder / name,
-            generator,
+            shipped,
             task.mel,
             config=config,
             info=about | dict(figures or {}),
-            discriminators=task.discriminator.state_dict(),
+            discriminators=discriminators,
         )
         if settings.init_from is not None and task.mel is not None:
-            write_card(self.folder / name, about, task.mel, self.best)
+            write_card(self.folder / name, about, task.mel, best)
+
+    def _take_up(self, twin: nn.Module, checkpoint: Path) -> Mapping[str, Tensor]:
+        """Let a generator be that of a checkpoint, whose shares others have written; the discriminators of it."""
+        average = "generator_average" in self.state
+        found = tensors_of(checkpoint, "generator_average" if average else "generator")
+        weights = {name.removeprefix("module."): value for name, value in found.items()} if average else found
+        twin.load_state_dict({name: weights[name] for name in twin.state_dict()})
+        return tensors_of(checkpoint, "discriminator") if "discriminator" in self.state else {}
+
+    @functools.cached_property
+    def _twin(self) -> nn.Module:
+        """The generator once more, in the computer's memory."""
+        return copy.deepcopy(self.generator).cpu()
+
+    def _gather(self, mine: dict[str, Any]) -> list[dict[str, Any]]:
+        everyone: list[Any] = [None] * self.accelerator.num_processes
+        torch.distributed.all_gather_object(everyone, mine, group=self._writers)
+        return everyone
 
     @functools.cached_property
     def _origin(self) -> Mapping[str, Any]:
@@ -157,8 +241,10 @@ class Kept:
             ValueError: the processes see different folders.
         """
         folder, accelerator = self.folder / "checkpoints", self.accelerator
+        self._beside.wait()
         step = -1
         if accelerator.is_main_process:
+            sweep(folder)
             found = newest_whole(folder)
             step = -1 if found is None else step_of(found)
             for newer in checkpoints(folder):

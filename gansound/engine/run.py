@@ -18,7 +18,7 @@ from torch import nn
 from gansound.data.items import BOOKKEEPING
 from gansound.draw import placed
 from gansound.engine.average import MovingAverage
-from gansound.engine.checkpoint import RunState, checkpoints
+from gansound.engine.checkpoint import checkpoints
 from gansound.engine.events import Events
 from gansound.engine.feed import Feed
 from gansound.engine.folder import check_same_recipe, identity, write_beside
@@ -41,6 +41,7 @@ from gansound.engine.processes import failing_together, leave, set_up
 from gansound.engine.recovery import Exploded, Recovery
 from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
+from gansound.engine.state import RunState
 from gansound.engine.trackers import check_trackers
 from gansound.recipe import to_yaml
 from gansound.sections import section
@@ -169,7 +170,8 @@ class Run:
             self.kept.finish(start)
             log.info("%s: ended at step %d, as its patience says; raise that to go on", self.folder, start)
             return
-        with self._log(start) if self.accelerator.is_main_process else nullcontext() as run_log:
+        logged = self._log(start) if self.accelerator.is_main_process else nullcontext()
+        with logged as run_log, self.kept.written():
             if start == 0 and run_log is not None and (figures := self._validate(0, run_log)[0]):
                 run_log.scalars(0, figures)
             while start < steps:
@@ -201,6 +203,7 @@ class Run:
         segment_seconds = settings.data.segment_samples / self.task.sample_rate
         for step in range(start, settings.steps):
             before = time.perf_counter()
+            self.kept.check()
             self.heartbeat.at(step, waits_for_data=True)
             rounds = [next(batches) for _ in range(self.task.critic_steps)]
             waited += time.perf_counter() - before
