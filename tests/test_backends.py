@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.backends import (
@@ -14,6 +14,11 @@ from gansound.inference.backends import (
     make_runner,
 )
 from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
+from gansound.inference.backends.step_graph import plain_graph
+from gansound.nn.conv import Conv1d
+from gansound.nn.generator import StreamingGenerator
+from gansound.nn.pqmf import PQMF
+from gansound.nn.streaming import Cursor, Pointwise
 from tests.families import N_MELS
 from tests.streams import awaken, chunking
 from tests.test_streaming_models import awake, mels, rms
@@ -96,6 +101,62 @@ def test_whole_utterances_of_any_length(name, backend, precision):
         assert_close(runner, runner.synthesize(mel), expected)
         loud.append(rms(expected))
     assert max(loud) > 0.1
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_onnx_runtime_takes_no_steps_for_a_short_utterance(name, monkeypatch):
+    runner, generator = runner_of(name, "onnxruntime"), generator_of(name)
+    stepped = []
+    step = runner.step
+    monkeypatch.setattr(runner, "step", lambda *a, **how: stepped.append(1) or step(*a, **how))
+    for frames, plain in ((15, False), (16, True), (127, True), (128, False)):
+        stepped.clear()
+        mel = mels(frames, torch.float32, seed=frames, batch=2)
+        assert_close(runner, runner.synthesize(mel), generator(mel))
+        assert (not stepped) == plain, frames
+
+
+class Banded(StreamingGenerator):
+    """Four bands at the rate of frames, and a PQMF."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_mels, self.hop_length = N_MELS, 4
+        self.layers = nn.Sequential(Conv1d(N_MELS, 4, 3), PQMF(4))
+
+
+def test_open_vino_sums_the_bands_of_a_pqmf_in_bf16():
+    torch.manual_seed(0)
+    net = Banded().requires_grad_(False)
+    for package in PACKAGES["openvino"]:
+        pytest.importorskip(package)
+    if "BF16" not in __import__("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bf16")
+    runner, mel = make_runner(net, "openvino", "bf16"), mels(70, torch.float32)
+    expected = net(mel)
+    assert rms(expected) > 0.1
+    assert_close(runner, runner.synthesize(mel), expected)
+
+
+class Odd(Pointwise):
+    """Asks for the length in a way that no graph of any length answers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 if x.shape[-1] % 2 else 2)
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        return x
+
+
+def test_a_net_whose_forward_is_no_graph_has_none_and_is_asked_once(monkeypatch):
+    pytest.importorskip("onnxscript")
+    net = MelGANGenerator(N_MELS, 16, (8,), (1,))
+    net.layers.insert(0, Odd())
+    assert plain_graph(net) is None
+    from gansound.inference import export
+
+    monkeypatch.setattr(export, "onnx_model", None)
+    assert plain_graph(net) is None
 
 
 @every_pair

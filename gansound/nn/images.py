@@ -21,8 +21,11 @@ MOST_GROUPS = 16
 
 
 def quick_on(device: torch.device) -> bool:
-    """Whether these shapes are the quick ones there: on a CPU, where they were measured; cuDNN picks its own."""
-    return device.type == "cpu"
+    """Whether these shapes are the quick ones there: on a CPU, where they were measured; cuDNN picks its own.
+
+    Not in an exported graph, which is for any number of columns: they are chosen by it, and runtimes lay out their own.
+    """
+    return device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def convolve(

@@ -74,6 +74,26 @@ class InferenceForm(StreamingGenerator):
         return self._example.expand(batch, -1, -1)  # of the generator's type, whatever the weights' now is
 
 
+def whole_form(generator: StreamingGenerator) -> StreamingGenerator:
+    """A copy of a generator for `forward` alone in an exported graph: weights folded, no FFT.
+
+    Of a whole utterance it computes nothing beyond the end, where a step goes on until the look-ahead is out.
+    """
+    copied = fold_parametrizations(copy.deepcopy(generator).cpu().float().eval()).requires_grad_(False)
+    _without_fft(copied.layers)
+    return copied
+
+
+def _without_fft(layer: nn.Module) -> nn.Module:
+    if _is(layer, ISTFT):
+        return _MatrixISTFT(layer)
+    if _is(layer, Frames):
+        return _MatrixFrames(layer)
+    for name, child in layer.named_children():
+        setattr(layer, name, _without_fft(child))
+    return layer
+
+
 def _on_images(layer: nn.Module, graph: bool) -> nn.Module:
     """A layer of columns `(B, C, T)` as one of images `(B, C, 1, T)`."""
     if _is(layer, Conv1d):
@@ -81,7 +101,7 @@ def _on_images(layer: nn.Module, graph: bool) -> nn.Module:
     if _is(layer, TransposedConv1d):
         return _Upsampling(layer.weight, layer.bias, layer.rate, layer.trim_samples)
     if _is(layer, PQMF):
-        return _Upsampling(layer.filters * layer.bands, None, layer.bands, layer.half_samples, constant=True)
+        return (_BandRows if graph else _Bands)(layer)
     if isinstance(layer, _ELEMENTWISE) or (_is(layer, AntiAliased) and _samplewise(layer.activation)):
         return layer
     if type(layer) is Residual and (merged := _merged(layer, graph)) is not None:
@@ -181,10 +201,34 @@ class _Upsampling(nn.Module):
         window = cursor.window(x.to(self.weight.dtype), self.weight.shape[-1] - 1)
         cursor.upsample(self.rate)
         cursor.late(self.trim_samples, self.kernel_size - 1 - self.trim_samples)
-        y = F.conv2d(window, self.weight, self.bias)  # (B, rate * C, 1, n), phase by phase
+        y = self._phases(window)  # (B, rate * C, 1, n), phase by phase
         # Channels last, a column's phases lie one after the other, as its samples do: this copies nothing.
         rows = y.permute(0, 2, 3, 1).unflatten(3, (self.rate, -1))
         return rows.flatten(2, 3).permute(0, 3, 1, 2)
+
+    def _phases(self, window: Tensor) -> Tensor:
+        return F.conv2d(window, self.weight, self.bias)
+
+
+class _Bands(_Upsampling):
+    """The synthesis of a `PQMF`."""
+
+    def __init__(self, layer: PQMF) -> None:
+        super().__init__(layer.filters * layer.bands, None, layer.bands, layer.half_samples, constant=True)
+
+
+class _BandRows(_Bands):
+    """Its bands as the rows of one channel's image, which sums the same.
+
+    OpenVINO 2026.4 has wrong sums in bf16 where 4 to 8 channels meet a kernel of 16 columns, as four bands' would.
+    """
+
+    def __init__(self, layer: PQMF) -> None:
+        super().__init__(layer)
+        self.weight = self.weight.transpose(1, 2).contiguous()
+
+    def _phases(self, window: Tensor) -> Tensor:
+        return F.conv2d(window.transpose(1, 2), self.weight)
 
 
 class _Merged(nn.Module):

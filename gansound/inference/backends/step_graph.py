@@ -1,6 +1,7 @@
 """A generator's step as ONNX, for the runtimes that take it, kept in the user's cache: tracing takes seconds.
 
-Two graphs: one that knows the ends of utterances, and a quicker one for their interior, without positions.
+Two graphs: one that knows the ends of utterances, and a quicker one for their interior, without positions. Short
+utterances have one of their own, of the plain net.
 """
 
 import contextlib
@@ -23,14 +24,15 @@ import torch
 import gansound
 from gansound.inference.backends.runner import BackendUnavailable
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.inference_form import InferenceForm
+from gansound.nn.inference_form import InferenceForm, whole_form
 
 log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
 
 _thread = threading.local()
-KEPT_GRAPHS = 16  # in the cache; the oldest go
+LEAST_FRAMES = 16  # of a plain net's graph
+KEPT_GRAPHS = 24  # in the cache; the oldest go
 _CHECKSUM_BYTES = 4
 
 
@@ -49,6 +51,28 @@ def step_graph(form: InferenceForm, *, interior: bool) -> bytes:
     keep(path, graph + _checksum(graph))
     _prune(path.parent, spare=path)
     return graph
+
+
+def plain_graph(generator: StreamingGenerator) -> bytes | None:
+    """The ONNX model of a generator's `forward`, `mel` to `audio`, of LEAST_FRAMES and more; None where it has none.
+
+    A net may ask for its input's length in a way that no graph for any length can answer.
+    """
+    path = cache_folder() / "graphs" / f"{fingerprint(generator)}_plain.graph"
+    if (graph := _kept(path)) is None:
+        from gansound.inference.export import onnx_model
+
+        log.info("tracing the net for the runtime, once (kept in %s)", path.parent)
+        try:
+            whole = onnx_model(whole_form(generator), streaming=False, least_frames=LEAST_FRAMES)
+            graph = whole.SerializeToString()
+        except Exception as error:  # whatever torch's exporter raises
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            log.info("short utterances go in steps, too: %s", reason)
+            graph = b""
+        keep(path, graph + _checksum(graph))
+        _prune(path.parent, spare=path)
+    return graph or None
 
 
 def _kept(path: Path) -> bytes | None:

@@ -1,6 +1,7 @@
 """The two graphs as modules of PyTorch, and as its exported programs."""
 
 import copy
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from gansound.nn.streaming import State
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
 
+_LOWER_BOUND = re.compile(r"size\(\)\[\d\] (?:>|!=) (\d+)$")  # what export asks of a size
 _EXAMPLE = (2, 5)  # batch and frames to trace with: neither is special to any layer
 
 
@@ -31,16 +33,24 @@ def streaming_generator(vocoder: "Vocoder") -> StreamingGenerator:
 
 
 def program(
-    generator: StreamingGenerator, *, streaming: bool, interior: bool = False
+    generator: StreamingGenerator, *, streaming: bool, interior: bool = False, least_frames: int | None = None
 ) -> torch.export.ExportedProgram:
     """A generator's step, `(mel, state) -> (audio, *state)`, or its whole function, with batch and frames dynamic.
 
-    The step of the interior (see `StreamingGenerator.step`) takes and gives the buffers of a state only.
+    The step of the interior (see `StreamingGenerator.step`) takes and gives the buffers of a state only. The whole
+    function is one step over the utterance; or with `least_frames`, for so many and more, its `forward`.
+
+    Raises:
+        ValueError: `forward` wants more frames, or asks something else of them; what torch can't export it says itself.
     """
     batch, frames = _EXAMPLE
     mel = torch.zeros(batch, generator.n_mels, frames)
     dynamic = torch.export.Dim.DYNAMIC
     shapes: tuple[Any, ...] = ({0: dynamic, 2: dynamic},)
+    if least_frames is not None:
+        return _traced(
+            generator, (mel.new_zeros(batch, generator.n_mels, 4 * least_frames),), shapes, least_frames
+        )
     if not streaming:
         return _traced(_Offline(generator), (mel,), shapes)
     state = generator.init_state(batch)
@@ -61,12 +71,16 @@ def fixed_step(generator: StreamingGenerator, frames: int) -> tuple[nn.Module, t
 
 
 def _traced(
-    module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...]
+    module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], least: int | None = None
 ) -> torch.export.ExportedProgram:
     with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         traced = torch.export.export(module.eval(), inputs, dynamic_shapes=shapes)
     # torch asks whether sizes are 1 to choose memory layouts, and would then refuse to run the same graph on those.
     guards = getattr(traced, "_guards_code", [])
+    if least is not None:
+        for guard in guards:
+            if not (bound := _LOWER_BOUND.search(guard)) or int(bound[1]) >= least:
+                raise ValueError(f"{type(module).__name__} asks of its input that {guard}")
     traced._guards_code = [guard for guard in guards if not guard.endswith((" > 1", " != 1"))]
     for symbol, limits in traced.range_constraints.items():
         traced.range_constraints[symbol] = ValueRanges(1, limits.upper)

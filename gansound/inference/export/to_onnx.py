@@ -14,6 +14,7 @@ from torch import Tensor
 from gansound.extras import install_line, missing, require
 from gansound.inference.export.graphs import program, state_names, streaming_generator
 from gansound.inference.export.writing import MAX_ERROR, beside, metadata, verify
+from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
 if TYPE_CHECKING:
@@ -114,12 +115,22 @@ def export_onnx(
     return path
 
 
-def onnx_model(form: InferenceForm, *, streaming: bool, interior: bool = False, opset: int = OPSET) -> Any:
-    """The graph of a generator's inference form (made with `graph=True`), an `onnx.ModelProto` without metadata."""
-    states = state_names(form)[2 if interior else 0 :]
+def onnx_model(
+    form: StreamingGenerator,
+    *,
+    streaming: bool,
+    interior: bool = False,
+    opset: int = OPSET,
+    least_frames: int | None = None,
+) -> Any:
+    """The graph of a generator's inference form (made with `graph=True`), an `onnx.ModelProto` without metadata.
+
+    With `least_frames` that of the `forward` of what `whole_form` gives, see `graphs.program`.
+    """
+    states = state_names(form)[2 if interior else 0 :] if streaming else []
     inputs = ["mel", *(f"state.{name}" for name in states)] if streaming else ["mel"]
     outputs = ["audio", *(f"next.{name}" for name in states)] if streaming else ["audio"]
-    exported_program = program(form, streaming=streaming, interior=interior)
+    exported_program = program(form, streaming=streaming, interior=interior, least_frames=least_frames)
     # It warns of torchvision, which has nothing to do with sound.
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
