@@ -127,16 +127,14 @@ def test_what_lies_with_the_processor_is_not_mixed_into_the_devices_work() -> No
 
 
 def test_a_batch_goes_to_the_device_without_waiting_and_its_bookkeeping_stays() -> None:
-    run = SimpleNamespace(
-        accelerator=SimpleNamespace(device=DEVICE), settings=SimpleNamespace(micro_batches=2)
-    )
+    run = SimpleNamespace(accelerator=SimpleNamespace(device=DEVICE), micro_batches=2)
     made = {
         "audio": torch.zeros(ITEMS, 64),
         "label": torch.arange(ITEMS),
         **{name: torch.arange(ITEMS) for name in ("position", "record", "retries", "start", "gain_db")},
     }
     with HostSyncs() as counted:
-        parts = Run._micro_batches(run, made)  # type: ignore[arg-type]
+        parts = Run.parts(run, made)  # type: ignore[arg-type]
     assert counted.count == 0, dict(counted.seen)
     assert {name for name in made if parts[1][name].is_meta} == {"audio", "label"}
     assert parts[1]["position"].tolist() == [2, 3]

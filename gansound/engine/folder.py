@@ -25,6 +25,7 @@ _MAY_CHANGE = frozenset(
         "guards",
         "compile",
         "micro_batches",  # so many parts add up to the whole
+        "memory_gb",
         "threads",
         "trackers",
         "data.path",  # the corpus is compared, not its place

@@ -13,6 +13,7 @@ from pathlib import Path
 MOST_BYTES = 1 << 28
 FILES = (
     "recipe.yaml", "metrics.jsonl", "sessions.jsonl", "events.jsonl", "rollbacks.json", "trackers.json", "running.json",
+    "micro_batches.json",
 )  # fmt: skip
 FOLDERS = ("checkpoints", "model", "best", "tensorboard", "failures")
 _MODEL_FILES = ("config.json", "model.safetensors", "discriminators.safetensors")

@@ -155,11 +155,24 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
             f"{settings.data.segment_samples} samples is {batch_bytes / 2**30:,.0f} GiB, the machine has "
             f"{memory / 2**30:,.0f}; make one of them smaller"
         )
-    if task.over_batch and settings.micro_batches > 1:
-        raise RecipeError(
-            f"micro_batches: got {settings.micro_batches}, but the adversarial loss or a discriminator compares all "
-            "items of a batch, so that its parts don't add up to it; set it to 1"
-        )
+    nets = [module for net in (task.generator, task.discriminator) for module in net.modules()]
+    compares = {
+        "the adversarial loss or a discriminator compares": task.over_batch,
+        # Of torch there is no other name for all of its kinds.
+        "a batch norm takes its statistics of": any(
+            isinstance(net, torch.nn.modules.batchnorm._BatchNorm) for net in nets
+        ),
+    }
+    for why in (why for why, does in compares.items() if does):
+        for key, given, to in (
+            ("micro_batches", settings.micro_batches > 1, 1),
+            ("memory_gb", settings.memory_gb, "null"),
+        ):
+            if given:
+                raise RecipeError(
+                    f"{key}: got {getattr(settings, key):g}, but {why} all items of a batch, so that its parts don't "
+                    f"add up to it; set it to {to}"
+                )
     if settings.adversarial_from > 0 and task.needs_discriminators:
         raise RecipeError(
             f"adversarial_from: got {settings.adversarial_from}, but without discriminators nothing teaches the "

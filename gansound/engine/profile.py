@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gansound.engine.memory import fit_to_memory
 from gansound.engine.plan import Plan
 from gansound.engine.run import Run
 from gansound.sections import REST, Stopwatch, section
@@ -108,6 +109,7 @@ class _Profiler:
         )
 
     def measure(self, trace: Path | None) -> dict[str, Any]:
+        fit_to_memory(self.run, 0)
         for _ in range(WARM_UP_STEPS):
             self.step()
         if self.device.type == "cuda":
@@ -222,7 +224,7 @@ class _Profiler:
             "precision": settings.precision,
             "compile": settings.compile,
             "batch_size": settings.batch_size,
-            "micro_batches": settings.micro_batches,
+            "micro_batches": self.run.micro_batches,
             "critic_steps": self.run.task.critic_steps,
             "data_workers": settings.data.workers,
             "sample_rate_hz": self.run.task.sample_rate,

@@ -34,6 +34,7 @@ from gansound.engine.heartbeat import Heartbeat, beating
 from gansound.engine.kept import Best, Kept
 from gansound.engine.lock import RunLock
 from gansound.engine.log import RunLog
+from gansound.engine.memory import fit_to_memory
 from gansound.engine.own_files import check_own
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
@@ -112,6 +113,7 @@ class Run:
         self._asked_to_stop = False
         self.heartbeat = Heartbeat()
         self.latest = Latest()
+        self.micro_batches = self.settings.micro_batches
         self.average = self._average()
         self.kept = Kept(
             plan, folder, self.accelerator, self.generator, self._register(), self.best, self.feed.about
@@ -170,6 +172,7 @@ class Run:
             self.kept.finish(start)
             log.info("%s: ended at step %d, as its patience says; raise that to go on", self.folder, start)
             return
+        fit_to_memory(self, start)
         logged = self._log(start) if self.accelerator.is_main_process else nullcontext()
         with logged as run_log, self.kept.written():
             if start == 0 and run_log is not None and (figures := self._validate(0, run_log)[0]):
@@ -184,7 +187,11 @@ class Run:
                         run_log.rewind(start)
 
     def _log(self, start: int) -> RunLog:
-        about = {"processes": self.accelerator.num_processes, "precision": self.settings.precision}
+        about = {
+            "processes": self.accelerator.num_processes,
+            "precision": self.settings.precision,
+            "micro_batches": self.micro_batches,
+        }
         return RunLog(
             self.folder, start, trackers=self.settings.trackers, recipe=self.plan.recipe, about=about
         )
@@ -278,7 +285,7 @@ class Run:
         adversarial = "discriminator" in self.plan.optimizers and step >= self.settings.adversarial_from
         try:
             figures = self.phases.step(
-                [self._micro_batches(batch) for batch in rounds], adversarial=adversarial, step=step
+                [self.parts(batch) for batch in rounds], adversarial=adversarial, step=step
             )
         except NonFiniteLoss as error:
             return self.recovery.skip(step + 1, rounds, error)
@@ -289,16 +296,17 @@ class Run:
         figures["learning_rate"] = self.plan.optimizers["generator"].param_groups[0]["lr"]
         return figures
 
-    def _micro_batches(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    def parts(self, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """A batch on the device, in the parts that it is worked through in."""
         with section("transfer"):
             there = {
                 name: value if name in BOOKKEEPING else placed(value, self.accelerator.device)
                 for name, value in batch.items()
             }
-        parts = self.settings.micro_batches
-        size = len(there["audio"]) // parts
+        size = len(there["audio"]) // self.micro_batches
         return [
-            {name: value[i * size : (i + 1) * size] for name, value in there.items()} for i in range(parts)
+            {name: value[i * size : (i + 1) * size] for name, value in there.items()}
+            for i in range(self.micro_batches)
         ]
 
     def _validate(self, step: int, run_log: RunLog | None) -> tuple[dict[str, float], bool]:

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from gansound.data.settings import DataSettings
 
 _MOST_THREADS = 1024
+_MOST_GB = 10**6
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class RunSettings:
             list fixes their order, null trains without.
         adversarial_from: the step at which the discriminators join; before it only the spectral losses teach.
         micro_batches: parts a batch is worked through in, to fit in memory.
+        memory_gb: of a process, or on a GPU of the device: `micro_batches` is then the fewest with which a step fits,
+            measured when the run starts; null takes it as it is given.
         init_from: a model to start from instead of random weights: a model folder, a run's folder, a shipped name or a
             Hugging Face repository id; with its discriminators where it has them.
         freeze: parts that don't learn, by the name of the part or a pattern: `generator.layers.spectrum`,
@@ -136,6 +139,7 @@ class RunSettings:
     labels: Literal["auto"] | list[str] | None = None
     adversarial_from: int = 0
     micro_batches: int = 1
+    memory_gb: float | None = None
     init_from: str | None = None
     freeze: list[str] = field(default_factory=list)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
@@ -181,5 +185,20 @@ class RunSettings:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of micro_batches {self.micro_batches}"
             )
+        if self.memory_gb is not None:
+            if not 0 < self.memory_gb < _MOST_GB:
+                raise ValueError(
+                    f"memory_gb must be above 0 and below {_MOST_GB}, or null, got {self.memory_gb}"
+                )
+            if self.micro_batches > 1:
+                raise ValueError(
+                    f"micro_batches {self.micro_batches} and memory_gb {self.memory_gb:g}, which chooses it, are both "
+                    "given: leave one out"
+                )
+            if self.compile:
+                raise ValueError(
+                    "memory_gb tries several splits, and compile would compile each: set micro_batches, or compile to "
+                    "false"
+                )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")

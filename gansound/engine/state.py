@@ -19,6 +19,9 @@ LEAST_SHARE_BYTES = 1 << 26
 """That a process writes of a state: less is written sooner by one than it is dealt out."""
 
 
+Snapshot = dict[str, tuple[dict[str, Tensor], Any]]
+
+
 class Stateful(Protocol):
     """What torch's modules and optimizers can do."""
 
@@ -101,6 +104,19 @@ class RunState:
                 copy = self._staged[f"{name}{path}"] = torch.empty(tensor.shape, dtype=tensor.dtype)
             found[path] = copy.copy_(tensor)
         return found
+
+    def snapshot(self) -> Snapshot:
+        """All of it, in the computer's memory."""
+        split = {name: split_tensors(part.state_dict()) for name, part in self._parts.items()}
+        return {
+            name: ({path: tensor.cpu().clone() for path, tensor in tensors.items()}, rest)
+            for name, (tensors, rest) in split.items()
+        }
+
+    def go_back(self, snapshot: Snapshot) -> None:
+        """Be as a snapshot says, which isn't used again: an optimizer makes its tensors its own."""
+        for name, (tensors, rest) in snapshot.items():
+            self._parts[name].load_state_dict(join_tensors(tensors, rest))
 
     def load(self, checkpoint: Path) -> int:
         """Restore every part from a checkpoint that is whole; the step it was saved at.
