@@ -142,7 +142,7 @@ def voice(tmp_path_factory):
         seconds = 1.6 if number < 16 or number == 49 else 0.4  # those are too short to learn from
         said = np.concatenate([np.zeros(1600, np.float32), pulses(rng.uniform(90, 160), seconds - 0.1)])
         soundfile.write(folder / "wav" / f"ru_{number:04}.wav", said, 16000)
-        lines = ["#", "0.10200 125 pau", f"{seconds / 2:.5f} 125 aa", f"{seconds - 0.01:.5f} 125 oo"]
+        lines = ["#", "0.10200 125 pau", f"{seconds / 2:.5f} 125 aa", f"{seconds - 0.04:.5f} 125 oo"]
         (folder / "lab" / f"ru_{number:04}.lab").write_text("\n".join(lines) + "\n")
     return folder
 
