@@ -66,14 +66,15 @@ def test_whole_numbers_of_a_batch_are_those_numpy_draws_one_by_one(least, most):
 
 @pytest.mark.parametrize(
     "positions",
-    [range(3), range(64, 5000), [3], [9, *range(499), 0, 10**6], [2**63 + 1], [2**64 - 1]],
+    [range(3), range(64, 5000), [3], [9, *range(99), 0, 9000], [2**63 + 1], [2**64 - 1]],
     ids=str,
 )
 @pytest.mark.parametrize("seed", [0, 2**40])
 def test_words_drawn_ahead_are_those_of_each_positions_own_generator(seed, positions):
-    some = positions[::500]
+    every = 500 if len(positions) > 200 else 1
+    some = positions[::every]
     for count in (1, 4, 5, 8, 9):
-        got = words(seed, positions, "one", count)[::500]
+        got = words(seed, positions, "one", count)[::every]
         expected = [draw(seed, position, "one").bit_generator.random_raw(count) for position in some]
         np.testing.assert_array_equal(got, expected)
         assert words(seed, [], "one", count).shape == (0, count)
