@@ -90,13 +90,15 @@ def client(path: str, arguments: list[str]) -> None:
 
 def serve(path: str) -> dict[str, Any]:
     """Fork for every client until standard input ends; returns in the forks only, with what is asked of them."""
+    import contextlib
     import gc
     import importlib
     import selectors
     from pathlib import Path
 
     for name in PRELOADED.split():
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # an environment of a host lacks what judges
+            importlib.import_module(name)
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"an import started {threads - 1} threads, which a fork would lack"
     gc.freeze()  # or each fork would copy what it counts
