@@ -93,11 +93,11 @@ def test_a_position_whose_file_went_bad_is_drawn_anew(tmp_path, suffix, fault):
         pytest.skip("FLAC holds whole numbers")
     records = corpus(tmp_path, suffix=suffix)
     data = segments(records)
-    before = [data[p] for p in range(120)]
+    before = [data[p] for p in range(80)]
     wrong = records[2]
     pristine = [audio.read(r.path)[0] for r in records]
     FAULTS[fault](wrong.path)
-    after = [data[p] for p in range(120)]
+    after = [data[p] for p in range(80)]
     redrawn = 0
     for position, (one, other) in enumerate(zip(before, after, strict=True)):
         assert int(other["position"]) == position
@@ -116,8 +116,8 @@ def test_a_position_whose_file_went_bad_is_drawn_anew(tmp_path, suffix, fault):
     else:
         assert redrawn == drawn
     anew = segments(records)  # as after a resume
-    assert all(equal(anew[p], after[p]) for p in range(119, -1, -1))
-    items = data.__getitems__(range(120))
+    assert all(equal(anew[p], after[p]) for p in range(79, -1, -1))
+    items = data.__getitems__(range(80))
     for item, other in zip(items, after, strict=True):
         bad = item.get("bad", ())
         assert len(bad) == item["retries"] == int(other["retries"])
