@@ -192,6 +192,7 @@ def test_a_process_that_is_killed_while_it_indexes_ends_it(tmp_path, small_chunk
         assert os.getpid() != parent
         os.kill(os.getpid(), signal.SIGKILL)
 
+    monkeypatch.setattr(index, "usable_cores", lambda: 2)  # one core starts no processes
     monkeypatch.setattr(index, "check_values", killed)  # in the processes, which are forked
     with pytest.raises(ValueError, match="was killed, for lack of memory"):
         open_index(path)
