@@ -25,7 +25,7 @@ from gansound.mel import MelSpec, filters
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.griffin_lim import GriffinLimStep
+from gansound.nn.griffin_lim import GriffinLim
 from gansound.nn.istft import ISTFT
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Pointwise
@@ -50,14 +50,15 @@ class UniversalGenerator(StreamingGenerator):
         kernel_size: frames each block's depthwise convolution sees.
         bands: learned bands into which the amplitudes are gathered before the trunk.
         causal: look at the past only; the inverse STFT still waits.
-        griffin_lim: steps of `GriffinLimStep` before the inverse STFT; unless causal, each looks as many frames ahead
-            as overlap one.
+        griffin_lim: steps of `GriffinLim` before the inverse STFT; unless causal, each looks a frame ahead.
+        look_ahead: of a causal net, how many of those steps look a frame ahead too.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
     Raises:
         ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
-            size isn't positive, `griffin_lim` is negative, or the kernel is even and not causal.
+            size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal, or the
+            kernel is even and not causal.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class UniversalGenerator(StreamingGenerator):
         bands: int = 80,
         causal: bool = False,
         griffin_lim: int = 0,
+        look_ahead: int = 0,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -80,6 +82,11 @@ class UniversalGenerator(StreamingGenerator):
             )
         if griffin_lim < 0:
             raise ValueError(f"griffin_lim must be 0 or more steps, got {griffin_lim}")
+        if not 0 <= look_ahead <= (griffin_lim if causal else 0):
+            raise ValueError(
+                f"look_ahead must be 0 to griffin_lim of a causal net, and 0 of another, which always looks ahead; got "
+                f"look_ahead {look_ahead}, griffin_lim {griffin_lim}, causal {causal}"
+            )
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
         self.n_fft = n_fft
@@ -100,16 +107,12 @@ class UniversalGenerator(StreamingGenerator):
                 head=nn.Linear(channels, 3 * bins),  # log-amplitude correction, real, imaginary
             )
         )
-        core = nn.Sequential(
-            OrderedDict(
-                spectrum=_Spectrum(trunk),
-                griffin_lim=nn.Sequential(
-                    *(GriffinLimStep(n_fft, mel.hop_length, causal=causal) for _ in range(griffin_lim))
-                ),
-                istft=ISTFT(n_fft, mel.hop_length, framing=mel.framing),
-            )
-        )
-        self.layers = nn.Sequential(OrderedDict(inverse=_Inverse(mel, n_fft), core=core))
+        core = OrderedDict[str, nn.Module](spectrum=_Spectrum(trunk))
+        if griffin_lim:
+            ahead = look_ahead if causal else griffin_lim
+            core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
+        core["istft"] = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
+        self.layers = nn.Sequential(OrderedDict(inverse=_Inverse(mel, n_fft), core=nn.Sequential(core)))
         self.mel = mel
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -124,7 +127,7 @@ class UniversalGenerator(StreamingGenerator):
         A FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
         where a band's bins are, so that behind bands that are the filter bank of `mel`, which must be the other's, it
         starts nearly where that one ended. A causal net takes the kernels of one that isn't as if the frames to come
-        were all as the last. A net of a higher rate, whose bins and frames lie as far apart in hertz and in seconds,
+        were all as the last. Steps of Griffin-Lim are taken over where both have the same. A net of a higher rate, whose bins and frames lie as far apart in hertz and in seconds,
         does below the other's Nyquist what that one did; its further bins and bands stay as they were drawn.
 
         Raises:
@@ -140,6 +143,11 @@ class UniversalGenerator(StreamingGenerator):
                 given[f"{name}.conv.weight"] = _without_future(
                     module.conv.weight.detach(), module.right_frames
                 )
+        steps = {name: value for name, value in state.items() if name.startswith("griffin_lim.")}
+        if {name: value.shape for name, value in steps.items()} != {
+            name: value.shape for name, value in given.items() if name.startswith("griffin_lim.")
+        }:
+            given = {name: value for name, value in given.items() if not name.startswith("griffin_lim.")}
         if isinstance(other, UniversalGenerator) and self._hears_more_than(other):
             given |= _widened(given, state, math.log(self.n_fft / other.n_fft))
         for name, value in given.items():

@@ -20,7 +20,7 @@ from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase
 from gansound.nn.convnext import FrameConv
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.griffin_lim import Frames
+from gansound.nn.griffin_lim import GriffinLimStep
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
@@ -133,8 +133,8 @@ def _on_frames(layer: nn.Module, graph: bool) -> nn.Module:
         return _Linear(layer)
     if _is(layer, ISTFT) and graph:
         return _MatrixISTFT(layer)
-    if _is(layer, Frames) and graph:
-        return _MatrixFrames(layer)
+    if type(layer) is GriffinLimStep:
+        return _GriffinLimStep(layer)
     for name, child in layer.named_children():
         setattr(layer, name, _on_frames(child, graph))
     return layer
@@ -308,6 +308,20 @@ class _DepthwiseFrames(nn.Module):
         return y if bias is None else y + bias
 
 
+class _GriffinLimStep(nn.Module):
+    """A step of `GriffinLim` whose kernel is made once."""
+
+    kernel: Tensor
+
+    def __init__(self, layer: GriffinLimStep) -> None:
+        super().__init__()
+        self.ahead = layer.ahead
+        self.register_buffer("kernel", layer.weight().detach(), persistent=False)
+
+    def near(self, frames: Tensor) -> Tensor:
+        return F.conv2d(frames, self.kernel, padding=(0, 1))
+
+
 class _MatrixISTFT(ISTFT):
     """An `ISTFT` whose transform is a product with half the matrix of the inverse DFT.
 
@@ -336,28 +350,6 @@ class _MatrixISTFT(ISTFT):
 
     def _ends_mirrored(self) -> int:
         return (self.n_fft + 1) // 2  # 0 is its own mirror image, and so is n_fft / 2
-
-
-class _MatrixFrames(Pointwise):
-    """`Frames` as products with half the matrix of the DFT, of a frame's even half and of its odd one."""
-
-    cosines: Tensor
-    sines: Tensor
-
-    def __init__(self, layer: Frames) -> None:
-        super().__init__()
-        self.window = layer.window
-        self.n_fft = len(layer.window)
-        for name, matrix in zip(("cosines", "sines"), _half_dft(self.n_fft, self.window.dtype), strict=True):
-            self.register_buffer(name, matrix.to(self.window.device), persistent=False)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        frames = frames * self.window
-        bins = self.n_fft // 2 + 1
-        ahead, mirrored = frames[..., :bins], frames[..., 1:].flip(-1)[..., : (self.n_fft - 1) // 2]
-        # Sample 0 and the one at half a frame are their own mirror images.
-        mirrored = F.pad(mirrored, (1, bins - 1 - mirrored.shape[-1]))
-        return torch.cat([(ahead + mirrored) @ self.cosines, (ahead - mirrored) @ self.sines], dim=-1)
 
 
 @functools.lru_cache(maxsize=4)

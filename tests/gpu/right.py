@@ -18,7 +18,7 @@ from gansound.draw import placed
 from gansound.engine.phases import fuse, skips_by_itself
 from gansound.engine.processes import leave, set_up
 from gansound.inference.backends.eager import EagerRunner
-from gansound.nn.griffin_lim import GriffinLimStep
+from gansound.nn.griffin_lim import GriffinLim
 from tests.gpu import models
 from tests.gpu.absent import reads_sound
 from tests.gpu.checks import Check, LeftOut, Settings, error_of, within
@@ -152,12 +152,10 @@ def steps_of(name: str, settings: Settings) -> dict[str, Any]:
     reference = models.Trained(_slow(name), torch.device("cpu"), double=True)
     trained = models.Trained(_slow(name), settings.device)
     found: dict[str, Any] = {}
-    griffin_lim = any(
-        isinstance(module, GriffinLimStep) for module in reference.made.task.generator.modules()
-    )
+    griffin_lim = any(isinstance(module, GriffinLim) for module in reference.made.task.generator.modules())
     most = (
         AFTER_A_STEP if griffin_lim else CLOSE
-    )  # it makes up to ten of a rounding where frames contradict each other
+    )  # a step makes up to three of a rounding where frames contradict each other
     with _settled(settings):
         for number in range(2):
             error, of = _worst_figure(trained.step(number), reference.step(number))

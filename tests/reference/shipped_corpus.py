@@ -52,6 +52,17 @@ def synthetic(seconds: float, rng: np.random.Generator) -> np.ndarray:
     return sound / np.abs(sound).max() * 10 ** (rng.uniform(-30, -3) / 20)
 
 
+def clicks(seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Clicks apart from each other, mostly of one sample, in silence or in faint noise."""
+    samples = round(seconds * RATE)
+    sound = rng.standard_normal(samples) * rng.choice([0.0, 1e-5, 1e-4, 1e-3])
+    place = 0
+    while (place := place + round(RATE * rng.uniform(0.06, 0.5))) < samples - 8:
+        length = rng.choice([1, 1, 1, 2, 8])
+        sound[place : place + length] += rng.standard_normal(length) + np.sign(rng.standard_normal())
+    return sound / np.abs(sound).max() * 10 ** (rng.uniform(-20, -3) / 20)
+
+
 def tell(records: Iterable[Record]) -> None:
     """The seconds of each speaker in each split."""
     seconds: dict[str, dict[str, float]] = {split: defaultdict(float) for split in ("train", "valid", "test")}
@@ -110,12 +121,13 @@ def main() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         add(target, "allison", "test")
-    rng = np.random.default_rng(0)
-    for number in range(30):
-        target = out / "synthetic" / f"{number:02}.flac"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(target, synthetic(10, rng), RATE, subtype="PCM_16")
-        add(target, "synthetic", "train")
+    for seed, (make, files) in enumerate(((synthetic, 30), (clicks, 12))):
+        rng = np.random.default_rng(seed)
+        for number in range(files):
+            target = out / make.__name__ / f"{number:02}.flac"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(target, make(10, rng), RATE, subtype="PCM_16")
+            add(target, make.__name__, "train")
     write_manifest(out / MANIFEST_NAME, records)
     tell(records)
 
