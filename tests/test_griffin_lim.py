@@ -55,9 +55,7 @@ def near(given: torch.Tensor, n_fft: int, hop: int, before: int, after: int) -> 
     return torch.fft.rfft(made * window / power)
 
 
-@pytest.mark.parametrize(
-    ("n_fft", "hop"), [(64, 16), (64, 8), (64, 32), (60, 20), (96, 12), (48, 16), (32, 16)]
-)
+@pytest.mark.parametrize("n_fft, hop", [(64, 16), (64, 8), (64, 32), (60, 20), (96, 12), (48, 16), (32, 16)])
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_with_every_bin_in_reach_it_is_there_and_back_again(monkeypatch, n_fft, hop, ahead):
     """With as many taps as fit into the bins beside it, all of a window's leakage but what is above half of it."""

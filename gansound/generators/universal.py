@@ -127,8 +127,9 @@ class UniversalGenerator(StreamingGenerator):
         A FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
         where a band's bins are, so that behind bands that are the filter bank of `mel`, which must be the other's, it
         starts nearly where that one ended. A causal net takes the kernels of one that isn't as if the frames to come
-        were all as the last. Steps of Griffin-Lim are taken over where both have the same. A net of a higher rate, whose bins and frames lie as far apart in hertz and in seconds,
-        does below the other's Nyquist what that one did; its further bins and bands stay as they were drawn.
+        were all as the last. Steps of Griffin-Lim are taken over where both have the same. A net of a higher rate,
+        whose bins and frames lie as far apart in hertz and in seconds, does below the other's Nyquist what that one
+        did; its further bins and bands stay as they were drawn.
 
         Raises:
             ValueError: a net of other sizes.

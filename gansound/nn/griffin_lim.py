@@ -4,7 +4,7 @@ A net that guesses the phases of each frame gives frames that contradict each ot
 that spectrum, the inverse STFT takes the nearest, and what contradicted itself is gone from it. Griffin and Lim
 ("Signal estimation from modified short-time Fourier transform", 1984) go back to the spectrum from there, keep its
 phases, and put the wanted amplitudes in again. Here that is a layer between a net and its inverse STFT, which learns
-through it; unrolled so, and followed by nets, it is in Masuyama et al., "Deep Griffin-Lim Iteration" (arXiv 1903.03971).
+through it; unrolled so, with nets between, it is in Masuyama et al., "Deep Griffin-Lim Iteration" (arXiv 1903.03971).
 
 There and back again is a sum over the bins around: a window's spectrum is narrow, and what is a few bins or frames away
 leaks nothing to speak of into a bin (Le Roux et al., "Explicit consistency constraints for STFT spectrograms and their
@@ -14,6 +14,7 @@ a frame, and its taps can be learnt: they begin as the windows'.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,7 @@ class GriffinLim(nn.Module):
         with torch.autocast(spectrum.device.type, enabled=False):
             image = self._image(spectrum)
             wanted = self._power(image) + _SILENCE
+            step: Any  # its own, or that of the inference form
             for step in self.steps:
                 near = step.near(image, outside=1)[:, :, : image.shape[2]]
                 image = self._as_loud(near, wanted)
@@ -98,6 +100,7 @@ class GriffinLim(nn.Module):
         image = self._image(spectrum)
         wanted = self._power(image) + _SILENCE
         count = spectrum.shape[1]
+        step: Any
         for step in self.steps:
             frames = cursor.window(image, 1 + step.ahead, dim=2)
             wanted = cursor.window(wanted, step.ahead, padding=None, dim=2).narrow(2, 0, count)
@@ -177,8 +180,8 @@ def _leakage(n_fft: int, hop_length: int, offset: int) -> Tensor:
 def _turned(overlap: int, lanes: int, offset: int) -> Tensor:
     """How a tap turns the phase of the bin that it takes, as weights of the convolution.
 
-    From bin k' of a frame `offset` frames away to bin k: by pi (k - k') to where the window's middle is in its frame, and
-    by pi offset (k + k') / overlap for the time from there to the middle of both windows' product.
+    From bin k' of a frame `offset` frames away to bin k: by pi (k - k') to where the window's middle is in its frame,
+    and by pi offset (k + k') / overlap for the time from there to the middle of both windows' product.
 
     Shape: `(2 * REACH_BINS + 1, 2 * lanes, 2 * lanes, 3)`: taps, bins given, bins taken, their groups.
     """

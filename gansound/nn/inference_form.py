@@ -87,8 +87,8 @@ def whole_form(generator: StreamingGenerator) -> StreamingGenerator:
 def _without_fft(layer: nn.Module) -> nn.Module:
     if _is(layer, ISTFT):
         return _MatrixISTFT(layer)
-    if _is(layer, Frames):
-        return _MatrixFrames(layer)
+    if type(layer) is GriffinLimStep:
+        return _GriffinLimStep(layer)
     for name, child in layer.named_children():
         setattr(layer, name, _without_fft(child))
     return layer
@@ -318,8 +318,8 @@ class _GriffinLimStep(nn.Module):
         self.ahead = layer.ahead
         self.register_buffer("kernel", layer.weight().detach(), persistent=False)
 
-    def near(self, frames: Tensor) -> Tensor:
-        return F.conv2d(frames, self.kernel, padding=(0, 1))
+    def near(self, frames: Tensor, outside: int = 0) -> Tensor:
+        return F.conv2d(frames, self.kernel, padding=(outside, 1))
 
 
 class _MatrixISTFT(ISTFT):
