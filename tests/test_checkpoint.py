@@ -133,6 +133,7 @@ def test_a_full_disk_in_the_middle_leaves_what_was_good(corpus: Path, whole: Pat
 
     def fill(progress: object) -> None:
         if progress.step == 3:  # type: ignore[attr-defined]
+            run.kept._beside.wait()  # the checkpoint of step 2 is there
             resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))
 
     try:
