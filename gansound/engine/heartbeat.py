@@ -91,9 +91,10 @@ def beating(accelerator: Accelerator) -> Iterator[Heartbeat]:
     def run() -> None:
         count = 0
         try:
-            while not over.wait(_BEAT_SECONDS):
+            while not over.is_set():  # the first at once: one that stalls in its first steps has a name too
                 count += 1
                 heartbeat.beat(count)
+                over.wait(_BEAT_SECONDS)
         except (RuntimeError, ValueError) as error:  # the store is gone, and with it the run, which says why
             log.debug("no more heartbeats: %s", error)
 
