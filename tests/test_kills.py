@@ -17,7 +17,7 @@ from tests.corpus import write_corpus
 from tests.test_engine import assert_same_run, losses, tiny
 
 ROOT = Path(__file__).parents[1]
-KILLS, STEPS = 20, 1500
+KILLS, STEPS = 20, 500
 
 
 def start(recipe: Path, run: Path) -> subprocess.Popen[bytes]:

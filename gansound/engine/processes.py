@@ -46,6 +46,7 @@ def set_up(settings: RunSettings, task: Task) -> Accelerator:
     # Autocast is ours to enter (phases), whatever `accelerate launch` was told. Buffers are constants, and
     # broadcasting them would change in place what a backward pass has yet to read. No static_graph: DDP would look for
     # tensors in what the discriminators' phase returns, find none in a Verdict, and silently sum no gradients of it.
+    _meet_again()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",
@@ -65,6 +66,23 @@ def set_up(settings: RunSettings, task: Task) -> Accelerator:
             "don't see together; train on one"
         )
     return accelerator
+
+
+def _meet_again() -> None:
+    """Where torchrun has started the processes again, meet under keys that the last time's haven't left addresses in.
+
+    It keeps the store over its restarts (`--max-restarts`), and a process would call another that is dead.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0":
+        return
+    store, rank, ranks = next(iter(torch.distributed.rendezvous("env://")))  # type: ignore[attr-defined]
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=torch.distributed.PrefixStore(f"restart_{restarts}", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=ranks,
+    )
 
 
 def leave(accelerator: Accelerator) -> None:
