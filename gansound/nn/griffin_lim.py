@@ -121,7 +121,7 @@ class GriffinLim(nn.Module):
         return F.conv2d(image * image, self.pairs)
 
     def _as_loud(self, near: Tensor, wanted: Tensor) -> Tensor:
-        return near * (wanted / torch.add(self._power(near), wanted, alpha=CONTRADICTION**2)).sqrt()
+        return near * (wanted / (self._power(near) + CONTRADICTION**2 * wanted)).sqrt()
 
 
 class GriffinLimStep(nn.Module):

@@ -311,12 +311,10 @@ class _DepthwiseFrames(nn.Module):
 class _GriffinLimStep(nn.Module):
     """A step of `GriffinLim` whose kernel is made once."""
 
-    kernel: Tensor
-
     def __init__(self, layer: GriffinLimStep) -> None:
         super().__init__()
         self.ahead = layer.ahead
-        self.register_buffer("kernel", layer.weight().detach(), persistent=False)
+        self.kernel = nn.Parameter(layer.weight().detach().contiguous(), requires_grad=False)
 
     def near(self, frames: Tensor, outside: int = 0) -> Tensor:
         return F.conv2d(frames, self.kernel, padding=(outside, 1))

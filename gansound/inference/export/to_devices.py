@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FRAMES = 8
 _UNKNOWN_LENGTH = 2**20  # frames, of a counter of 32 bits that counts samples too: hours
-_MAX_ERROR = 1e-4  # of samples; XNNPACK, whose kernels both use, approximates exponentials
+_MAX_ERROR = 1e-3  # of the samples of noise; XNNPACK, whose kernels both use, approximates exponentials
 _CHECKED_FRAMES = 45  # several steps, the last of them begun
 
 
