@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gansound.engine.checkpoint import checkpoints, newest_whole, prune, step_of, torn
+from gansound.engine.checkpoint import checkpoints, newest_whole, prune, step_of, torn, write
 from gansound.engine.guards import StoppedError
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
@@ -88,7 +88,7 @@ def test_what_is_pruned_and_what_stays(tmp_path: Path) -> None:
     state = RunState()
     state.register("layer", torch.nn.Linear(2, 2))
     for step in range(10, 101, 10):
-        state.save(tmp_path, step)
+        write(state.stage(step), tmp_path)
     (tmp_path / ".step_00000110.writing").mkdir()
     prune(tmp_path, 2, always={30}, every=40)
     assert [step_of(path) for path in checkpoints(tmp_path)] == [30, 40, 80, 90, 100]

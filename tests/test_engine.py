@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from gansound.discriminators import multi_scale
-from gansound.engine.checkpoint import checkpoints
+from gansound.engine.checkpoint import checkpoints, write
 from gansound.engine.phases import Phases
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
@@ -253,7 +253,7 @@ def test_run_state_round_trips_and_refuses_a_second_name(tmp_path: Path) -> None
     state.register("layer", layer)
     with pytest.raises(ValueError, match="layer"):
         state.register("layer", layer)
-    path = state.save(tmp_path, 5)
+    path = write(state.stage(5), tmp_path)
     before = layer.weight.detach().clone()
     torch.nn.init.zeros_(layer.weight)
     assert state.load(path) == 5
@@ -265,14 +265,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
 
     state = RunState()
     state.register("layer", torch.nn.Linear(3, 2))
-    state.save(tmp_path, 1)
+    write(state.stage(1), tmp_path)
 
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(module, "sync", full)
     with pytest.raises(OSError, match="No space left"):
-        state.save(tmp_path, 2)
+        write(state.stage(2), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
 
 

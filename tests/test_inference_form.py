@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gansound.nn.conv import Conv1d, TransposedConv1d
 from gansound.nn.convnext import FrameConv
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.inference_form import InferenceForm
+from gansound.nn.inference_form import InferenceForm, _MatrixISTFT
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
@@ -194,3 +194,16 @@ def test_in_bf16_only_rounding_is_lost(name):
 def test_it_has_no_forward():
     with pytest.raises(TypeError, match="runs in steps"):
         InferenceForm(awake("melgan", False))(mels(3, torch.float64))
+
+
+@pytest.mark.parametrize("n_fft, hop", [(64, 16), (60, 20), (33, 11)])
+def test_a_graph_has_the_same_inverse_transform_as_a_matrix_product(n_fft, hop):
+    layer = ISTFT(n_fft, hop)
+    layer.window = torch.hann_window(n_fft, dtype=torch.float64)
+    spectrum = torch.randn(
+        2, 3, 2 * (n_fft // 2 + 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    # Also of what a real frame can't have, imaginary parts of what is its own conjugate: both leave it out.
+    torch.testing.assert_close(
+        _MatrixISTFT(layer)._frames(spectrum), layer._frames(spectrum), atol=1e-10, rtol=0
+    )

@@ -114,7 +114,7 @@ def test_one_process_or_a_small_state_is_written_as_ever(
     assert not state.stage(1, 1, 4).files
     monkeypatch.setattr(module, "LEAST_SHARE_BYTES", 1000)
     assert state.stage(1, 0, 4).writers == 4
-    path = state.save(tmp_path, 1)
+    path = write(state.stage(1), tmp_path)
     assert sorted(file.name for file in path.iterdir()) == [
         "count.safetensors", "layers.safetensors", "optimizer.safetensors", "state.json",
     ]  # fmt: skip

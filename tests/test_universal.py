@@ -360,6 +360,25 @@ def test_a_causal_net_begins_as_one_that_looks_ahead_at_what_stays():
         torch.testing.assert_close(begun(moving)[:, : 18 * 256], begun(later)[:, : 18 * 256])
 
 
+def test_steps_of_griffin_lim_are_taken_over_where_both_have_the_same():
+    taught = UniversalGenerator(OWN, **SMALL, griffin_lim=2)
+    steps = taught.layers.core.griffin_lim.steps
+    for step in steps:
+        torch.nn.init.normal_(step.taps)
+    begun = UniversalGenerator(OWN, **SMALL, griffin_lim=2).begun_as(taught)
+    assert all(
+        torch.equal(mine.taps, its.taps) for mine, its in zip(begun.griffin_lim.steps, steps, strict=True)
+    )
+    for other in ({"griffin_lim": 3}, {"griffin_lim": 2, "causal": True, "look_ahead": 1}, {}):
+        fresh = UniversalGenerator(OWN, **SMALL, **other)
+        kept = dict(fresh.layers.core.named_parameters(prefix=""))
+        made = fresh.begun_as(taught)
+        assert torch.equal(made.spectrum.trunk.head.weight, taught.layers.core.spectrum.trunk.head.weight)
+        for name, taps in made.named_parameters():
+            if "taps" in name:
+                assert torch.equal(taps, kept[name])
+
+
 def test_a_net_of_twice_the_rate_begins_as_the_other_does_below_its_nyquist():
     narrow = generator()
     mel = MelSpec.preset("bigvgan_44khz")

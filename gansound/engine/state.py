@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gansound.engine.checkpoint import Share, files_of, record_of, sweep, write
+from gansound.engine.checkpoint import Share, files_of, record_of
 from gansound.engine.own_files import is_own
 from gansound.engine.restoring import unfit
 
@@ -50,12 +50,7 @@ class RunState:
     def __contains__(self, name: str) -> bool:
         return name in self._parts
 
-    def save(self, folder: Path, step: int) -> Path:
-        """Write `folder/step_NNNNNNNN`, or leave nothing but what was there."""
-        sweep(folder)
-        return write(self.stage(step), folder)
-
-    def stage(self, step: int, rank: int = 0, ranks: int = 1) -> "Share":
+    def stage(self, step: int, rank: int = 0, ranks: int = 1) -> Share:
         """Copy what this process is to write of a checkpoint, so that training may go on meanwhile.
 
         Networks and optimizers are the same in all processes and are dealt out by bytes; all else is the first one's.

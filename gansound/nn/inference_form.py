@@ -7,7 +7,6 @@ pointwise shortcut beside a branch that ends in a pointwise convolution becomes 
 """
 
 import copy
-import functools
 import math
 from typing import TypeGuard, TypeVar
 
@@ -329,33 +328,25 @@ class _MatrixISTFT(ISTFT):
 
     cosines: Tensor
     sines: Tensor
-    share: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
         super().__init__(layer.n_fft, layer.hop_length, layer.framing)
         self.window = layer.window
-        share = torch.ones(self.n_fft // 2 + 1, dtype=torch.float64)
+        k = torch.arange(self.n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+        angle = 2 * math.pi / self.n_fft * torch.outer(k, k)
+        share = torch.ones(len(k), 1, dtype=torch.float64)
         share[1 : self._ends_mirrored()] = 2.0  # a bin and its conjugate
-        self.register_buffer("share", (share / self.n_fft).to(self.window), persistent=False)
-        for name, matrix in zip(("cosines", "sines"), _half_dft(self.n_fft, self.window.dtype), strict=True):
-            self.register_buffer(name, matrix.to(self.window.device), persistent=False)
+        self.register_buffer("cosines", (share * angle.cos() / self.n_fft).to(self.window), persistent=False)
+        self.register_buffer("sines", (-share * angle.sin() / self.n_fft).to(self.window), persistent=False)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
         real, imaginary = spectrum.chunk(2, dim=2)
-        even, odd = (self.share * real) @ self.cosines, (self.share * imaginary) @ self.sines
+        even, odd = real @ self.cosines, imaginary @ self.sines
         mirrored = (even - odd)[..., 1 : self._ends_mirrored()].flip(-1)
         return torch.cat([even + odd, mirrored], dim=-1) * self.window
 
     def _ends_mirrored(self) -> int:
         return (self.n_fft + 1) // 2  # 0 is its own mirror image, and so is n_fft / 2
-
-
-@functools.lru_cache(maxsize=4)
-def _half_dft(n_fft: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The cosines and negative sines of 2 pi j k / n_fft, `(n_fft / 2 + 1)` squared: one pair for all layers."""
-    k = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
-    angle = 2 * math.pi / n_fft * torch.outer(k, k)
-    return angle.cos().to(dtype), -angle.sin().to(dtype)
 
 
 def _image_weight(weight: Tensor) -> nn.Parameter:

@@ -153,9 +153,8 @@ def steps_of(name: str, settings: Settings) -> dict[str, Any]:
     trained = models.Trained(_slow(name), settings.device)
     found: dict[str, Any] = {}
     griffin_lim = any(isinstance(module, GriffinLim) for module in reference.made.task.generator.modules())
-    most = (
-        AFTER_A_STEP if griffin_lim else CLOSE
-    )  # a step makes up to three of a rounding where frames contradict each other
+    # A step of it makes up to three of a rounding where frames contradict each other.
+    most = AFTER_A_STEP if griffin_lim else CLOSE
     with _settled(settings):
         for number in range(2):
             error, of = _worst_figure(trained.step(number), reference.step(number))
