@@ -52,13 +52,16 @@ SMALL = {
 }
 # What stands in for `python -m gansound` where a fault is to be put into one process at one step.
 FAULTY = """
-import os, sys
+import os, sys, threading
 from gansound.cli import main
 from gansound.engine.run import Run
 real, calls = Run.step, 0
 def step(self, at, rounds):
     if os.environ["RANK"] == os.environ["FAULTY_RANK"] and at == int(os.environ["FAULTY_STEP"]):
         open(os.environ["WITNESS"], "w").write(os.environ["RANK"])
+        for thread in threading.enumerate():
+            if thread.name.startswith("the checkpoint of step"):  # which is there, then
+                thread.join()
         if os.environ["FAULT"] == "killed":
             os.kill(os.getpid(), 9)
         if os.environ["FAULT"] == "stopped":

@@ -28,13 +28,16 @@ VALIDATED = {"validate_every": "2", "validate_utterances": "1", "checkpoint_ever
 
 # Ends by SIGKILL in the middle of the line of the third step.
 KILLED = """
-import json, os, signal, sys
+import json, os, signal, sys, threading
 from gansound.engine.log import RunLog
 real = RunLog.scalars
 def scalars(self, step, figures):
     if step == 3:
         self._file.write(json.dumps({"step": step, **figures})[:40])
         self._file.flush()
+        for thread in threading.enumerate():
+            if thread.name == "the checkpoint of step 2":  # which is there, then
+                thread.join()
         os.kill(os.getpid(), signal.SIGKILL)
     real(self, step, figures)
 RunLog.scalars = scalars
