@@ -5,6 +5,9 @@ the mel itself, and so knows one convention only. Here the network reads what th
 frequency, 0 in the bins that the convention never saw. A convention is then no more than a matrix before the first
 layer, without a weight, and another one may be put in its place at any time.
 
+What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
+cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them.
+
 The rest is FreeV's and APNet 2's (arXiv 2311.11545) as in `gansound.generators.freev`: the log-amplitude corrected by
 the trunk, the phase as the angle of two learned maps, and an inverse STFT; nothing else runs above the frame rate.
 Before the trunk stand bands of the net's own, which begin as a mel filter bank's; behind them the layers are those of
@@ -28,10 +31,13 @@ from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
 from gansound.nn.istft import ISTFT
 from gansound.nn.residual import Parallel
+from gansound.nn.single_pass import SinglePassPhases
 from gansound.nn.streaming import Pointwise
 
 PHASE_RADIUS = 0.1
 """Of the two maps whose angle is the phase; within it the amplitude falls with them."""
+PHASE_FEATURES = 32
+"""Of the phases that the trunk hears beside its bands."""
 
 
 class UniversalGenerator(StreamingGenerator):
@@ -52,13 +58,15 @@ class UniversalGenerator(StreamingGenerator):
         causal: look at the past only; the inverse STFT still waits.
         griffin_lim: steps of `GriffinLim` before the inverse STFT; unless causal, each looks a frame ahead.
         look_ahead: of a causal net, how many of those steps look a frame ahead too.
+        single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
+            48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
     Raises:
         ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
-            size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal, or the
-            kernel is even and not causal.
+            size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal,
+            `single_pass_bins` is 1 or not below `n_fft // 2`, or the kernel is even and not causal.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class UniversalGenerator(StreamingGenerator):
         causal: bool = False,
         griffin_lim: int = 0,
         look_ahead: int = 0,
+        single_pass_bins: int = 0,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -87,27 +96,36 @@ class UniversalGenerator(StreamingGenerator):
                 f"look_ahead must be 0 to griffin_lim of a causal net, and 0 of another, which always looks ahead; got "
                 f"look_ahead {look_ahead}, griffin_lim {griffin_lim}, causal {causal}"
             )
+        bins = n_fft // 2 + 1
+        if single_pass_bins not in (0, *range(2, bins - 1)):
+            raise ValueError(
+                f"single_pass_bins must be 0, or 2 to {bins - 2} with n_fft {n_fft}; got {single_pass_bins}"
+            )
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
         self.n_fft = n_fft
-        bins = n_fft // 2 + 1
+        self.single_pass_bins = single_pass_bins
         convnext = [
             ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
             for _ in range(blocks)
         ]
-        gathered = nn.Linear(2 * bins, bands)
+        heard = PHASE_FEATURES if single_pass_bins else 0
+        gathered = nn.Linear(2 * bins + 2 * single_pass_bins, bands + heard)
         trunk = nn.Sequential(
             OrderedDict(
-                input=_SeenBins(),
+                input=_SeenBins(bins),
                 bands=gathered,
-                embed=FrameConv(bands, channels, kernel_size, causal=causal),
+                embed=FrameConv(bands + heard, channels, kernel_size, causal=causal),
                 embed_norm=nn.LayerNorm(channels, eps=1e-6),
                 blocks=nn.Sequential(*convnext),
                 final_norm=nn.LayerNorm(channels, eps=1e-6),
                 head=nn.Linear(channels, 3 * bins),  # log-amplitude correction, real, imaginary
             )
         )
-        core = OrderedDict[str, nn.Module](spectrum=_Spectrum(trunk))
+        core = OrderedDict[str, nn.Module]()
+        if single_pass_bins:
+            core["single_pass"] = SinglePassPhases(n_fft, mel.hop_length, single_pass_bins)
+        core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins)
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
@@ -119,7 +137,9 @@ class UniversalGenerator(StreamingGenerator):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        _begin_as_filter_bank(gathered, mel, n_fft)
+        _begin_as_filter_bank(gathered, bands, mel, n_fft)
+        if single_pass_bins:
+            _begin_as_single_pass(trunk, bands, bins, single_pass_bins)
 
     def begun_as(self, other: "FreeVGenerator | UniversalGenerator") -> nn.Module:
         """This net's core with the weights of a net that was trained for one convention, may look ahead or hears less.
@@ -127,7 +147,8 @@ class UniversalGenerator(StreamingGenerator):
         A FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
         where a band's bins are, so that behind bands that are the filter bank of `mel`, which must be the other's, it
         starts nearly where that one ended. A causal net takes the kernels of one that isn't as if the frames to come
-        were all as the last. Steps of Griffin-Lim are taken over where both have the same. A net of a higher rate,
+        were all as the last. Steps of Griffin-Lim are taken over where both have the same. Where this net's phases go on
+        from frame to frame and the other's don't, the lowest bins begin with those. A net of a higher rate,
         whose bins and frames lie as far apart in hertz and in seconds, does below the other's Nyquist what that one
         did; its further bins and bands stay as they were drawn.
 
@@ -151,6 +172,8 @@ class UniversalGenerator(StreamingGenerator):
             given = {name: value for name, value in given.items() if not name.startswith("griffin_lim.")}
         if isinstance(other, UniversalGenerator) and self._hears_more_than(other):
             given |= _widened(given, state, math.log(self.n_fft / other.n_fft))
+        if self.single_pass_bins and not getattr(other, "single_pass_bins", 0):
+            given |= _with_phases(given, state, self.single_pass_bins)
         for name, value in given.items():
             if name not in state or state[name].shape != value.shape:
                 expected = tuple(state[name].shape) if name in state else "none"
@@ -207,6 +230,28 @@ def _without_future(kernel: Tensor, ahead: int) -> Tensor:
     return torch.cat([torch.zeros_like(future), past[..., :-1], now], dim=-1)
 
 
+def _with_phases(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], low: int
+) -> dict[str, Tensor]:
+    """The layers that phases are handed to, of a net that has none: as that one for the rest, these as they begin."""
+    prefix = "spectrum.trunk."
+    made = {}
+    for name in ("bands.weight", "bands.bias", "embed.conv.weight"):
+        value = given.get(prefix + name)
+        new = wanted[prefix + name].clone()
+        if name == "embed.conv.weight":
+            value = given[prefix + name]
+            new.zero_()
+        if value is not None:
+            new[tuple(slice(size) for size in value.shape)] = value
+        made[prefix + name] = new
+    for name in ("head.weight", "head.bias"):
+        made[prefix + name] = given[prefix + name].clone()
+        for mine, its in zip(made[prefix + name].chunk(3)[1:], wanted[prefix + name].chunk(3)[1:], strict=True):
+            mine[:low] = its[:low]
+    return made
+
+
 def _widened(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], louder: float) -> dict[str, Tensor]:
     """The layers between bins, bands and trunk of a net of few bins and bands inside those of a net of more.
 
@@ -234,17 +279,27 @@ def _widened(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], louder: 
     return made
 
 
-def _begin_as_filter_bank(bands: nn.Linear, mel: MelSpec, n_fft: int) -> None:
+def _begin_as_filter_bank(gathered: nn.Linear, bands: int, mel: MelSpec, n_fft: int) -> None:
     """(ln(m) + 5) / 3 of a band m, from the same of its bins, as `_SeenBins` gives them."""
     bank = filters.filter_bank(
-        mel.sample_rate, n_fft, bands.out_features, mel.fmin, mel.fmax, mel.mel_scale, mel.mel_norm
+        mel.sample_rate, n_fft, bands, mel.fmin, mel.fmax, mel.mel_scale, mel.mel_norm
     )
     total = bank.sum(1)
     total = torch.where(total > 0, total, 1.0)  # a band narrower than a bin has none
     with torch.no_grad():
-        bands.weight.zero_()
-        bands.weight[:, : bank.shape[1]] = bank / total[:, None]
-        bands.bias.copy_(total.log() / 3)
+        gathered.weight.zero_()
+        gathered.weight[:bands, : bank.shape[1]] = bank / total[:, None]
+        gathered.bias[:bands] = total.log() / 3
+
+
+def _begin_as_single_pass(trunk: nn.Sequential, bands: int, bins: int, low: int) -> None:
+    """Phases of the lowest bins as they are handed in, turned from a frame's middle to its start: by pi a bin."""
+    gathered, head = trunk.get_submodule("bands"), trunk.get_submodule("head")
+    with torch.no_grad():
+        nn.init.trunc_normal_(gathered.weight[bands:, 2 * bins :], std=0.1)
+        for part, begun in ((1, 0.5 * (-1.0) ** torch.arange(low)), (2, torch.zeros(low))):
+            head.weight[part * bins :][:low] = 0
+            head.bias[part * bins :][:low] = begun
 
 
 class _Inverse(MelInverse, Pointwise):
@@ -254,46 +309,77 @@ class _Inverse(MelInverse, Pointwise):
 class _SeenBins(Pointwise):
     """What the trunk sees: ln(amplitude) of speech lies around -5 with a spread of 3; then which bins there are.
 
-    Shape: `(B, F, bins)` -> `(B, F, 2 * bins)`.
+    Shape: `(B, F, bins + others)` -> `(B, F, 2 * bins + others)`.
     """
 
-    def forward(self, amplitude: Tensor) -> Tensor:
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, given: Tensor) -> Tensor:
+        amplitude, others = given[..., : self.bins], given[..., self.bins :]
         seen = (amplitude > 0).to(amplitude.dtype)
-        return torch.cat([(_log(amplitude) + 5) / 3 * seen, seen], dim=-1)
+        return torch.cat([(_log(amplitude) + 5) / 3 * seen, seen, others], dim=-1)
 
 
 class _Log(Pointwise):
-    def forward(self, amplitude: Tensor) -> Tensor:
-        return _log(amplitude)
+    """Of what stands first in each frame."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, given: Tensor) -> Tensor:
+        return _log(given[..., : self.bins])
+
+
+class _After(Pointwise):
+    """What stands behind that."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+
+    def forward(self, given: Tensor) -> Tensor:
+        return given[..., self.bins :]
 
 
 class _Spectrum(Parallel):
-    """The amplitudes corrected by the trunk, with the trunk's phase.
+    """The amplitudes corrected by the trunk, with the trunk's phase, turned by the phases that it was given.
 
-    The phase is that of two maps, and where both are small the amplitude falls with them: an angle of nearly nothing
-    would turn rounding into sound.
+    The trunk's phase is that of two maps, and where both are small the amplitude falls with them: an angle of nearly
+    nothing would turn rounding into sound.
 
-    Shape: `(B, F, bins)` -> `(B, F, n_fft + 2)`, real parts before imaginary parts.
+    Shape: `(B, F, bins + 2 * low)`, the latter cosines and sines of the lowest bins' phases -> `(B, F, n_fft + 2)`,
+    real parts before imaginary parts.
     """
 
     columns_dim = 1
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, bins: int, low: int) -> None:
         nn.Module.__init__(self)
-        self.given = _Log()
+        self.low = low
+        self.given = _Log(bins)
         self.trunk = trunk
+        self.phases = _After(bins)
 
     def paths(self) -> list[nn.Module]:
-        return [self.given, self.trunk]
+        return [self.given, self.trunk, *([self.phases] if self.low else [])]
 
     def combine(self, *outputs: Tensor) -> Tensor:
-        given, head = outputs
+        given, head, *phases = outputs
         head = head.to(torch.promote_types(head.dtype, torch.float32))
         correction, real, imaginary = head.chunk(3, dim=-1)
         # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
         amplitude = (given + correction).clamp(max=7.0).exp()
         scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + PHASE_RADIUS**2)
-        return torch.cat([scale * real, scale * imaginary], dim=-1)
+        real, imaginary = scale * real, scale * imaginary
+        if not phases:
+            return torch.cat([real, imaginary], dim=-1)
+        (cosine, sine), low = phases[0].chunk(2, dim=-1), self.low
+        x, y = real[..., :low], imaginary[..., :low]
+        turned = x * cosine - y * sine, x * sine + y * cosine
+        return torch.cat([turned[0], real[..., low:], turned[1], imaginary[..., low:]], dim=-1)
 
 
 def _log(amplitude: Tensor) -> Tensor:

@@ -93,6 +93,17 @@ class Cursor:
             return self._masked(window, context, dim)
         return self._drawn(window, context, dim, mirrored=padding == "reflect")
 
+    def recalled(self, like: Tensor) -> Tensor:
+        """What a layer asked to `remember` in the step before; zeros of that shape before the first step."""
+        return torch.zeros_like(like) if self._kept is None else next(self._kept)
+
+    def remember(self, value: Tensor) -> None:
+        """Keep a tensor for the next step: of a layer that goes on from its own output, once a step, after it recalled.
+
+        What begins anew is for the layer to see: where `indices` is 0.
+        """
+        self._keep.append(value)
+
     def inside(self, columns: int, context: int) -> Tensor | None:
         """Which columns of such a window are of the utterance, `(B, columns)` bool; None in the interior: all."""
         if self.position is None or self.length is None:

@@ -1,0 +1,120 @@
+"""Phases that go on from frame to frame, at the frequencies of the partials that the amplitudes show.
+
+A net that sees the same frame again and again guesses the same phase again and again, but the phase of a tone must move
+on by what lies between two frames. Where frames show single partials, below a kilohertz, that is most of what is wrong
+with a vocoder that works at frame rate, and no amount of training mends it: such a phase has a memory.
+
+Beauregard, Harish and Wyse, "Single Pass Spectrogram Inversion" (DSP 2015): each peak of a frame's amplitudes is a
+partial, its frequency read between the bins from a parabola through the peak's logarithm; its phase is that of the same
+bin a frame before, moved on by so many cycles; the bins around it down to the valleys have the phase of their peak. Here
+the frequency is the mean of both frames', and a peak that has just begun starts anew.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gansound.nn.streaming import Cursor
+
+ONSET = 3.0
+"""Growth of a peak's natural log-amplitude within a frame from which on it is another sound than before."""
+_FLOOR = 1e-7  # of an amplitude
+_FLAT = 1e-3  # of the parabola: a peak without a curve has no place between the bins
+_GLIDE = 1.5  # bins in a frame; what moves further is another partial
+_UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
+_ROUNDS = 14  # of an exported graph, whose frames aren't known: 2^14 frames without an onset
+
+
+class SinglePassPhases(nn.Module):
+    """Amplitudes, and beside them the phases of the lowest bins, at the middle of each frame.
+
+    Nothing is learnt, and no gradient flows into the phases. What the first frame has is phase 0.
+
+    Args:
+        n_fft: samples of a frame.
+        hop_length: samples from one frame to the next.
+        bins: so many of the lowest get a phase; 2 or more.
+
+    Shape: `(B, F, columns)`, of which the first are amplitudes of bins 0 to `bins` or more → `(B, F, columns + 2 *
+    bins)`, those, then cosines, then sines.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int, bins: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.cycles = hop_length / n_fft  # of bin 1, from one frame to the next
+
+    def forward(self, amplitudes: Tensor) -> Tensor:
+        window = F.pad(amplitudes[:, :, : self.bins + 1], (0, 0, 1, 0))
+        begins = torch.arange(amplitudes.shape[1], device=amplitudes.device)[None, :, None] == 0
+        before = torch.zeros_like(amplitudes[:, :1, : self.bins])
+        return self._beside(amplitudes, self._cycles(window, begins, before))
+
+    def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, n, columns)` → `(B, n, columns + 2 * bins)`."""
+        window = cursor.window(amplitudes[:, :, : self.bins + 1], 1, dim=1)
+        count = amplitudes.shape[1]
+        if cursor.position is None:
+            begins = torch.zeros(1, 1, 1, dtype=torch.bool, device=amplitudes.device)
+        else:
+            begins = cursor.indices(count, 0)[:, :, None] <= 0
+        before = cursor.recalled(amplitudes[:, :1, : self.bins])
+        cycles = self._cycles(window, begins, before)
+        cursor.remember(cycles[:, -1:])
+        cursor.late(0, 1)
+        return self._beside(amplitudes, cycles)
+
+    def _beside(self, amplitudes: Tensor, cycles: Tensor) -> Tensor:
+        angle = 2 * math.pi * cycles
+        return torch.cat([amplitudes, angle.cos(), angle.sin()], dim=2)
+
+    @torch.no_grad()
+    def _cycles(self, window: Tensor, begins: Tensor, before: Tensor) -> Tensor:
+        """The phase of each bin, in cycles.
+
+        Each follows its peak into the frame before, and there the peak of that bin, until a beginning. All chains are
+        followed at once, by twice as many frames in each round.
+
+        Shape: `(B, n + 1, bins + 1)`, `(B, n, 1)`, `(B, 1, bins)` → `(B, n, bins)`.
+        """
+        level = window.clamp_min(_FLOOR).log()
+        peak, frequency = self._peaks(level)
+        level, peak = level[:, :, : self.bins], peak[:, 1:]
+        now, then = frequency[:, 1:], frequency[:, :-1].gather(2, peak)
+        moved = self.cycles * torch.where((now - then).abs() < _GLIDE, (now + then) / 2, now)
+        grown = (level[:, 1:] - level[:, :-1]).gather(2, peak) > ONSET
+        begins = begins | grown
+        frames = peak.shape[1]
+        bin_of = torch.arange(self.bins, device=peak.device)
+        row = self.bins * torch.arange(frames, device=peak.device)[:, None]
+        source = torch.where(begins, row + self.bins + bin_of, row + peak)
+        source = torch.cat([bin_of.expand(len(peak), -1), source.flatten(1)], dim=1)
+        total = F.pad(torch.where(begins, 0.0, moved), (0, 0, 1, 0)).flatten(1)
+        start = F.pad(before, (0, 0, 0, frames)).flatten(1)
+        rounds = frames.bit_length() if isinstance(frames, int) else _ROUNDS
+        for _ in range(rounds):
+            total = _wrapped(total + total.gather(1, source))
+            source = source.gather(1, source)
+        cycles = _wrapped(total + start.gather(1, source))
+        return cycles.unflatten(1, (-1, self.bins))[:, 1:]
+
+    def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """The bin at the top of the slope that each bin is on, and the frequency of the partial there, in bins.
+
+        Shape: `(B, n, bins + 1)` → two of `(B, n, bins)`.
+        """
+        here, right = level[:, :, :-1], level[:, :, 1:]
+        left = torch.cat([level[:, :, 1:2], level[:, :, :-2]], dim=2)  # bin -1 is the mirror image of bin 1
+        bin_of = torch.arange(self.bins, device=level.device)
+        uphill = torch.where(left > torch.maximum(here, right), bin_of - 1, bin_of + (right > here).long())
+        peak = uphill.clamp(0, self.bins - 1)
+        for _ in range(_UPHILL):
+            peak = peak.gather(2, peak)
+        off = (left - right) / 2 / (left - 2 * here + right - _FLAT)
+        return peak, (bin_of + off.clamp(-0.5, 0.5)).gather(2, peak)
+
+
+def _wrapped(cycles: Tensor) -> Tensor:
+    return cycles - cycles.round()
