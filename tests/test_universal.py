@@ -406,6 +406,89 @@ def test_a_net_of_twice_the_rate_begins_as_the_other_does_below_its_nyquist():
         UniversalGenerator(slower, **(SMALL | {"n_fft": 2048, "bands": 100})).begun_as(narrow)
 
 
+def test_phases_of_its_own_turn_the_lowest_bins():
+    """What the trunk says of a bin's phase is said of the phase that goes on; of the other bins, of none."""
+    net = generator(single_pass_bins=20)
+    core = net.layers.core
+    heard = core.single_pass(torch.rand(1, 12, 513, generator=torch.Generator().manual_seed(0)))
+    cosine, sine = heard[..., 513:].chunk(2, -1)
+    still = torch.cat([heard[..., :513], torch.ones_like(cosine), torch.zeros_like(sine)], -1)
+    for path in core.spectrum.paths()[:1]:  # amplitudes are of amplitudes alone
+        assert torch.equal(path(heard), path(still))
+    said = core.spectrum.trunk(heard)
+    turned = torch.complex(
+        *core.spectrum.combine(core.spectrum.given(heard), said, heard[..., 513:]).chunk(2, -1)
+    )
+    plain = torch.complex(
+        *core.spectrum.combine(core.spectrum.given(heard), said, still[..., 513:]).chunk(2, -1)
+    )
+    torch.testing.assert_close(turned[..., 20:], plain[..., 20:], rtol=0, atol=0)
+    torch.testing.assert_close(
+        turned[..., :20], plain[..., :20] * torch.complex(cosine, sine), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(core.spectrum.trunk(still), said)  # which hears them too
+
+
+def test_a_net_without_phases_goes_on_with_them():
+    """The highest bins say what they said; the lowest have the phases handed in, at the starts of frames."""
+    taught = generator(griffin_lim=1)
+    begun = UniversalGenerator(OWN, **SMALL, griffin_lim=1, single_pass_bins=20).begun_as(taught)
+    amplitudes = torch.rand(1, 12, 513, generator=torch.Generator().manual_seed(0)) + 0.1
+    with torch.no_grad():
+        expected = torch.complex(*taught.layers.core.spectrum(amplitudes).chunk(2, -1))
+        handed = begun.single_pass(amplitudes)
+        made = torch.complex(*begun.spectrum(handed).chunk(2, -1))
+    torch.testing.assert_close(made[..., 20:], expected[..., 20:], rtol=1e-4, atol=1e-4)
+    phase = torch.complex(*handed[..., 513:].chunk(2, -1)) * (-1.0) ** torch.arange(20)
+    low = made[..., :20]
+    torch.testing.assert_close(low / low.abs(), phase, rtol=0, atol=1e-4)
+    assert torch.equal(begun.griffin_lim.steps[0].taps, taught.layers.core.griffin_lim.steps[0].taps)
+    again = UniversalGenerator(OWN, **SMALL, griffin_lim=1, single_pass_bins=20)
+    again = again.begun_as(again.around(begun))
+    for mine, its in zip(again.parameters(), begun.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    freev = FreeVGenerator(OWN, **SMALL)
+    from_freev = UniversalGenerator(OWN, **SMALL, single_pass_bins=20).begun_as(freev)
+    assert torch.equal(
+        from_freev.spectrum.trunk.embed.conv.weight[:, :80], freev.layers.spectrum.trunk.embed.conv.weight
+    )
+    with pytest.raises(ValueError, match=r"bands\.weight: got"):
+        UniversalGenerator(OWN, **SMALL).begun_as(generator(single_pass_bins=20))
+
+
+def test_a_net_of_twice_the_rate_takes_phases_over_too():
+    mel = MelSpec.preset("bigvgan_44khz")
+    narrow = generator(single_pass_bins=20)
+    wide = UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 100}), single_pass_bins=20)
+    for parameter in wide.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    begun = wide.begun_as(narrow).eval()
+    heard = torch.rand(1, 20, 513, generator=torch.Generator().manual_seed(0)) * 3 + 0.01
+    more = torch.rand(1, 20, 1025, generator=torch.Generator().manual_seed(1))
+    more[..., :513] = 2 * heard  # a window of twice as many samples
+    with torch.no_grad():
+        expected = torch.stack(
+            narrow.layers.core.spectrum(narrow.layers.core.single_pass(heard)).chunk(2, -1)
+        )
+        made = torch.stack(begun.spectrum(begun.single_pass(more)).chunk(2, -1))
+    torch.testing.assert_close(made[..., :513], 2 * expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+    silent = UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 100}))
+    with pytest.raises(ValueError, match=r"bands\.weight: got"):
+        silent.begun_as(narrow)
+    plain = UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 100}), single_pass_bins=20)
+    from_silent = plain.begun_as(generator())
+    assert from_silent.spectrum.trunk.head.bias[1025] == 0.5
+    assert bool((from_silent.spectrum.trunk.embed.conv.weight[:, 100:] == 0).all())
+
+
+@pytest.mark.parametrize("bins", [1, -1, 512, 600])
+def test_bins_that_have_no_phases_are_refused(bins):
+    with pytest.raises(
+        ValueError, match=rf"single_pass_bins must be 0, or 2 to 511 with n_fft 1024; got {bins}"
+    ):
+        UniversalGenerator(OWN, **SMALL, single_pass_bins=bins)
+
+
 @pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])
 def test_shares_that_leave_nothing_are_refused(settings):
     with pytest.raises(ValueError, match="own_share"):

@@ -111,6 +111,7 @@ class UniversalGenerator(StreamingGenerator):
         ]
         heard = PHASE_FEATURES if single_pass_bins else 0
         gathered = nn.Linear(2 * bins + 2 * single_pass_bins, bands + heard)
+        head = nn.Linear(channels, 3 * bins)  # log-amplitude correction, real, imaginary
         trunk = nn.Sequential(
             OrderedDict(
                 input=_SeenBins(bins),
@@ -119,7 +120,7 @@ class UniversalGenerator(StreamingGenerator):
                 embed_norm=nn.LayerNorm(channels, eps=1e-6),
                 blocks=nn.Sequential(*convnext),
                 final_norm=nn.LayerNorm(channels, eps=1e-6),
-                head=nn.Linear(channels, 3 * bins),  # log-amplitude correction, real, imaginary
+                head=head,
             )
         )
         core = OrderedDict[str, nn.Module]()
@@ -139,7 +140,7 @@ class UniversalGenerator(StreamingGenerator):
                     nn.init.zeros_(module.bias)
         _begin_as_filter_bank(gathered, bands, mel, n_fft)
         if single_pass_bins:
-            _begin_as_single_pass(trunk, bands, bins, single_pass_bins)
+            _begin_as_single_pass(gathered, head, bands, single_pass_bins)
 
     def begun_as(self, other: "FreeVGenerator | UniversalGenerator") -> nn.Module:
         """This net's core with the weights of a net that was trained for one convention, may look ahead or hears less.
@@ -147,10 +148,10 @@ class UniversalGenerator(StreamingGenerator):
         A FreeV reads the logarithm of a band's weighted sum, this net the weighted sum of the bins' logarithms: equal
         where a band's bins are, so that behind bands that are the filter bank of `mel`, which must be the other's, it
         starts nearly where that one ended. A causal net takes the kernels of one that isn't as if the frames to come
-        were all as the last. Steps of Griffin-Lim are taken over where both have the same. Where this net's phases go on
-        from frame to frame and the other's don't, the lowest bins begin with those. A net of a higher rate,
-        whose bins and frames lie as far apart in hertz and in seconds, does below the other's Nyquist what that one
-        did; its further bins and bands stay as they were drawn.
+        were all as the last. Steps of Griffin-Lim are taken over where both have the same. Where this net's phases go
+        on from frame to frame and the other's don't, the lowest bins begin with those. A net of a higher rate, whose
+        bins and frames lie as far apart in hertz and in seconds, does below the other's Nyquist what that one did; its
+        further bins and bands stay as they were drawn.
 
         Raises:
             ValueError: a net of other sizes.
@@ -230,25 +231,21 @@ def _without_future(kernel: Tensor, ahead: int) -> Tensor:
     return torch.cat([torch.zeros_like(future), past[..., :-1], now], dim=-1)
 
 
-def _with_phases(
-    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], low: int
-) -> dict[str, Tensor]:
+def _with_phases(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], low: int) -> dict[str, Tensor]:
     """The layers that phases are handed to, of a net that has none: as that one for the rest, these as they begin."""
-    prefix = "spectrum.trunk."
     made = {}
-    for name in ("bands.weight", "bands.bias", "embed.conv.weight"):
-        value = given.get(prefix + name)
-        new = wanted[prefix + name].clone()
-        if name == "embed.conv.weight":
-            value = given[prefix + name]
-            new.zero_()
-        if value is not None:
-            new[tuple(slice(size) for size in value.shape)] = value
-        made[prefix + name] = new
+    for name in ("bands.weight", "bands.bias", "embed.conv.weight", "head.weight", "head.bias"):
+        name = "spectrum.trunk." + name
+        new, old = wanted[name].clone(), given.get(name)  # a FreeV has no bands
+        if "embed" in name:
+            new.zero_()  # of the phases the trunk hears nothing yet
+        if old is not None:
+            new[tuple(map(slice, old.shape))] = old
+        made[name] = new
     for name in ("head.weight", "head.bias"):
-        made[prefix + name] = given[prefix + name].clone()
-        for mine, its in zip(made[prefix + name].chunk(3)[1:], wanted[prefix + name].chunk(3)[1:], strict=True):
-            mine[:low] = its[:low]
+        name = "spectrum.trunk." + name
+        for own, begun in zip(made[name].chunk(3)[1:], wanted[name].chunk(3)[1:], strict=True):
+            own[:low] = begun[:low]
     return made
 
 
@@ -261,29 +258,31 @@ def _widened(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], louder: 
     names = ("bands.weight", "bands.bias", "embed.conv.weight", "head.weight", "head.bias")
     made = {prefix + name: wanted[prefix + name].clone() for name in names}
     few, many = (state[prefix + "head.bias"].numel() // 3 for state in (given, wanted))
-    rows = given[prefix + "bands.bias"].numel()
-    amplitudes, seen = given[prefix + "bands.weight"].chunk(2, dim=1)
-    if rows > made[prefix + "bands.bias"].numel():
+    weight, new = given[prefix + "bands.weight"].clone(), made[prefix + "bands.weight"]
+    further = new.shape[1] - 2 * many  # columns, of phases
+    heard = PHASE_FEATURES if weight.shape[1] > 2 * few else 0
+    rows, more_rows = len(weight) - heard, len(new) - (PHASE_FEATURES if further else 0)
+    if rows > more_rows or (heard and weight.shape[1] - 2 * few != further):
         return {}
-    bands = made[prefix + "bands.weight"][:rows]
-    bands.zero_()
-    bands[:, :few] = amplitudes
-    bands[:, many : many + few] = seen - amplitudes * (louder / 3)  # as `_SeenBins` scales it
-    made[prefix + "bands.bias"][:rows] = given[prefix + "bands.bias"]
+    weight[:, few : 2 * few] -= weight[:, :few] * (louder / 3)  # as `_SeenBins` scales it
+    columns = torch.arange(weight.shape[1])
+    columns += (many - few) * ((columns >= few).long() + (columns >= 2 * few))
+    place = torch.arange(len(weight))
+    place += (more_rows - rows) * (place >= rows)
+    new[place] = torch.zeros_like(new[place]).index_copy(1, columns, weight)
+    made[prefix + "bands.bias"][place] = given[prefix + "bands.bias"]
     made[prefix + "embed.conv.weight"].zero_()  # of the further bands the trunk hears nothing yet
-    made[prefix + "embed.conv.weight"][:, :rows] = given[prefix + "embed.conv.weight"]
+    made[prefix + "embed.conv.weight"][:, place] = given[prefix + "embed.conv.weight"]
     for name in ("head.weight", "head.bias"):
-        old, new = given[prefix + name].chunk(3), made[prefix + name].chunk(3)
-        for mine, its in zip(new, old, strict=True):
+        parts = made[prefix + name].chunk(3), given[prefix + name].chunk(3)
+        for mine, its in zip(*parts, strict=True):
             mine[:few] = its
     return made
 
 
 def _begin_as_filter_bank(gathered: nn.Linear, bands: int, mel: MelSpec, n_fft: int) -> None:
     """(ln(m) + 5) / 3 of a band m, from the same of its bins, as `_SeenBins` gives them."""
-    bank = filters.filter_bank(
-        mel.sample_rate, n_fft, bands, mel.fmin, mel.fmax, mel.mel_scale, mel.mel_norm
-    )
+    bank = filters.filter_bank(mel.sample_rate, n_fft, bands, mel.fmin, mel.fmax, mel.mel_scale, mel.mel_norm)
     total = bank.sum(1)
     total = torch.where(total > 0, total, 1.0)  # a band narrower than a bin has none
     with torch.no_grad():
@@ -292,14 +291,13 @@ def _begin_as_filter_bank(gathered: nn.Linear, bands: int, mel: MelSpec, n_fft: 
         gathered.bias[:bands] = total.log() / 3
 
 
-def _begin_as_single_pass(trunk: nn.Sequential, bands: int, bins: int, low: int) -> None:
+def _begin_as_single_pass(gathered: nn.Linear, head: nn.Linear, bands: int, low: int) -> None:
     """Phases of the lowest bins as they are handed in, turned from a frame's middle to its start: by pi a bin."""
-    gathered, head = trunk.get_submodule("bands"), trunk.get_submodule("head")
     with torch.no_grad():
-        nn.init.trunc_normal_(gathered.weight[bands:, 2 * bins :], std=0.1)
-        for part, begun in ((1, 0.5 * (-1.0) ** torch.arange(low)), (2, torch.zeros(low))):
-            head.weight[part * bins :][:low] = 0
-            head.bias[part * bins :][:low] = begun
+        nn.init.trunc_normal_(gathered.weight[bands:, -2 * low :], std=0.1)
+        _, real, imaginary = head.weight.chunk(3)
+        real[:low] = imaginary[:low] = 0
+        head.bias.chunk(3)[1][:low] = 0.5 * (-1.0) ** torch.arange(low)
 
 
 class _Inverse(MelInverse, Pointwise):

@@ -5,9 +5,9 @@ on by what lies between two frames. Where frames show single partials, below a k
 with a vocoder that works at frame rate, and no amount of training mends it: such a phase has a memory.
 
 Beauregard, Harish and Wyse, "Single Pass Spectrogram Inversion" (DSP 2015): each peak of a frame's amplitudes is a
-partial, its frequency read between the bins from a parabola through the peak's logarithm; its phase is that of the same
-bin a frame before, moved on by so many cycles; the bins around it down to the valleys have the phase of their peak. Here
-the frequency is the mean of both frames', and a peak that has just begun starts anew.
+partial, its frequency read between the bins from a parabola through the peak's logarithm; its phase is that of the
+same bin a frame before, moved on by so many cycles; the bins around it down to the valleys have the phase of their
+peak. Here the frequency is the mean of both frames', and a peak that has just begun starts anew.
 """
 
 import math
@@ -21,7 +21,7 @@ from gansound.nn.streaming import Cursor
 ONSET = 3.0
 """Growth of a peak's natural log-amplitude within a frame from which on it is another sound than before."""
 _FLOOR = 1e-7  # of an amplitude
-_FLAT = 1e-3  # of the parabola: a peak without a curve has no place between the bins
+_FLAT = 0.1  # of a parabola's curve, in nepers: a flatter peak than that has no place between the bins
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
 _ROUNDS = 14  # of an exported graph, whose frames aren't known: 2^14 frames without an onset
@@ -80,19 +80,25 @@ class SinglePassPhases(nn.Module):
         Shape: `(B, n + 1, bins + 1)`, `(B, n, 1)`, `(B, 1, bins)` → `(B, n, bins)`.
         """
         level = window.clamp_min(_FLOOR).log()
-        peak, frequency = self._peaks(level)
-        level, peak = level[:, :, : self.bins], peak[:, 1:]
-        now, then = frequency[:, 1:], frequency[:, :-1].gather(2, peak)
-        moved = self.cycles * torch.where((now - then).abs() < _GLIDE, (now + then) / 2, now)
-        grown = (level[:, 1:] - level[:, :-1]).gather(2, peak) > ONSET
-        begins = begins | grown
-        frames = peak.shape[1]
-        bin_of = torch.arange(self.bins, device=peak.device)
+        peak, off = self._peaks(level)
+        frames, bin_of = peak.shape[1] - 1, torch.arange(self.bins, device=peak.device)
         row = self.bins * torch.arange(frames, device=peak.device)[:, None]
-        source = torch.where(begins, row + self.bins + bin_of, row + peak)
-        source = torch.cat([bin_of.expand(len(peak), -1), source.flatten(1)], dim=1)
-        total = F.pad(torch.where(begins, 0.0, moved), (0, 0, 1, 0)).flatten(1)
-        start = F.pad(before, (0, 0, 0, frames)).flatten(1)
+        then = (row + peak[:, 1:]).flatten(1)  # the bin of a bin's peak, a frame before
+        loud, peak, off = level[:, :, : self.bins].flatten(1), peak.flatten(1), off.flatten(1)
+        grown = loud.gather(1, then + self.bins) - loud.gather(1, then) > ONSET
+        now, part = peak[:, self.bins :], off[:, self.bins :]
+        glide = (peak.gather(1, then) - now) + (
+            off.gather(1, then) - part
+        )  # from now to a frame before, in bins
+        part = part + torch.where(glide.abs() < _GLIDE, glide / 2, 0.0)
+        moved = (
+            _wrapped(self.cycles * now) + self.cycles * part
+        )  # of large and small, so that little is rounded away
+        begins = (begins | grown.unflatten(1, (-1, self.bins))).flatten(1)
+        source = torch.where(begins, (row + self.bins + bin_of).flatten(), then)
+        source = torch.cat([bin_of.expand(peak.shape[0], -1), source], dim=1)
+        total = F.pad(torch.where(begins, 0.0, moved), (self.bins, 0))
+        start = F.pad(before.flatten(1), (0, frames * self.bins))
         rounds = frames.bit_length() if isinstance(frames, int) else _ROUNDS
         for _ in range(rounds):
             total = _wrapped(total + total.gather(1, source))
@@ -101,7 +107,7 @@ class SinglePassPhases(nn.Module):
         return cycles.unflatten(1, (-1, self.bins))[:, 1:]
 
     def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """The bin at the top of the slope that each bin is on, and the frequency of the partial there, in bins.
+        """The bin at the top of the slope that each bin is on, and how many bins above it the partial there is.
 
         Shape: `(B, n, bins + 1)` → two of `(B, n, bins)`.
         """
@@ -112,8 +118,9 @@ class SinglePassPhases(nn.Module):
         peak = uphill.clamp(0, self.bins - 1)
         for _ in range(_UPHILL):
             peak = peak.gather(2, peak)
-        off = (left - right) / 2 / (left - 2 * here + right - _FLAT)
-        return peak, (bin_of + off.clamp(-0.5, 0.5)).gather(2, peak)
+        curve = 2 * here - left - right  # of a Hann window's tone 1.4
+        off = (right - left) / 2 * curve / (curve.square() + _FLAT**2)
+        return peak, off.clamp(-0.5, 0.5).gather(2, peak)
 
 
 def _wrapped(cycles: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class Cursor:
         rate: columns here for each column of the input.
         delay: columns by which the stream is late so far; the look-ahead of the layers passed.
         lookback: columns before its own that an output column depends on, so far.
+        remembers: whether a layer went on from its own output, so that this is not all.
         position: `(B,)` int64, columns given before this step at the present rate; None in the interior, where
             neither start nor end of any utterance is in sight and nothing needs padding.
         length: `(B,)` int64, columns of the whole utterance at the present rate, `UNKNOWN_LENGTH` while unknown.
@@ -48,6 +49,7 @@ class Cursor:
         rate: Fraction = Fraction(1),
         delay: int = 0,
         lookback: int = 0,
+        remembers: bool = False,
     ) -> None:
         self._kept = kept  # of the step before, in the order in which layers ask; None before the first
         self._keep = keep  # of this step
@@ -56,6 +58,7 @@ class Cursor:
         self.rate = rate
         self.delay = delay
         self.lookback = lookback
+        self.remembers = remembers
 
     def window(
         self,
@@ -102,6 +105,7 @@ class Cursor:
 
         What begins anew is for the layer to see: where `indices` is 0.
         """
+        self.remembers = True
         self._keep.append(value)
 
     def inside(self, columns: int, context: int) -> Tensor | None:
@@ -142,7 +146,14 @@ class Cursor:
     def fork(self) -> "Cursor":
         """A cursor for one of several paths that start here; they keep their columns in the same state."""
         return Cursor(
-            self._kept, self._keep, self.position, self.length, self.rate, self.delay, self.lookback
+            self._kept,
+            self._keep,
+            self.position,
+            self.length,
+            self.rate,
+            self.delay,
+            self.lookback,
+            self.remembers,
         )
 
     def join(self, paths: list[Self], outputs: list[Tensor], *, dim: int = -1) -> list[Tensor]:
@@ -158,6 +169,7 @@ class Cursor:
         self.position, self.length, self.rate = first.position, first.length, first.rate
         self.delay = max(path.delay for path in paths)
         self.lookback = max(path.lookback for path in paths)
+        self.remembers = any(path.remembers for path in paths)
         held = []
         for path, y in zip(paths, outputs, strict=True):
             window = path.window(y, self.delay - path.delay, padding=None, dim=dim)
@@ -305,11 +317,13 @@ class ReceptiveField:
     Attributes:
         rate: output columns for each input column.
         lookback, lookahead: in output columns.
+        remembers: it depends on earlier ones too, through what a layer gave for the column before.
     """
 
     rate: int
     lookback: int
     lookahead: int
+    remembers: bool = False
 
     @property
     def lookahead_inputs(self) -> int:
@@ -333,7 +347,7 @@ def receptive_field(layer: nn.Module, example: Tensor) -> ReceptiveField:
         stream(layer, example, cursor)
     if cursor.rate.denominator > 1:
         raise ValueError(f"expected a whole number of columns for each of the input, got {cursor.rate}")
-    return ReceptiveField(int(cursor.rate), cursor.lookback, cursor.delay)
+    return ReceptiveField(int(cursor.rate), cursor.lookback, cursor.delay, cursor.remembers)
 
 
 def _along(per_column: Tensor, like: Tensor, dim: int) -> Tensor:

@@ -1,6 +1,7 @@
 """PyTorch itself: no extra dependency, any device; and compiled by its own compiler."""
 
 import copy
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -68,8 +69,12 @@ class EagerRunner(Runner):
         window, after = self.offline_frames, field.lookahead_inputs
         have: Tensor | None = None
         done = 0  # frames at the start of `have` whose sound is out already
+        mels = iter(mels)
         for mel in mels:
             have = mel if have is None else torch.cat([have, mel], -1)
+            if field.remembers and have.shape[-1] > window + after:
+                yield from super().pieces(itertools.chain([have], mels))  # what it remembers no window tells
+                return
             while have.shape[-1] > done + window + after:
                 yield self._plain(have[..., : done + window + after], done, window)
                 gone = max(0, done + window - field.lookback_inputs)
