@@ -91,7 +91,7 @@ class StreamingGenerator(nn.Module):
     def interior_frames(self) -> int:
         """Frames after which no layer keeps anything from before a stream's start."""
         field = self.receptive_field
-        return -(-(field.lookback + field.lookahead) // self.hop_length)
+        return -(-(field.lookback + field.lookahead) // self.hop_length) + field.remembers
 
     def _frame(self, batch: int) -> Tensor:
         like = next(self.parameters())

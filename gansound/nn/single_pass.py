@@ -63,7 +63,6 @@ class SinglePassPhases(nn.Module):
         before = cursor.recalled(amplitudes[:, :1, : self.bins])
         cycles = self._cycles(window, begins, before)
         cursor.remember(cycles[:, -1:])
-        cursor.late(0, 1)
         return self._beside(amplitudes, cycles)
 
     def _beside(self, amplitudes: Tensor, cycles: Tensor) -> Tensor:
