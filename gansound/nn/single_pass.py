@@ -7,7 +7,8 @@ with a vocoder that works at frame rate, and no amount of training mends it: suc
 Beauregard, Harish and Wyse, "Single Pass Spectrogram Inversion" (DSP 2015): each peak of a frame's amplitudes is a
 partial, its frequency read between the bins from a parabola through the peak's logarithm; its phase is that of the
 same bin a frame before, moved on by so many cycles; the bins around it down to the valleys have the phase of their
-peak. Here the frequency is the mean of both frames', and a peak that has just begun starts anew.
+peak. Here the frequency is the mean of both frames'; and a peak that has just begun, or is too flat to be a partial's,
+has phase 0: what a click or a hiss has is left to the net.
 """
 
 import math
@@ -21,7 +22,8 @@ from gansound.nn.streaming import Cursor
 ONSET = 3.0
 """Growth of a peak's natural log-amplitude within a frame from which on it is another sound than before."""
 _FLOOR = 1e-7  # of an amplitude
-_FLAT = 0.1  # of a parabola's curve, in nepers: a flatter peak than that has no place between the bins
+FLAT = 0.1
+"""Second difference of natural log-amplitudes, of a Hann window's tone 1.4, below which a peak is no partial's."""
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
 _ROUNDS = 14  # of an exported graph, whose frames aren't known: 2^14 frames without an onset
@@ -79,7 +81,7 @@ class SinglePassPhases(nn.Module):
         Shape: `(B, n + 1, bins + 1)`, `(B, n, 1)`, `(B, 1, bins)` → `(B, n, bins)`.
         """
         level = window.clamp_min(_FLOOR).log()
-        peak, off = self._peaks(level)
+        peak, off, flat = self._peaks(level)
         frames, bin_of = peak.shape[1] - 1, torch.arange(self.bins, device=peak.device)
         row = self.bins * torch.arange(frames, device=peak.device)[:, None]
         then = (row + peak[:, 1:]).flatten(1)  # the bin of a bin's peak, a frame before
@@ -93,7 +95,7 @@ class SinglePassPhases(nn.Module):
         moved = (
             _wrapped(self.cycles * now) + self.cycles * part
         )  # of large and small, so that little is rounded away
-        begins = (begins | grown.unflatten(1, (-1, self.bins))).flatten(1)
+        begins = (begins | flat[:, 1:] | grown.unflatten(1, (-1, self.bins))).flatten(1)
         source = torch.where(begins, (row + self.bins + bin_of).flatten(), then)
         source = torch.cat([bin_of.expand(peak.shape[0], -1), source], dim=1)
         total = F.pad(torch.where(begins, 0.0, moved), (self.bins, 0))
@@ -105,10 +107,10 @@ class SinglePassPhases(nn.Module):
         cycles = _wrapped(total + start.gather(1, source))
         return cycles.unflatten(1, (-1, self.bins))[:, 1:]
 
-    def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """The bin at the top of the slope that each bin is on, and how many bins above it the partial there is.
+    def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The bin at the top of the slope that each bin is on, by how much the partial is above it, and whether it is none.
 
-        Shape: `(B, n, bins + 1)` → two of `(B, n, bins)`.
+        Shape: `(B, n, bins + 1)` → three of `(B, n, bins)`.
         """
         here, right = level[:, :, :-1], level[:, :, 1:]
         left = torch.cat([level[:, :, 1:2], level[:, :, :-2]], dim=2)  # bin -1 is the mirror image of bin 1
@@ -117,9 +119,9 @@ class SinglePassPhases(nn.Module):
         peak = uphill.clamp(0, self.bins - 1)
         for _ in range(_UPHILL):
             peak = peak.gather(2, peak)
-        curve = 2 * here - left - right  # of a Hann window's tone 1.4
-        off = (right - left) / 2 * curve / (curve.square() + _FLAT**2)
-        return peak, off.clamp(-0.5, 0.5).gather(2, peak)
+        curve = (2 * here - left - right).gather(2, peak)
+        off = (right - left).gather(2, peak) / 2 / curve.clamp_min(FLAT)
+        return peak, off.clamp(-0.5, 0.5), curve < FLAT
 
 
 def _wrapped(cycles: Tensor) -> Tensor:
