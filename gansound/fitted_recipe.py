@@ -133,7 +133,7 @@ def fit(
     reasons: dict[str, str] = {}
     node, spec = _mel(base, its_mel, rate_hz, mel, hop_length, fmax_hz, reasons)
     changes: dict[str, Any] = {} if spec == its_mel else {"mel": node}
-    if generator := _generator(base, spec, reasons):
+    if generator := _generator(base, its_mel, spec, reasons):
         changes["generator"] = {"init_args": generator}
     for name in ("discriminators", "losses"):
         if part := _scaled_resolutions(base.get(name), rate_hz, name, reasons):
@@ -217,7 +217,9 @@ def _sizes(rate_hz: int) -> dict[str, Any]:
     }
 
 
-def _generator(base: Mapping[str, Any], spec: "MelSpec", reasons: dict[str, str]) -> dict[str, Any]:
+def _generator(
+    base: Mapping[str, Any], its_mel: "MelSpec", spec: "MelSpec", reasons: dict[str, str]
+) -> dict[str, Any]:
     """What of the generator's arguments must differ from the base recipe's."""
     node = base["generator"]
     cls = import_class(node["class_path"], "generator.class_path", (), ALLOWED)
@@ -249,6 +251,13 @@ def _generator(base: Mapping[str, Any], spec: "MelSpec", reasons: dict[str, str]
             "the mel's"
             if n_fft == spec.n_fft
             else f"the mel's {spec.n_fft} isn't a multiple of its hop {spec.hop_length}: {n_fft} is"
+        )
+    if now.get("single_pass_bins"):
+        width = its_mel.sample_rate / (now["n_fft"] or its_mel.n_fft)
+        n_fft = made.get("n_fft", now["n_fft"] or spec.n_fft)
+        made["single_pass_bins"] = max(2, round(now["single_pass_bins"] * width * n_fft / spec.sample_rate))
+        reasons["generator.single_pass_bins"] = (
+            f"those below {now['single_pass_bins'] * width:.0f} Hz, as in the shipped recipe"
         )
     changed = {name: value for name, value in made.items() if value != _listed(now[name])}
     for name in made.keys() - changed.keys():

@@ -108,7 +108,7 @@ class SinglePassPhases(nn.Module):
         return cycles.unflatten(1, (-1, self.bins))[:, 1:]
 
     def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The bin at the top of the slope that each bin is on, by how much the partial is above it, and whether it is none.
+        """The bin at the top of the slope that each bin is on, how far above it the partial is, and whether it is none.
 
         Shape: `(B, n, bins + 1)` → three of `(B, n, bins)`.
         """

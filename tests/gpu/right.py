@@ -153,8 +153,9 @@ def steps_of(name: str, settings: Settings) -> dict[str, Any]:
     trained = models.Trained(_slow(name), settings.device)
     found: dict[str, Any] = {}
     griffin_lim = any(isinstance(module, GriffinLim) for module in reference.made.task.generator.modules())
-    # A step of it makes up to three of a rounding where frames contradict each other.
-    most = AFTER_A_STEP if griffin_lim else CLOSE
+    # A step of it makes up to three of a rounding where frames contradict each other. A gradient's norm in single
+    # precision lay 1.7e-3 off on one processor and 4e-4 on another.
+    most = AFTER_A_STEP if griffin_lim else 2 * CLOSE
     with _settled(settings):
         for number in range(2):
             error, of = _worst_figure(trained.step(number), reference.step(number))
