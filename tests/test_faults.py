@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
+from gansound import Vocoder
 from gansound.audio import fade, read, resample
 from gansound.metrics.evaluation import GROUND_TRUTH, Item, evaluate
 from gansound.metrics.faults import (
@@ -85,6 +87,23 @@ def test_on_real_speech_95_of_100_are_found_and_1_in_100_is_a_false_alarm(figure
     assert sum(n for n, _ in false) <= 0.01 * sum(counted for _, counted in false), lines[-1]
 
 
+@pytest.mark.slow
+def test_of_100_copies_by_the_shipped_vocoder_3_at_most_are_said_to_step_or_drift(shared, capsys):
+    vocoder = Vocoder.from_pretrained("default", device="cpu")
+    clips = [speech(path) for path in _recordings(shared / "data")]
+    copies = [vocoder.vocode_audio(clip, RATE)[: clip.size] for clip in clips]
+    for figure in ("step_db", "level_drift_db"):
+        found = 0
+        for clip, copy in zip(clips, copies, strict=True):
+            try:
+                found += DETECTORS[figure](clip, copy, RATE) > ALARM_ABOVE_DB[figure]
+            except UndefinedMeasure:
+                continue
+        with capsys.disabled():
+            print(f"\n{figure} on copies by default: {found} of {len(clips)}")
+        assert found <= 0.03 * len(clips)
+
+
 def _recordings(data: Path) -> Iterator[Path]:
     """Four of each voice, 30 of Kathleen, 30 telephone prompts."""
     folders = [folder for folder in sorted((data / "voices").iterdir()) if folder.is_dir()]
@@ -132,6 +151,40 @@ def test_a_jump_is_found_at_the_ends_and_between(place):
     assert step_db(real, faint, RATE) < 3
 
 
+def pulsed(offset_seconds: float, decay_seconds: float) -> np.ndarray:
+    """A low voice: 70 pulses a second through a formant, each with its energy spread over a decaying noise."""
+    generator = np.random.default_rng(3)
+    out = np.zeros(RATE)
+    for start in np.arange(0.05, 0.9, 1 / 70):
+        burst = generator.standard_normal(200) * np.exp(-np.arange(200) / RATE / decay_seconds)
+        place = round((start + offset_seconds) * RATE)
+        out[place : place + 200] += burst / np.sqrt(np.sum(burst**2))
+    voice = lfilter([1.0], [1.0, -1.7, 0.9], out)
+    return (0.2 * voice / np.abs(voice).max()).astype(np.float32) + quiet_noise(1.0, 2e-4)
+
+
+@pytest.mark.parametrize("band_hz", [RATE / 2, 8000])
+def test_a_pulse_that_is_packed_and_comes_beside_the_recordings_is_no_step(band_hz):
+    real, copy = planted.banded(pulsed(0.0, 3e-4), RATE, 0, band_hz), pulsed(0.004, 1e-4)
+    assert step_db(real, copy, RATE) < ALARM_ABOVE_DB["step_db"]
+    for change in planted.PLANTED["step_db"]:
+        faulty = (change(copy, RATE, np.random.default_rng(seed)).astype(np.float32) for seed in range(20))
+        found = sum(step_db(real, one, RATE) > ALARM_ABOVE_DB["step_db"] for one in faulty)
+        assert found >= 14, (change.__name__, found)  # a seam within a pulse is another pulse
+
+
+@pytest.mark.parametrize("fades", [(RATE // 50, 1), (1, RATE // 50)])
+def test_a_recording_that_is_cut_forgives_a_copy_cut_elsewhere_in_its_wave(fades):
+    times = np.arange(RATE) / RATE
+    real, copy = (
+        (0.1 * np.sin(2 * np.pi * 100 * times + phase)).astype(np.float32) + quiet_noise(1.0, 1e-4)
+        for phase in (0.0, 1.5)
+    )
+    copy = fade(copy, *fades[::-1])
+    assert step_db(real, copy, RATE) < 3
+    assert step_db(fade(real, *fades), copy, RATE) > 12
+
+
 def test_noise_that_sets_in_is_no_step():
     real = np.concatenate([np.zeros(RATE // 2, np.float32), quiet_noise(0.5, 0.05)])
     assert step_db(0 * real + quiet_noise(1.0, 1e-4), real, RATE) < ALARM_ABOVE_DB["step_db"]
@@ -162,6 +215,9 @@ def test_smear_is_what_an_onset_lost_of_its_rise():
     for place in (5000, 12000, 19000):
         fake[place - 500 : place] *= 10 ** (9 / 20)
     assert onset_smear_db(real, fake, RATE) == pytest.approx(9.0, abs=1.0)
+    assert onset_smear_db(real, np.roll(real, -RATE * 4 // 1000), RATE) == pytest.approx(
+        0.0, abs=1.0
+    )  # early, as steep
     # Deeper than 30 dB the onset masks what is before it.
     deeper = real.copy()
     for place in (5000, 12000, 19000):
@@ -180,6 +236,9 @@ def test_drift_is_the_range_of_the_level_difference():
     paused = real.copy()
     paused[2 * RATE :] *= 10 ** (-26 / 20)
     assert level_drift_db(paused, np.where(np.arange(real.size) < 2.3 * RATE, paused, 0), RATE) < 0.5
+    dull = real.copy()
+    dull[RATE : 2 * RATE] = planted.banded(real, RATE, 0, 5000)[RATE : 2 * RATE]
+    assert level_drift_db(real, dull, RATE) < 0.3  # a sibilant's own fault
     with pytest.raises(UndefinedMeasure, match=r"0\.50 s"):
         level_drift_db(real[: RATE // 2], real[: RATE // 2], RATE)
 

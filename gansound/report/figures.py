@@ -115,7 +115,11 @@ STYLES = {
         "tone in pauses", "dB", "lower", 1, "the plainest line over what surrounds it, beyond the recording's"
     ),
     "step_db": FigureStyle(
-        "step", "dB", "lower", 1, "the plainest jump over the 12 ms on each side, beyond the recording's"
+        "step",
+        "dB",
+        "lower",
+        1,
+        "the plainest jump over what the copy has beside it and the recording within 12 ms",
     ),
     "above_band_db": FigureStyle(
         "above the source's band",
@@ -128,7 +132,11 @@ STYLES = {
         "onsets smeared", "dB", "lower", 1, "rise over the 4 to 16 ms before that is lost, median over onsets"
     ),
     "level_drift_db": FigureStyle(
-        "level drift", "dB", "lower", 1, "range of the level against the recording's, in blocks of 0.4 s"
+        "level drift",
+        "dB",
+        "lower",
+        1,
+        "range of the level below 4 kHz against the recording's, in blocks of 0.4 s",
     ),
     "noise_lines_db": FigureStyle(
         "lines in noise", "dB", "lower", 1, "at multiples of the frame rate, white noise in, over the input's"

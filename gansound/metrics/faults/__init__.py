@@ -20,9 +20,9 @@ DETECTORS = {
 }
 ALARM_ABOVE_DB = {
     "pause_tone_db": 10.0,
-    "step_db": 6.0,
+    "step_db": 6.5,
     "above_band_db": -50.0,
-    "onset_smear_db": 4.8,
+    "onset_smear_db": 3.5,
     "level_drift_db": 1.5,
 }
 """An utterance whose figure is greater is an alarm."""

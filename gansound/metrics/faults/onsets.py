@@ -1,6 +1,7 @@
 """Onsets smeared over what comes before them: soft plosives, pre-echo."""
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from gansound.metrics.pair import Audio, UndefinedMeasure, is_silent, matched
@@ -8,7 +9,7 @@ from gansound.metrics.pair import Audio, UndefinedMeasure, is_silent, matched
 STEP_SECONDS = 0.002
 AFTER_SECONDS, BEFORE_SECONDS = 0.010, (0.016, 0.004)
 RISE_DB, MASKED_DB, LOUD_DB = 20.0, 30.0, 24.0
-APART_SECONDS = 0.050
+APART_SECONDS, BESIDE_SECONDS = 0.050, 0.004
 _TINY = 1e-10
 
 
@@ -16,8 +17,9 @@ def onset_smear_db(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) 
     """How much less an onset stands out of the 4 to 16 ms before it than in the recording; median over the onsets.
 
     An onset is where the recording's 10 ms from there are 20 dB or more above the 4 to 16 ms before, and within 24 dB
-    of the loudest 10 ms; the steepest within 50 ms. What lies 30 dB below the onset or more counts as 30 dB: the onset
-    masks it. High-passed by a first difference, so that hum doesn't hide plosives.
+    of the loudest 10 ms; the steepest within 50 ms. The estimate's is the steepest within 4 ms: one that comes earlier
+    or later isn't smeared. What lies 30 dB below the onset or more counts as 30 dB: the onset masks it. High-passed by
+    a first difference, so that hum doesn't hide plosives.
 
     Shape: `(T,)`, `(T,)` -> scalar; 0 for a perfect copy.
 
@@ -32,7 +34,9 @@ def onset_smear_db(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) 
     places = _onsets(rise, after)
     if not places:
         raise UndefinedMeasure("smeared onsets: the recording has no onset that rises by 20 dB")
-    lost = np.minimum(rise[places], MASKED_DB) - np.minimum(made[places], MASKED_DB)
+    beside = round(BESIDE_SECONDS / STEP_SECONDS)
+    steepest = sliding_window_view(np.pad(made, beside, mode="edge"), 2 * beside + 1).max(axis=1)[places]
+    lost = np.minimum(rise[places], MASKED_DB) - np.minimum(steepest, MASKED_DB)
     return float(np.median(lost))
 
 
