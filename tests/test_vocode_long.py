@@ -148,7 +148,7 @@ def test_vocode_holds_nothing_of_the_whole(
 
     monkeypatch.setattr(EagerRunner, "offline_frames", 16)
     monkeypatch.setattr(
-        EagerRunner, "_plain", noted("net", EagerRunner._plain, lambda self, mel, *_: mel.shape[-1])
+        EagerRunner, "_whole", noted("net", EagerRunner._whole, lambda self, mel, *_: mel.shape[-1])
     )
     append = noted("written", audio.Writer.append, lambda self, sound: len(sound))
     monkeypatch.setattr(audio.Writer, "append", append)

@@ -1,4 +1,4 @@
-"""A generator laid out for inference: the same function in steps, in the shapes that runtimes are quick at.
+"""A generator laid out for inference: the same function, in the shapes that oneDNN and runtimes are quick at.
 
 Convolutions become images of height one, `(B, C, 1, T)`, which oneDNN, ONNX Runtime and OpenVINO have fast kernels
 for where they have slow ones for 1-D; with channels last in memory, PyTorch needs no other layout in between. A
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansound.nn.anti_aliased import AntiAliased
-from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase
+from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase, reflect_pad
 from gansound.nn.convnext import FrameConv
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
@@ -35,7 +35,7 @@ _ELEMENTWISE = (
 
 
 class InferenceForm(StreamingGenerator):
-    """A copy of a generator for `step` alone; it has no `forward`.
+    """A copy of a generator, for inference alone.
 
     Args:
         generator: its weights are copied.
@@ -65,9 +65,6 @@ class InferenceForm(StreamingGenerator):
             if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames):
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(dtype)
-
-    def forward(self, mel: Tensor) -> Tensor:
-        raise TypeError("the inference form runs in steps: see gansound.inference.backends")
 
     def _frame(self, batch: int) -> Tensor:
         return self._example.expand(batch, -1, -1)  # of the generator's type, whatever the weights' now is
@@ -153,9 +150,16 @@ class _Columns(nn.Module):
         super().__init__()
         self.layer = layer
 
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(self._columns(x))
+        return y.unsqueeze(2)
+
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
-        columns = x.squeeze(2).to(torch.promote_types(x.dtype, torch.float32))
-        return stream(self.layer, columns, cursor).unsqueeze(2)
+        return stream(self.layer, self._columns(x), cursor).unsqueeze(2)
+
+    @staticmethod
+    def _columns(x: Tensor) -> Tensor:
+        return x.squeeze(2).to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Conv(nn.Module):
@@ -171,11 +175,25 @@ class _Conv(nn.Module):
         if conv.stride[0] > 1:
             raise ValueError(f"the inference form has no strided convolutions, got stride {conv.stride[0]}")
 
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.left_samples, self.right_samples
+        x = x.to(self.weight.dtype)
+        if self.padding == "reflect" and 0 < right < x.shape[-1]:
+            return self._convolved(F.pad(x, (left, right, 0, 0), mode="reflect"))
+        if self.padding == "reflect":
+            return self._convolved(reflect_pad(x.squeeze(2), left, right).unsqueeze(2))
+        if left != right:
+            return self._convolved(F.pad(x, (left, right)))
+        return self._convolved(x, padding=right)
+
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         x = x.to(self.weight.dtype)
         window = cursor.window(x, self.left_samples + self.right_samples, padding=self.padding)
         cursor.late(self.right_samples, self.left_samples)
-        return F.conv2d(window, self.weight, self.bias, dilation=(1, self.dilation), groups=self.groups)
+        return self._convolved(window)
+
+    def _convolved(self, x: Tensor, padding: int = 0) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, 1, (0, padding), (1, self.dilation), self.groups)
 
 
 class _Upsampling(nn.Module):
@@ -196,13 +214,22 @@ class _Upsampling(nn.Module):
         self.rate = rate
         self.trim_samples, self.kernel_size = trim_samples, weight.shape[-1]
 
+    def forward(self, x: Tensor) -> Tensor:
+        samples = x.shape[-1] * self.rate
+        context = self.weight.shape[-1] - 1
+        y = self._samples(self._phases(F.pad(x.to(self.weight.dtype), (context, context))))
+        return y[..., self.trim_samples : self.trim_samples + samples]
+
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         window = cursor.window(x.to(self.weight.dtype), self.weight.shape[-1] - 1)
         cursor.upsample(self.rate)
         cursor.late(self.trim_samples, self.kernel_size - 1 - self.trim_samples)
-        y = self._phases(window)  # (B, rate * C, 1, n), phase by phase
+        return self._samples(self._phases(window))
+
+    def _samples(self, phases: Tensor) -> Tensor:
+        """`(B, rate * C, 1, n)`, phase by phase → `(B, C, 1, n * rate)`."""
         # Channels last, a column's phases lie one after the other, as its samples do: this copies nothing.
-        rows = y.permute(0, 2, 3, 1).unflatten(3, (self.rate, -1))
+        rows = phases.permute(0, 2, 3, 1).unflatten(3, (self.rate, -1))
         return rows.flatten(2, 3).permute(0, 3, 1, 2)
 
     def _phases(self, window: Tensor) -> Tensor:
@@ -241,10 +268,16 @@ class _Merged(nn.Module):
         assert shortcut.bias is not None
         self.bias = nn.Parameter((end.bias + shortcut.bias).detach(), requires_grad=False)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self._both(x, self.branch(x))
+
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         direct, branch = cursor.fork(), cursor.fork()
         y = stream(self.branch, x, branch)
-        return F.conv2d(torch.cat(cursor.join([direct, branch], [x, y]), 1), self.weight, self.bias)
+        return self._both(*cursor.join([direct, branch], [x, y]))
+
+    def _both(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.conv2d(torch.cat([x, y], 1), self.weight, self.bias)
 
 
 def _merged(layer: Residual, graph: bool) -> _Merged | None:
@@ -281,12 +314,19 @@ class _Frames(nn.Module):
         self.groups = layer.conv.groups
         self.left_frames, self.right_frames = layer.left_frames, layer.right_frames
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self._convolved(
+            F.pad(x.to(self.weight.dtype), (0, 0, self.left_frames, self.right_frames))
+        ).to(x.dtype)
+
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         window = cursor.window(x.to(self.weight.dtype), self.left_frames + self.right_frames, dim=1)
         cursor.late(self.right_frames, self.left_frames)
+        return self._convolved(window).to(x.dtype)
+
+    def _convolved(self, window: Tensor) -> Tensor:
         image = window.transpose(1, 2).unsqueeze(2)
-        y = F.conv2d(image, self.weight, self.bias, groups=self.groups)
-        return y.squeeze(2).transpose(1, 2).to(x.dtype)
+        return F.conv2d(image, self.weight, self.bias, groups=self.groups).squeeze(2).transpose(1, 2)
 
 
 class _DepthwiseFrames(nn.Module):
@@ -296,6 +336,10 @@ class _DepthwiseFrames(nn.Module):
         super().__init__()
         self.convolution = layer
         self.taps = nn.Parameter(layer.conv.weight.detach()[:, 0, 0].T.contiguous(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.convolution(x)
+        return y
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         if x.shape[1] != 1:

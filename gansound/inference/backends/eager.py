@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.inference.backends.runner import Precision, Runner, step_lengths
+from gansound.nn import images
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
@@ -17,8 +18,8 @@ from gansound.nn.streaming import State
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _AUTOCAST = (nn.modules.conv._ConvNd, nn.Linear)  # what multiplies by its weights in half precision there
-# Of the plain net's windows, in chunks of steps: what each layer of a step does to keep its context costs more than a
-# cache saves (tests/reference/vocoder_speed.py).
+# Of a whole utterance's windows, in chunks of steps: what each layer of a step does to keep its context costs more than
+# a cache saves (tests/reference/vocoder_speed.py).
 WINDOW_CHUNKS = 16
 _SPARE, _SPARE_BYTES = 4, 2**16  # a buffer may lie in so many times its memory, and in so much anyway
 
@@ -34,14 +35,14 @@ class EagerRunner(Runner):
 
     @cached_property
     def offline_frames(self) -> int:
-        """Of a window of the plain net."""
+        """Of a window."""
         if next(self.generator.parameters()).is_cuda:
             return 4096  # a GPU wants much work at once
         return self.cached_frames() * WINDOW_CHUNKS
 
     @cached_property
-    def _net(self) -> StreamingGenerator:
-        """The plain net: its weights in half precision, where that is asked for, already."""
+    def _autocast_net(self) -> StreamingGenerator:
+        """The generator, its weights in half precision already, where that is asked for."""
         dtype = _DTYPES[self.precision]
         if dtype is None:
             return self.generator
@@ -54,17 +55,17 @@ class EagerRunner(Runner):
     def synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is None or mel.is_cuda:
             return super().synthesize(mel, lengths)
-        # A core is as quick at one after the other, by the plain net, which knows one end only.
+        # A core is as quick at one after the other, in one go, which knows one end only.
         audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length)
         for sound, item, frames in zip(audio, mel, lengths.tolist(), strict=True):
             sound[: frames * self.hop_length] = super().synthesize(item[None, :, :frames])[0]
         return audio
 
     def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
-        if lengths is not None:  # the plain net knows one end only
+        if lengths is not None:  # what isn't in steps knows one end only
             yield from super().pieces(mels, lengths)
             return
-        # The plain net, an utterance in one go or in windows that share what its receptive field spans.
+        # An utterance in one go, or in windows that share what the receptive field spans.
         field = self.receptive_field
         window, after = self.offline_frames, field.lookahead_inputs
         have: Tensor | None = None
@@ -76,18 +77,22 @@ class EagerRunner(Runner):
                 yield from super().pieces(itertools.chain([have], mels))  # what it remembers no window tells
                 return
             while have.shape[-1] > done + window + after:
-                yield self._plain(have[..., : done + window + after], done, window)
+                yield self._whole(have[..., : done + window + after], done, window)
                 gone = max(0, done + window - field.lookback_inputs)
                 have, done = have[..., gone:], done + window - gone
         if have is not None and have.shape[-1] > done:
-            yield self._plain(have, done, have.shape[-1] - done)
+            yield self._whole(have, done, have.shape[-1] - done)
 
-    def _plain(self, mel: Tensor, first: int, frames: int) -> Tensor:
-        """The plain net's sound of some frames of a mel."""
-        dtype = _DTYPES[self.precision]
-        with torch.no_grad(), torch.autocast(mel.device.type, dtype, enabled=dtype is not None):
-            sound: Tensor = self._net(mel).to(mel.dtype)
-        return sound[:, first * self.hop_length : (first + frames) * self.hop_length]
+    def _whole(self, mel: Tensor, first: int, frames: int) -> Tensor:
+        """The sound of some frames of a mel, which is computed in one go."""
+        dtype, device = _DTYPES[self.precision], mel.device
+        with torch.no_grad():
+            if images.quick_on(device):
+                sound: Tensor = self._form(mel)
+            else:  # a GPU's library lays out for itself
+                with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                    sound = self._autocast_net(mel)
+        return sound[:, first * self.hop_length : (first + frames) * self.hop_length].to(mel.dtype)
 
     def init_state(self, batch: int = 1) -> State:
         return self._form.init_state(batch)
@@ -119,7 +124,7 @@ class CompileRunner(EagerRunner):
         self._compiled: Any = torch.compile(self._interior, dynamic=False, options={"freezing": True})
 
     def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
-        return Runner.pieces(self, mels, lengths)  # the plain net isn't compiled
+        return Runner.pieces(self, mels, lengths)  # steps are what is compiled
 
     def init_state(self, batch: int = 1) -> State:
         return _laid_out(super().init_state(batch))
