@@ -173,6 +173,17 @@ def test_a_pulse_that_is_packed_and_comes_beside_the_recordings_is_no_step(band_
         assert found >= 14, (change.__name__, found)  # a seam within a pulse is another pulse
 
 
+def test_chunks_vocoded_apart_and_joined_step(clips):
+    vocoder = Vocoder.from_pretrained("default", device="cpu")
+    size = 20 * 256
+    for clip in clips:
+        apart = [
+            vocoder.vocode_audio(clip[n : n + size], RATE)[:size] for n in range(0, clip.size - 2048, size)
+        ]
+        joined = np.concatenate(apart)
+        assert step_db(clip[: joined.size], joined[: clip.size], RATE) > ALARM_ABOVE_DB["step_db"]
+
+
 @pytest.mark.parametrize("fades", [(RATE // 50, 1), (1, RATE // 50)])
 def test_a_recording_that_is_cut_forgives_a_copy_cut_elsewhere_in_its_wave(fades):
     times = np.arange(RATE) / RATE
