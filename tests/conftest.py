@@ -43,6 +43,8 @@ APART = {
     "test_kills.py",
     "test_profile.py",
 }
+# And those that trace the same nets: one after the other, so that the second finds the graphs of the first.
+TRACED = {"test_backend_choice.py", "test_backends.py", "test_export.py", "test_families.py"}
 PAGES = "test_house.py::test_examples_of_a_page_run"
 
 
@@ -74,7 +76,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0].rpartition("/")[2]
-            return nodeid if PAGES in nodeid else "apart" if file in APART else file
+            if PAGES in nodeid:
+                return nodeid
+            return "apart" if file in APART else "traced" if file in TRACED else file
 
     config.option.loadscopereorder = False
     return ByFile(config, log)

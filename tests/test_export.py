@@ -12,39 +12,39 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+import gansound
 import gansound.cli
 import gansound.inference.export.to_onnx as to_onnx
 from gansound import extras
 from gansound.cli.export import _judge, loss
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.hifigan import HiFiGANGenerator
-from gansound.generators.melgan import MelGANGenerator
 from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
 from gansound.inference.export import export_onnx, export_torch, load_onnx
 from gansound.inference.export.writing import beside, metadata, verify
 from gansound.inference.vocoder import Vocoder
 from gansound.mel import MelSpec
-from gansound.model_folder import LoadedModel
-from gansound.nn.conv import Conv1d
-from gansound.nn.fold import fold_parametrizations
+from gansound.model_folder import LoadedModel, save_model_folder
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
-from tests.tiny import save_tiny_model
+from tests.families import FAMILIES as TABLE
+from tests.families import N_MELS, SPEC
+from tests.streams import awaken
+from tests.test_backends import generator_of
+from tests.test_streaming_models import awake, mels, rms
 
-BANDS, HOP = 8, 16
-SPEC = MelSpec(sample_rate=8000, n_fft=64, hop_length=HOP, win_length=64, n_mels=BANDS, fmin=0.0, fmax=4000.0)
+BANDS, HOP = N_MELS, SPEC.hop_length
 READER = Path(__file__).resolve().parents[1] / "samples" / "onnx_reader.py"
-FAMILIES = {
-    "melgan": lambda: MelGANGenerator(BANDS, 8, (16,), (3,)),
-    "freev": lambda: FreeVGenerator(SPEC, 8, 16, 1),
-    "hifigan": lambda: HiFiGANGenerator(BANDS, 8, (16,), (32,), (3, 5), ((1,), (3,)), residual_block=2),
-    "multi_band_melgan": lambda: MultiBandMelGANGenerator(BANDS, 8, (4,), (3,), pqmf_taps=30),
+# Tracing takes seconds a graph, whatever the net's size: two are those of the backends' tests, and the others, which
+# are made of the same layers, slow.
+QUICK = ("melgan", "freev")
+SLOW = {
+    "hifigan": lambda: HiFiGANGenerator(BANDS, 8, (HOP,), (2 * HOP,), (3, 5), ((1,), (3,)), residual_block=2),
+    "multi_band_melgan": lambda: MultiBandMelGANGenerator(BANDS, 8, (HOP // 4,), (3,), pqmf_taps=30),
 }
-# Tracing takes seconds a graph, whatever the net's size; these two are made of the same layers as the others.
-SLOW = ("hifigan", "multi_band_melgan")
-EACH = [pytest.param(family, marks=[pytest.mark.slow] * (family in SLOW)) for family in FAMILIES]
+EACH = [*QUICK, *(pytest.param(family, marks=pytest.mark.slow) for family in SLOW)]
 pytestmark = pytest.mark.usefixtures("traced_once")
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
@@ -53,22 +53,14 @@ needs_onnx = pytest.mark.skipif(
 
 
 def mel_of(batch: int, frames: int, seed: int = 0) -> Tensor:
-    noise = torch.randn(batch, frames * HOP, generator=torch.Generator().manual_seed(seed))
-    return SPEC.mel(0.1 * noise)[..., :frames]
+    return mels(frames, torch.float32, seed, batch)
 
 
 def vocoder_of(family: str) -> Vocoder:
-    """Untrained, its last layer scaled until it is as loud as speech: an error in silence would not be seen."""
+    """Untrained, and as loud as speech: an error in silence would not be seen."""
     torch.manual_seed(0)
-    generator = fold_parametrizations(FAMILIES[family]().eval()).requires_grad_(False)
-    last = [layer for layer in generator.modules() if isinstance(layer, Conv1d | nn.Linear)][-1]
-    rms = float(generator(mel_of(1, 50)).square().mean().sqrt())
-    if isinstance(last, nn.Linear):
-        assert last.bias is not None
-        last.bias[: SPEC.n_fft // 2 + 1] += np.log(0.3 / rms)
-    else:
-        last.weight *= 0.3 / rms
-    assert float(generator(mel_of(1, 50)).square().mean().sqrt()) > 0.1
+    generator = awaken(SLOW[family](), mel_of(2, 40)) if family in SLOW else generator_of(family)
+    assert rms(generator(mel_of(1, 50))) > 0.1
     return Vocoder(LoadedModel(generator, SPEC, {"licence": "CC0-1.0"}, Path(), {}), "cpu", backend="eager")
 
 
@@ -218,7 +210,7 @@ def test_the_file_says_what_a_reader_must_know(written):
     assert about["licence"] == "CC0-1.0"
     numbers = ("sample_rate", "hop_length", "n_mels", "interior", "lookahead_samples")
     lookahead = vocoder.generator.receptive_field.lookahead
-    assert [int(about[name]) for name in numbers] == [8000, HOP, BANDS, 0, lookahead]
+    assert [int(about[name]) for name in numbers] == [SPEC.sample_rate, HOP, BANDS, 0, lookahead]
     inputs = [value.name for value in model.graph.input]
     states = [state["name"] for state in json.loads(about["states"])]
     assert states[:2] == ["position", "length"]
@@ -248,7 +240,11 @@ def test_the_reader_writes_a_wav_and_refuses_the_offline_graph(written, tmp_path
     command = [sys.executable, str(READER), str(path), str(tmp_path / "mel.npy"), str(tmp_path / "out.wav")]
     subprocess.run(command, check=True)
     with wave.open(str(tmp_path / "out.wav")) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (8000, 1, 21 * HOP)
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (
+            SPEC.sample_rate,
+            1,
+            21 * HOP,
+        )
         found = np.frombuffer(file.readframes(21 * HOP), "<i2") / 32767
     expected = vocoder.generator(mel)[0].clamp(-1, 1)
     torch.testing.assert_close(torch.from_numpy(found).float(), expected, rtol=0, atol=1.1 / 32767)
@@ -388,11 +384,30 @@ def test_a_suffix_of_another_format_is_refused(command, tmp_path, capsys, kind, 
 
 
 @needs_onnx
+def test_the_command_writes_the_step_of_a_net_like_the_default(command, tmp_path, capsys):
+    """That the graph gives the generator's samples is seen before it is written."""
+    family = TABLE["universal"].traced
+    default = json.loads((Path(gansound.__file__).parent / "models" / "default" / "config.json").read_text())
+    assert default["generator"]["class_path"] == family.config["class_path"]
+    assert default["generator"]["init_args"]["griffin_lim"] >= family.arguments["griffin_lim"]
+    net = awake("universal", False, torch.float32, traced=True)
+    model = save_model_folder(tmp_path / "model", net, family.mel, config=family.config)
+    target = tmp_path / "stream.onnx"
+    assert command("--model", model, "--format", "onnx", "--streaming", "-o", target) == 0
+    assert "one step of a stream, fp32" in capsys.readouterr().out
+    import onnx
+
+    inputs = [value.name for value in onnx.load(target).graph.input]
+    assert inputs[:3] == ["mel", "state.position", "state.length"]
+
+
+@needs_onnx
 def test_the_command_measures_int8_and_refuses_what_is_heard(command, tmp_path, capsys, monkeypatch):
     target = tmp_path / "x.onnx"
     target.write_text("old")
     monkeypatch.setattr("gansound.cli.export.MAX_PESQ_LOSS", -5.0)  # nothing is good enough
-    model = save_tiny_model(tmp_path / "model")
+    vocoder = vocoder_of("freev")
+    model = save_model_folder(tmp_path / "model", vocoder.generator, SPEC, config=TABLE["freev"].config)
     assert command("--model", model, "--format", "onnx", "-o", target, "--precision", "int8") == 1
     told = capsys.readouterr()
     assert "int8 isn't written: wide-band PESQ falls" in told.err

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gansound.inference.export import export_onnx
-from tests.test_export import HOP, mel_of, needs_onnx, vocoder_of
+from tests.test_export import HOP, SPEC, mel_of, needs_onnx, vocoder_of
 
 ROOT = Path(__file__).resolve().parents[1]
 READER = ROOT / "samples" / "onnx_reader.mjs"
@@ -69,7 +69,7 @@ def test_javascript_gives_the_offline_samples(graph, tmp_path):
     done = node(str(tmp_path / "program.mjs"))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["about"] == [8000, HOP, "ln"]
+    assert found["about"] == [SPEC.sample_rate, HOP, "ln"]
     assert "expected a multiple of" in found["refused"]
     for mel, sound in zip(mels, found["said"], strict=True):
         expected = vocoder.generator(mel)[0]
@@ -84,7 +84,11 @@ def test_it_writes_a_wav_and_says_what_it_can_t_read(graph, tmp_path):
     done = node(str(READER), str(path), str(tmp_path / "mel.npy"), str(tmp_path / "out.wav"))
     assert done.returncode == 0, done.stderr
     with wave.open(str(tmp_path / "out.wav")) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (8000, 1, 21 * HOP)
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (
+            SPEC.sample_rate,
+            1,
+            21 * HOP,
+        )
         sound = np.frombuffer(file.readframes(21 * HOP), "<i2") / 32767
     np.testing.assert_allclose(sound, vocoder.generator(mel)[0].clamp(-1, 1).numpy(), atol=1e-4)
     np.save(tmp_path / "doubles.npy", mel[0].double().numpy())
