@@ -19,7 +19,7 @@ from gansound.metrics.pair import UndefinedMeasure, is_silent, matched
 
 Mode = Literal["speech", "audio"]
 RATES_HZ: dict[Mode, int] = {"speech": 16000, "audio": 48000}
-LEAST_SECONDS = 0.5
+LEAST_SECONDS = 0.96  # of audio mode: a patch and a half of 30 frames, one every 20 ms, of 80 ms
 
 
 class ViSQOL(NamedTuple):
@@ -34,13 +34,15 @@ def visqol(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> ViSQO
 
     Raises:
         MissingPackage: `visqol-python` isn't installed.
-        UndefinedMeasure: one of the two is silent or shorter than half a second.
+        UndefinedMeasure: one of the two is silent or shorter than 0.96 s.
     """
     first, second = matched(reference, estimate, sample_rate)
     if is_silent(first) or is_silent(second):
         raise UndefinedMeasure("ViSQOL: one of the two is silent")
     if first.size < LEAST_SECONDS * sample_rate:
-        raise UndefinedMeasure(f"ViSQOL: got {first.size / sample_rate:.2f} s, expected 0.5 s or more")
+        raise UndefinedMeasure(
+            f"ViSQOL: got {first.size / sample_rate:.2f} s, expected {LEAST_SECONDS} s or more"
+        )
     scores = []
     for mode, rate in RATES_HZ.items():
         pair = (resample(audio, sample_rate, rate).astype(np.float64) for audio in (first, second))
