@@ -82,22 +82,20 @@ class SinglePassPhases(nn.Module):
         """
         level = window.clamp_min(_FLOOR).log()
         peak, off, flat = self._peaks(level)
-        frames, bin_of = peak.shape[1] - 1, torch.arange(self.bins, device=peak.device)
+        frames = peak.shape[1] - 1
         row = self.bins * torch.arange(frames, device=peak.device)[:, None]
         then = (row + peak[:, 1:]).flatten(1)  # the bin of a bin's peak, a frame before
         loud, peak, off = level[:, :, : self.bins].flatten(1), peak.flatten(1), off.flatten(1)
         grown = loud.gather(1, then + self.bins) - loud.gather(1, then) > ONSET
         now, part = peak[:, self.bins :], off[:, self.bins :]
-        glide = (peak.gather(1, then) - now) + (
-            off.gather(1, then) - part
-        )  # from now to a frame before, in bins
+        # From now to the frame before, in bins; large numbers apart from small ones, so that little is rounded away.
+        glide = (peak.gather(1, then) - now) + (off.gather(1, then) - part)
         part = part + torch.where(glide.abs() < _GLIDE, glide / 2, 0.0)
-        moved = (
-            _wrapped(self.cycles * now) + self.cycles * part
-        )  # of large and small, so that little is rounded away
+        moved = _wrapped(self.cycles * now) + self.cycles * part
         begins = (begins | flat[:, 1:] | grown.unflatten(1, (-1, self.bins))).flatten(1)
-        source = torch.where(begins, (row + self.bins + bin_of).flatten(), then)
-        source = torch.cat([bin_of.expand(peak.shape[0], -1), source], dim=1)
+        # Each bin of each frame, one after the other, points to where it comes from; what begins, to itself.
+        place = torch.arange((frames + 1) * self.bins, device=peak.device)
+        source = torch.where(F.pad(begins, (self.bins, 0), value=True), place, F.pad(then, (self.bins, 0)))
         total = F.pad(torch.where(begins, 0.0, moved), (self.bins, 0))
         start = F.pad(before.flatten(1), (0, frames * self.bins))
         rounds = frames.bit_length() if isinstance(frames, int) else _ROUNDS
