@@ -35,6 +35,7 @@ from gansound.nn.conv import Conv1d, TransposedConv1d
 from gansound.nn.generator import StreamingGenerator
 from gansound.report.bench import bench_picture, bench_tables, noise_percent
 from tests import warm
+from tests.test_streaming_models import awake, mels
 from tests.tiny import save_tiny_model
 
 SPEC = MelSpec.preset("hifigan")
@@ -163,6 +164,15 @@ def test_the_streaming_rival_computes_its_context_and_no_more(tiny):
     hook.remove()
     field = tiny.receptive_field
     assert set(lengths[-5:]) == {4 + field.lookback_inputs + field.lookahead_inputs}
+
+
+def test_what_remembers_is_recomputed_from_its_start():
+    net = awake("universal", False, torch.float32)
+    assert net.receptive_field.remembers
+    mel = mels(4 * net.receptive_field.lookback_inputs, torch.float32)
+    stream = RecomputedStream(net)
+    sound = np.concatenate([*(stream.push(chunk) for chunk in mel.split(5, -1)), stream.flush()])
+    np.testing.assert_allclose(sound, plain_eager(net, mel)[0].numpy(), atol=1e-5)
 
 
 def test_random_weights_give_a_lively_sound():

@@ -21,12 +21,14 @@ from gansound.nn.streaming import Cursor
 
 ONSET = 3.0
 """Growth of a peak's natural log-amplitude within a frame from which on it is another sound than before."""
-_FLOOR = 1e-7  # of an amplitude
 FLAT = 0.1
 """Second difference of natural log-amplitudes, of a Hann window's tone 1.4, below which a peak is no partial's."""
+_FLOOR = 1e-7  # of an amplitude
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
-_ROUNDS = 14  # of an exported graph, whose frames aren't known: 2^14 frames without an onset
+_ROUNDS = (
+    14  # of an exported graph, whose frames aren't known: of a call, 2^14 without an onset are followed back
+)
 
 
 class SinglePassPhases(nn.Module):

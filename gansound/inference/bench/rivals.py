@@ -1,5 +1,7 @@
 """What gansound is measured against: how a vocoder is run without it."""
 
+import sys
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,13 +24,15 @@ def plain_eager(generator: nn.Module, mel: Tensor) -> Tensor:
 class RecomputedStream:
     """Exact streaming without a state: every push runs the generator on the new frames and all that they depend on.
 
-    It has `StreamingVocoder`'s push, flush and reset, and gives the same samples.
+    It has `StreamingVocoder`'s push, flush and reset, and gives the same samples: of a net that remembers what its
+    receptive field doesn't tell, by all frames so far.
     """
 
     def __init__(self, generator: StreamingGenerator) -> None:
         self._generator = generator
         field = generator.receptive_field
-        self._before, self._after = field.lookback_inputs, field.lookahead_inputs
+        self._before = sys.maxsize if field.remembers else field.lookback_inputs
+        self._after = field.lookahead_inputs
         self.reset()
 
     def reset(self) -> None:
