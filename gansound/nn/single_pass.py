@@ -26,9 +26,8 @@ FLAT = 0.1
 _FLOOR = 1e-7  # of an amplitude
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
-_ROUNDS = (
-    14  # of an exported graph, whose frames aren't known: of a call, 2^14 without an onset are followed back
-)
+# Doublings of an exported graph, whose frames aren't known: of a call, 2^14 without an onset are followed back.
+_ROUNDS = 14
 
 
 class SinglePassPhases(nn.Module):
