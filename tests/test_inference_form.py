@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.nn.conv import Conv1d, TransposedConv1d
-from gansound.nn.convnext import FrameConv
+from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm, _MatrixISTFT
 from gansound.nn.istft import ISTFT
@@ -162,7 +162,7 @@ def test_bf16_is_for_weights_and_leaves_constants_norms_and_foreign_layers():
     assert {"_Linear", "_Frames", "_DepthwiseFrames", "LayerNorm", "ISTFT", "_Prior"} <= kinds
     for module in freev.modules():
         own = list(module.parameters(recurse=False))
-        low = type(module).__name__ in ("_Linear", "_Frames")
+        low = type(module).__name__ in ("_Linear", "_Expansion", "_Frames")
         assert all(p.dtype == (torch.bfloat16 if low else torch.float32) for p in own), module
     assert all(buffer.dtype == torch.float32 for buffer in freev.buffers())
 
@@ -174,6 +174,19 @@ def test_bf16_is_for_weights_and_leaves_constants_norms_and_foreign_layers():
     assert foreign.layers[2].layer.alpha.dtype == torch.float32
     audio, _ = foreign.step(mels(9, torch.float32)[:, :4], foreign.init_state(1))
     assert audio.dtype == torch.bfloat16
+
+
+def test_a_block_stays_in_bf16_where_it_is_widest():
+    form = InferenceForm(awake("vocos", False, torch.float32), dtype=torch.bfloat16)
+    seen = []
+    for module in form.modules():
+        if isinstance(module, ConvNeXtBlock):
+            module.expand.register_forward_hook(
+                lambda _module, given, got: seen.append((given[0].dtype, got.dtype))
+            )
+            module.register_forward_hook(lambda _module, _given, got: seen.append(got.dtype))
+    form(mels(9, torch.float32))
+    assert seen == [(torch.float32, torch.bfloat16), torch.float32] * 2
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gansound.nn.anti_aliased import AntiAliased
 from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase, reflect_pad
-from gansound.nn.convnext import FrameConv
+from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLimStep
@@ -132,7 +132,10 @@ def _on_frames(layer: nn.Module, graph: bool) -> nn.Module:
     if type(layer) is GriffinLimStep:
         return _GriffinLimStep(layer)
     for name, child in layer.named_children():
-        setattr(layer, name, _on_frames(child, graph))
+        if type(layer) is ConvNeXtBlock and isinstance(child, nn.Linear) and child is layer.expand:
+            layer.register_module(name, _Expansion(child))
+        else:
+            layer.register_module(name, _on_frames(child, graph))
     return layer
 
 
@@ -302,7 +305,17 @@ class _Linear(Pointwise):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(x.dtype)
+        return self._product(x).to(x.dtype)
+
+    def _product(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class _Expansion(_Linear):
+    """A matrix product given back in its own precision: the next one takes it so, and it is the widest of a block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._product(x)
 
 
 class _Frames(nn.Module):

@@ -4,13 +4,20 @@ HiFi-GAN V1 and V3 and MelGAN with random weights, weight norm folded on both si
 take turns, and what is compared is the ratio within each round: the machine's pace changes from minute to minute.
 Counted is the process's own time, for a machine that others use too. Never run by pytest.
 
-`--chunks 32 128` also times eager PyTorch in steps of so many frames, and `--chunks 0` the plain net in one go.
+`--hifi-gan DIR --melgan-neurips DIR`, checkouts of jik876's and descriptinc's repositories, time the projects' own
+files in place of the tests' nets, which are written as they are. `--chunks 32 128` also times eager PyTorch in steps
+of so many frames, and `--chunks 0` the plain net in one go.
 """
 
 import argparse
+import importlib
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -27,8 +34,8 @@ Run = Callable[[torch.Tensor], torch.Tensor]
 FRAMES_A_SECOND = 22050 / 256
 
 
-def theirs_and_ours(net: str) -> tuple[nn.Module, nn.Module]:
-    """The same net twice: as its project's code runs it, and ours."""
+def theirs_and_ours(net: str, checkout: Path | None) -> tuple[nn.Module, nn.Module]:
+    """The same net twice: as its project's code runs it, or that code itself, and ours."""
     torch.manual_seed(0)
     if net == "melgan":
         theirs, ours, keys = melgan.Generator(), MelGANGenerator(), melgan_neurips_keys
@@ -41,7 +48,24 @@ def theirs_and_ours(net: str) -> tuple[nn.Module, nn.Module]:
         theirs = hifigan.Generator(**sizes, block=hifigan.ResBlock2)
         ours, keys = HiFiGANGenerator(**V3), hifigan_keys
     melgan.bring_over(theirs, ours, keys(ours))
-    return folded(theirs).eval(), fold_parametrizations(ours).eval()
+    plain = folded(theirs) if checkout is None else own(net, checkout, theirs.state_dict())
+    return plain.eval(), fold_parametrizations(ours).eval()
+
+
+def own(net: str, checkout: Path, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """The generator of a checkout of its project, weight norm removed."""
+    sys.path.insert(0, str(checkout))
+    if net == "melgan":
+        generator = importlib.import_module("mel2wav.modules").Generator(80, 32, 3)
+    else:
+        config = json.loads((checkout / f"config_{net}.json").read_text(encoding="utf-8"))
+        generator = importlib.import_module("models").Generator(SimpleNamespace(**config))
+    sys.path.remove(str(checkout))
+    generator.load_state_dict(weights)
+    for module in generator.modules():
+        if hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+    return generator
 
 
 def folded(module: nn.Module) -> nn.Module:
@@ -70,8 +94,10 @@ class Chunked(EagerRunner):
     pieces = Runner.pieces
 
 
-def contestants(net: str, paths: list[str], chunks: list[int], windows: list[int]) -> dict[str, Run]:
-    theirs, ours = theirs_and_ours(net)
+def contestants(
+    net: str, checkout: Path | None, paths: list[str], chunks: list[int], windows: list[int]
+) -> dict[str, Run]:
+    theirs, ours = theirs_and_ours(net, checkout)
     runs: dict[str, Run] = {"their code": lambda mel: theirs(mel).flatten(1)}
     for path in paths:
         backend, _, precision = path.partition("-")
@@ -103,11 +129,14 @@ def main() -> None:
     )
     parser.add_argument("--chunks", nargs="*", type=int, default=[], help="of eager, in frames")
     parser.add_argument("--windows", nargs="*", type=int, default=[], help="of the plain net, in frames")
+    parser.add_argument("--hifi-gan", type=Path, help="a checkout of jik876/hifi-gan")
+    parser.add_argument("--melgan-neurips", type=Path, help="a checkout of descriptinc/melgan-neurips")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
     for net in args.nets:
-        runs = contestants(net, args.paths, args.chunks, args.windows)
+        checkout = args.melgan_neurips if net == "melgan" else args.hifi_gan
+        runs = contestants(net, checkout, args.paths, args.chunks, args.windows)
         for seconds in args.seconds:
             mel = torch.randn(1, 80, round(seconds * FRAMES_A_SECOND)) - 4
             print(f"{net}, {seconds:g} s: {one_line(runs, mel, args.rounds)}", flush=True)
