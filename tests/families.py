@@ -99,7 +99,7 @@ FAMILIES = {
     "freev": Family(FreeVGenerator, _FRAMES | {"blocks": 1}, waits_samples=(128 - 32) // 2),
     "universal": Family(
         UniversalGenerator,
-        _FRAMES | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20},
+        _FRAMES | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20, "group_delay_bands": 3},
         waits_samples=(128 - 32) // 2,
         short={"blocks": 1},
     ),

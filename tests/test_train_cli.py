@@ -80,6 +80,15 @@ SMALL = {
         "generator.init_args": "{n_fft: 2048, channels: 16, hidden_channels: 32, blocks: 1, bands: 112}",
         "data.segment_samples": "4608",
     },
+    "universal_44khz_adversarial_cpu": UNIVERSAL
+    | {
+        "generator.init_args": "{n_fft: 2048, channels: 16, hidden_channels: 32, blocks: 1, bands: 112}",
+        "data.segment_samples": "8192",
+        "discriminators.mrd.network.init_args.channels": "2",
+        "discriminators.mrd.crop_samples": "4608",
+        "discriminators.mrd.every": "1",
+        "precision": "fp32",
+    },
     "universal_adversarial_cpu": UNIVERSAL
     | {
         "discriminators.mrd.network.init_args.channels": "2",

@@ -481,6 +481,34 @@ def test_a_net_of_twice_the_rate_takes_phases_over_too():
     assert bool((from_silent.spectrum.trunk.embed.conv.weight[:, 100:] == 0).all())
 
 
+def test_what_the_trunk_says_is_turned_to_the_moment():
+    """A click is where it was, five parts of its own phase to one of what the trunk says of its frame."""
+    net = generator(single_pass_bins=20, group_delay_bands=8).eval()
+    core = net.layers.core
+    sound = torch.zeros(8192)
+    sound[4017] = 0.5
+    frames = sound.unfold(0, 1024, 256) * torch.hann_window(1024)
+    true = torch.fft.rfft(frames)[None]
+    with torch.no_grad():
+        head = core.spectrum.trunk.head
+        head.weight.zero_()
+        head.bias.zero_()
+        head.bias[1026:] = (-1.0) ** torch.arange(513)
+        heard = core.single_pass(true.abs())
+        made = torch.complex(*core.spectrum(heard).chunk(2, -1))
+    torch.testing.assert_close(made, true * complex(5, 1) / abs(complex(5, 1)), atol=2e-3, rtol=0)
+
+
+def test_a_net_without_group_delays_goes_on_with_them():
+    taught = generator(single_pass_bins=20)
+    begun = UniversalGenerator(OWN, **SMALL, single_pass_bins=20, group_delay_bands=8).begun_as(taught)
+    lasting = torch.rand(1, 1, 513, generator=torch.Generator().manual_seed(0)).expand(1, 12, 513) + 0.1
+    with torch.no_grad():
+        assert torch.equal(begun(lasting)[:, 1024:-1024], taught.layers.core(lasting)[:, 1024:-1024])
+    with pytest.raises(ValueError, match="group_delay_bands must be 0, or 2 to 513 with n_fft 1024; got 1"):
+        UniversalGenerator(OWN, **SMALL, group_delay_bands=1)
+
+
 @pytest.mark.parametrize("bins", [1, -1, 512, 600])
 def test_bins_that_have_no_phases_are_refused(bins):
     with pytest.raises(

@@ -6,7 +6,9 @@ frequency, 0 in the bins that the convention never saw. A convention is then no 
 layer, without a weight, and another one may be put in its place at any time.
 
 What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
-cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them.
+cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them. What
+comes at one moment, a click, has phases as many as there are moments in a frame; `GroupDelay` reads the moment from the
+amplitudes; there a click's phases are added to what the trunk says, and both are turned to that moment.
 
 The rest is FreeV's and APNet 2's (arXiv 2311.11545) as in `gansound.generators.freev`: the log-amplitude corrected by
 the trunk, the phase as the angle of two learned maps, and an inverse STFT; nothing else runs above the frame rate.
@@ -29,6 +31,7 @@ from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
+from gansound.nn.group_delay import GroupDelay
 from gansound.nn.istft import ISTFT
 from gansound.nn.residual import Parallel
 from gansound.nn.single_pass import SinglePassPhases
@@ -36,6 +39,8 @@ from gansound.nn.streaming import Pointwise
 
 PHASE_RADIUS = 0.1
 """Of the two maps whose angle is the phase; within it the amplitude falls with them."""
+AT_ONCE = 5.0
+"""Where a frame's sound comes at one moment, a click is added to those maps, so much louder than what they say."""
 PHASE_FEATURES = 32
 """Of the phases that the trunk hears beside its bands."""
 
@@ -60,13 +65,15 @@ class UniversalGenerator(StreamingGenerator):
         look_ahead: of a causal net, how many of those steps look a frame ahead too.
         single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
             48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
+        group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
     Raises:
         ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
             size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal,
-            `single_pass_bins` is 1 or not below `n_fft // 2`, or the kernel is even and not causal.
+            `single_pass_bins` is 1 or not below `n_fft // 2`, `group_delay_bands` is 1 or more than bins, or the kernel
+            is even and not causal.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class UniversalGenerator(StreamingGenerator):
         griffin_lim: int = 0,
         look_ahead: int = 0,
         single_pass_bins: int = 0,
+        group_delay_bands: int = 0,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -100,6 +108,10 @@ class UniversalGenerator(StreamingGenerator):
         if single_pass_bins not in (0, *range(2, bins - 1)):
             raise ValueError(
                 f"single_pass_bins must be 0, or 2 to {bins - 2} with n_fft {n_fft}; got {single_pass_bins}"
+            )
+        if group_delay_bands not in (0, *range(2, bins + 1)):
+            raise ValueError(
+                f"group_delay_bands must be 0, or 2 to {bins} with n_fft {n_fft}; got {group_delay_bands}"
             )
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
@@ -126,7 +138,10 @@ class UniversalGenerator(StreamingGenerator):
         core = OrderedDict[str, nn.Module]()
         if single_pass_bins:
             core["single_pass"] = SinglePassPhases(n_fft, mel.hop_length, single_pass_bins)
-        core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins)
+        delay = None
+        if group_delay_bands:
+            delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, ahead=not causal)
+        core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins, delay)
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
@@ -343,7 +358,7 @@ class _After(Pointwise):
 
 
 class _Spectrum(Parallel):
-    """The amplitudes corrected by the trunk, with the trunk's phase, turned by the phases that it was given.
+    """The amplitudes corrected by the trunk, with the trunk's phase, turned by the phases and delays that it was given.
 
     The trunk's phase is that of two maps, and where both are small the amplitude falls with them: an angle of nearly
     nothing would turn rounding into sound.
@@ -353,31 +368,48 @@ class _Spectrum(Parallel):
     """
 
     columns_dim = 1
+    middle: Tensor
 
-    def __init__(self, trunk: nn.Module, bins: int, low: int) -> None:
+    def __init__(self, trunk: nn.Module, bins: int, low: int, delay: GroupDelay | None) -> None:
         nn.Module.__init__(self)
         self.low = low
         self.given = _Log(bins)
         self.trunk = trunk
         self.phases = _After(bins)
+        self.delay = delay
+        # In the middle of a frame, whose phases are told from its start.
+        self.register_buffer("middle", (-1.0) ** torch.arange(bins), persistent=False)
 
     def paths(self) -> list[nn.Module]:
-        return [self.given, self.trunk, *([self.phases] if self.low else [])]
+        turns = [*([self.phases] if self.low else []), *([self.delay] if self.delay else [])]
+        return [self.given, self.trunk, *turns]
 
     def combine(self, *outputs: Tensor) -> Tensor:
-        given, head, *phases = outputs
+        given, head, *turns = outputs
         head = head.to(torch.promote_types(head.dtype, torch.float32))
         correction, real, imaginary = head.chunk(3, dim=-1)
+        if self.delay:
+            share, *turn = self.delay.phases(turns[-1])
+            real = real + AT_ONCE * share * self.middle
         # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
         amplitude = (given + correction).clamp(max=7.0).exp()
         scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + PHASE_RADIUS**2)
         real, imaginary = scale * real, scale * imaginary
-        if not phases:
-            return torch.cat([real, imaginary], dim=-1)
-        (cosine, sine), low = phases[0].chunk(2, dim=-1), self.low
-        x, y = real[..., :low], imaginary[..., :low]
-        turned = x * cosine - y * sine, x * sine + y * cosine
-        return torch.cat([turned[0], real[..., low:], turned[1], imaginary[..., low:]], dim=-1)
+        if self.low:
+            real, imaginary = _turned(real, imaginary, *turns[0].chunk(2, dim=-1))
+        if self.delay:
+            real, imaginary = _turned(real, imaginary, *turn)
+        return torch.cat([real, imaginary], dim=-1)
+
+
+def _turned(real: Tensor, imaginary: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """The first columns, as many as there are phases, by those."""
+    low = cosine.shape[-1]
+    x, y = real[..., :low], imaginary[..., :low]
+    turned = x * cosine - y * sine, x * sine + y * cosine
+    return torch.cat([turned[0], real[..., low:]], dim=-1), torch.cat(
+        [turned[1], imaginary[..., low:]], dim=-1
+    )
 
 
 def _log(amplitude: Tensor) -> Tensor:

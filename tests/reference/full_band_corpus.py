@@ -5,7 +5,7 @@
 CORPUS is what `tests.reference.shipped_corpus` wrote; its recordings stay where they are, and teach the lower half.
 Beside them: Kathleen's takes at 48 kHz (those of held-out prompts aside), Sonic Pi's samples (CC0: `npm pack
 supersonic-scsynth-samples`, unpacked into FOLDER), the drum kits that may be learnt from (CC0 and CC-BY), and 2.5
-minutes of full-band noise, clicks and pulse trains. Held out (split `test`): the speech corpus's speakers at their own
+minutes of full-band noise, clicks and pulse trains, and single clicks as there. Held out (split `test`): the speech corpus's speakers at their own
 rates, and four hits of every drum kit that isn't learnt from; those of 44.1 kHz or more are in OUT/judged/speech and
 OUT/judged/drums too.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest, write_manifest
-from tests.reference.shipped_corpus import RATE, synthetic, tell, without_tone
+from tests.reference.shipped_corpus import CLICK_VOICES, RATE, clicks, synthetic, tell, without_tone
 
 LEARNT_KITS = ("Audiophob", "rumpfkitz01h2")  # SonicPi's are among FOLDER's
 JUDGED_HITS = 4
@@ -71,11 +71,20 @@ def main() -> None:
             for path in paths[:: max(1, len(paths) // JUDGED_HITS)][:JUDGED_HITS]:
                 add(path, "drums", "test")
     rng = np.random.default_rng(1)
+    records = [
+        record for record in records if not (record.speaker or "").startswith("clicks_")
+    ]  # wider ones instead
     for number in range(30):
         target = out / "synthetic_44k" / f"{number:02}.flac"
         target.parent.mkdir(exist_ok=True)
         soundfile.write(target, synthetic(10, rng), 2 * RATE, subtype="PCM_16")
         add(target, "synthetic_44k", "train")
+    for number in range(48):
+        target = out / "clicks_44k" / f"{number:02}.flac"
+        target.parent.mkdir(exist_ok=True)
+        soundfile.write(target, clicks(10, rng, 2 * RATE), 2 * RATE, subtype="PCM_16")
+        for voice in range(CLICK_VOICES):
+            add(target, f"clicks_44k_{voice}", "train")
     records = [replace(record, path=record.path.resolve()) for record in records]
     write_manifest(out / MANIFEST_NAME, records)
     judged = [record for record in records if record.split == "test" and record.sample_rate >= 2 * RATE]

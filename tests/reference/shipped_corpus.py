@@ -4,7 +4,8 @@
 
 Kathleen (CC0) without the steady tone of her room at 8 kHz, the voices of `voices/` (CC0 and CC-BY 4.0), the ten words
 of Speech Commands (CC-BY 4.0), a Russian man (Debian's festvox-ru: `apt-get download festvox-ru; dpkg -x … ru`), and
-five minutes of noise, clicks and pulse trains, so that a net learns those too. Held out are whole speakers (split
+five minutes of noise, clicks and pulse trains and eight of single clicks, so that a net learns those too; the latter
+are drawn as often as six voices, for most of them is silence. Held out are whole speakers (split
 `test`) and of Kathleen the prompts that `gansound` holds out; beside them a telephone voice, to be judged by alone.
 """
 
@@ -26,6 +27,7 @@ HELD_OUT = ("thorsten", "karen_cenon", "dmitri", "lili", "imre")
 SHORTEST_JUDGED = 1.5  # seconds; a shout of half a second has no PESQ to speak of
 TONE_HZ = 8000.0
 RATE = 22050
+CLICK_VOICES = 6
 
 
 def without_tone(audio: np.ndarray, rate: int) -> np.ndarray:
@@ -52,12 +54,12 @@ def synthetic(seconds: float, rng: np.random.Generator) -> np.ndarray:
     return sound / np.abs(sound).max() * 10 ** (rng.uniform(-30, -3) / 20)
 
 
-def clicks(seconds: float, rng: np.random.Generator) -> np.ndarray:
+def clicks(seconds: float, rng: np.random.Generator, rate: int = RATE) -> np.ndarray:
     """Clicks apart from each other, mostly of one sample, in silence or in faint noise."""
-    samples = round(seconds * RATE)
+    samples = round(seconds * rate)
     sound = rng.standard_normal(samples) * rng.choice([0.0, 1e-5, 1e-4, 1e-3])
     place = 0
-    while (place := place + round(RATE * rng.uniform(0.06, 0.5))) < samples - 8:
+    while (place := place + round(rate * rng.uniform(0.06, 0.5))) < samples - 8:
         length = rng.choice([1, 1, 1, 2, 8])
         sound[place : place + length] += rng.standard_normal(length) + np.sign(rng.standard_normal())
     return sound / np.abs(sound).max() * 10 ** (rng.uniform(-20, -3) / 20)
@@ -121,13 +123,14 @@ def main() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         add(target, "allison", "test")
-    for seed, (make, files) in enumerate(((synthetic, 30), (clicks, 12))):
+    for seed, (make, files, voices) in enumerate(((synthetic, 30, 1), (clicks, 48, CLICK_VOICES))):
         rng = np.random.default_rng(seed)
         for number in range(files):
             target = out / make.__name__ / f"{number:02}.flac"
             target.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(target, make(10, rng), RATE, subtype="PCM_16")
-            add(target, make.__name__, "train")
+            for voice in range(voices):
+                add(target, f"{make.__name__}_{voice}", "train")
     write_manifest(out / MANIFEST_NAME, records)
     tell(records)
 

@@ -1,0 +1,128 @@
+"""When within its window a frame's sound comes, read from how loud the frames around it are.
+
+A click is heard by every window that lies over it, by each as loud as the window is there, so that two frames side by
+side tell where it was. Its phases fall along the frequencies by just that time, the group delay, by up to half a turn a
+bin: more different phases than the few hundred channels of a net at frame rate have directions for. Told by the net
+they are right to some hundred samples; told by the amplitudes they are exact.
+
+That the slope of log-amplitudes along time is the slope of phases along frequency is the other half of the relation
+that `gansound.nn.single_pass` follows along time: Portnoff, "Magnitude-phase relationships for short-time Fourier
+transforms based on Gaussian analysis windows" (ICASSP 1979); Průša, Balazs and Søndergaard, "A noniterative method for
+reconstruction of phase from STFT magnitude" (TASLP 2017). There a window is Gaussian; of a Hann window the relation
+between two frames has a closed form too, and it holds up to the window's edges.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gansound.nn.streaming import Cursor
+
+SUDDEN, LASTS = 1 / 15, 4 / 15
+"""Of the way from a click to what lasts, in the product of the amplitudes on both sides of a frame over the square of
+its own: up to the first a frame's sound has come at one moment, from the second on it has not."""
+_LOUD = 1e10  # for amplitudes, so that beside them 1e-7 is nothing
+_SILENCE = 1e-7  # an ONNX exporter takes less than 1e-8 for nothing, and leaves it out
+
+
+class GroupDelay(nn.Module):
+    """Whether a frame's sound comes at one moment, and then its group delay; in equally wide bands.
+
+    Of a click alone both are exact. What lasts, or dies away evenly, has no moment: its delay is 0, the middle of the
+    frame, and between the two it fades. A band hears its neighbours too, and where a mel has seen nothing, the nearest
+    that it has. Nothing is learnt.
+
+    Args:
+        n_fft: samples of a frame and of its Hann window.
+        hop_length: samples from one frame to the next.
+        bands: 2 or more.
+        ahead: listen to the frame after too. Without it, what the latest frame is the first to hear comes as early as
+            it may have come.
+
+    Shape: `(B, F, columns)`, amplitudes of `n_fft // 2 + 1` bins and what stands behind them → `(B, F, 2 * bands)`:
+    delays from the middle of the frame on, as a part of `n_fft`, -1/2 to 1/2; then shares of what comes at that moment,
+    0 to 1.
+    """
+
+    gathered: Tensor
+    band: Tensor
+    within: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int, bands: int, *, ahead: bool) -> None:
+        super().__init__()
+        self.bins = n_fft // 2 + 1
+        self.ahead = int(ahead)
+        self.shift = math.pi * hop_length / n_fft
+        click = (
+            math.cos(self.shift) ** 4
+        )  # in the middle of a frame, elsewhere less; what dies away evenly has 1
+        self.sudden, self.lasts = (click + part * (1 - click) for part in (SUDDEN, LASTS))
+        self.width = (self.bins - 1) / (bands - 1)  # bins from one band to the next
+        self.together = max(1, int(self.width / 4))  # bins
+        middles = torch.arange(0, self.bins, self.together) + (self.together - 1) / 2
+        away = middles / self.width - torch.arange(bands)[:, None]
+        self.register_buffer("gathered", 1 / (1 + away**4), persistent=False)
+        place = torch.arange(self.bins, dtype=torch.float64) / self.width
+        band = place.long().clamp(max=bands - 2)
+        self.register_buffer("band", band, persistent=False)
+        self.register_buffer("within", ((place - band) * self.width).float(), persistent=False)
+
+    def forward(self, amplitudes: Tensor) -> Tensor:
+        return self._moments(F.pad(self._loudness(amplitudes), (0, 0, 2 - self.ahead, self.ahead)))
+
+    def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, n, columns)` → `(B, n, 2 * bands)`."""
+        window = cursor.window(self._loudness(amplitudes), 2, dim=1)
+        cursor.late(self.ahead, 2 - self.ahead)
+        return self._moments(window)
+
+    def phases(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares of bins, and cosines and sines by which they are turned; between two bands what lies between theirs.
+
+        From bin to bin a phase falls by the delay there: along a band by its integral, a parabola.
+
+        Shape: `(B, F, 2 * bands)` → three of `(B, F, bins)`.
+        """
+        delay, share = moments.chunk(2, dim=-1)
+        low, high = delay[..., :-1], delay[..., 1:]
+        whole = F.pad((self.width / 2 * (low + high))[..., :-1], (1, 0))  # of each band below
+        begun = (whole - whole.round()).cumsum(-1)
+        first, slope, curve = map(self._of_bins, (begun, low, (high - low) / (2 * self.width)))
+        angle = -2 * math.pi * (first + (slope + curve * self.within) * self.within)
+        here, rise = map(self._of_bins, (share[..., :-1], (share[..., 1:] - share[..., :-1]) / self.width))
+        return here + rise * self.within, angle.cos(), angle.sin()
+
+    def _of_bins(self, values: Tensor) -> Tensor:
+        return values.index_select(-1, self.band)
+
+    def _loudness(self, amplitudes: Tensor) -> Tensor:
+        """Roots of amplitudes, so that a loud bin doesn't speak for all: a click's follow a sine's half wave.
+
+        Products one by one rather than of matrices: those are rounded otherwise for few frames than for many.
+        """
+        roots = (_LOUD * amplitudes[..., : self.bins]).sqrt()
+        sums = F.pad(roots, (0, -self.bins % self.together)).unflatten(-1, (-1, self.together)).sum(-1)
+        return (sums[..., None, :] * self.gathered).sum(-1)
+
+    def _moments(self, loudness: Tensor) -> Tensor:
+        first, second, third = (loudness[:, i : loudness.shape[1] - 2 + i] for i in range(3))
+        lasting = (first * third / (second.square() + _SILENCE)).square()
+        sudden = ((self.lasts - lasting) / (self.lasts - self.sudden)).clamp(0, 1)
+        if self.ahead:
+            delays = self._since(first, second) - 0.5, 0.5 - self._since(third, second)
+            weights = first.square(), third.square()
+            delay = (weights[0] * delays[0] + weights[1] * delays[1]) / (weights[0] + weights[1] + _SILENCE)
+        else:
+            delay = self._since(second, third) - 0.5
+        return torch.cat([sudden * delay, sudden], dim=-1)
+
+    def _since(self, beside: Tensor, here: Tensor) -> Tensor:
+        """The share of the window between its edge on the other side and a click that is so loud in both frames.
+
+        sin(x) / sin(x + shift) = here / beside, as half the angle from the positive axis, which no edge makes 0 / 0.
+        """
+        across, along = here * math.sin(self.shift), beside - here * math.cos(self.shift)
+        length = (across.square() + along.square()).sqrt()
+        return 2 / math.pi * (across / (length + along + _SILENCE)).atan()

@@ -1,0 +1,194 @@
+"""When within a frame its sound comes, and the phases that it means, against clicks whose place is known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gansound.nn import streaming
+from gansound.nn.group_delay import GroupDelay
+
+N_FFT, HOP, BANDS = 256, 64, 6
+BINS = N_FFT // 2 + 1
+
+
+def layer(*, ahead: bool = True, hop_length: int = HOP) -> GroupDelay:
+    return GroupDelay(N_FFT, hop_length, BANDS, ahead=ahead).double()
+
+
+def spectrum(sound: Tensor, hop_length: int = HOP) -> Tensor:
+    """`(1, F, BINS)`, frames from the first sample on."""
+    window = torch.hann_window(N_FFT, dtype=torch.float64)
+    return torch.stft(sound, N_FFT, hop_length, window=window, center=False, return_complex=True).T[None]
+
+
+def clicks(*places: int, samples: int = 2048) -> Tensor:
+    sound = torch.zeros(samples, dtype=torch.float64)
+    sound[list(places)] = 0.5
+    return sound
+
+
+@pytest.mark.parametrize("hop_length", [64, 32, 100])
+@pytest.mark.parametrize("place", [1000, 1017, 1063])
+def test_a_click_has_the_phases_of_its_place(place, hop_length):
+    true = spectrum(clicks(place), hop_length)
+    net = layer(hop_length=hop_length)
+    moments = net(true.abs())
+    delay, share = moments.chunk(2, -1)
+    heard = 0
+    for frame in range(true.shape[1]):
+        within = place - frame * hop_length
+        if 0 < within < N_FFT:
+            heard += 1
+            expected = torch.full((BANDS,), within / N_FFT - 0.5, dtype=torch.float64)
+            torch.testing.assert_close(delay[0, frame], expected, atol=1e-6, rtol=0)
+            assert bool((share[0, frame] == 1).all())
+    assert heard >= 2
+    shares, *turned = net.phases(moments)
+    assert bool((shares[true.abs() > 1e-3] == 1).all())
+    turns = torch.complex(*turned) * (-1.0) ** torch.arange(BINS)  # from the middle to the start
+    torch.testing.assert_close(turns * true.abs(), true, atol=1e-4, rtol=0)
+
+
+def test_without_the_frame_ahead_a_click_is_placed_from_its_second_frame_on():
+    place = 1017
+    true = spectrum(clicks(place))
+    net = layer(ahead=False)
+    delay = net(true.abs())[..., :BANDS]
+    for frame in range(true.shape[1]):
+        within = place - frame * HOP
+        if 0 < within < N_FFT - HOP:
+            assert delay[0, frame].sub(within / N_FFT - 0.5).abs().max() < 1e-6
+        elif N_FFT - HOP <= within < N_FFT:
+            assert delay[0, frame].sub(0.5 - HOP / N_FFT).abs().max() < 1e-6  # as early as it may have come
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_lasts_or_dies_away_or_is_silent_has_no_moment(ahead):
+    steady = torch.rand(1, 1, BINS, dtype=torch.float64).expand(1, 9, BINS)
+    inside = slice(1, -1) if ahead else slice(2, None)
+    for sound in (steady, steady * torch.exp(-0.8 * torch.arange(9.0, dtype=torch.float64))[:, None]):
+        assert torch.equal(layer(ahead=ahead)(sound)[:, inside], torch.zeros(1, 7, 2 * BANDS))
+    silence = layer(ahead=ahead)(torch.zeros(1, 5, BINS, dtype=torch.float64))
+    assert bool(silence.isfinite().all())
+    share, cosine, sine = layer().phases(torch.zeros(1, 1, 2 * BANDS))
+    assert torch.equal(share, torch.zeros_like(share))
+    assert torch.equal(cosine, torch.ones_like(cosine))  # nothing is turned, to the bit
+    assert torch.equal(sine.abs(), torch.zeros_like(sine))
+
+
+def test_what_begins_comes_late_in_the_frames_that_hear_its_beginning():
+    sound = torch.zeros(2048, dtype=torch.float64)
+    sound[1000:] = torch.randn(1048, generator=torch.Generator().manual_seed(0))
+    delay, share = layer()(spectrum(sound).abs()).chunk(2, -1)
+    assert bool((delay[0, 12] > 0.15).all())  # 768 to 1024
+    assert bool((share[0, 12] == 1).all())
+    assert float(share[0, 18:-1].max()) < 0.2
+
+
+def test_between_a_click_and_what_lasts_it_fades():
+    """Three frames alike in all bins: one moment from a 15th of the way on, none from four 15ths."""
+    net = layer()
+    click = math.cos(math.pi * HOP / N_FFT) ** 4
+    before = 0.6
+    for way, share in ((-0.01, 1.0), (0.25, 0.75), (0.5, 0.5), (1.01, 0.0)):
+        product = click + (1 + 3 * way) / 15 * (1 - click)
+        frames = torch.tensor([before, 1.0, product / before], dtype=torch.float64)
+        made = net(frames[None, :, None].expand(1, 3, BINS))[0, 1]
+        torch.testing.assert_close(
+            made[BANDS:], torch.full((BANDS,), share, dtype=torch.float64), atol=1e-6, rtol=0
+        )
+        late = layer(ahead=False)(frames[None, :, None].expand(1, 3, BINS))[0, 2]
+        torch.testing.assert_close(late[BANDS:], made[BANDS:])
+        if share == 1:
+            whole = made[:BANDS]
+        else:
+            assert bool((made[:BANDS].abs() <= share * whole.abs().max() * 1.2).all())
+
+
+def test_bands_have_moments_of_their_own():
+    """A low burst and a high one, 40 samples apart."""
+    early, late = 1000, 1040
+    at = torch.arange(2048) - torch.tensor([[early], [late]])
+    envelope = torch.exp(-((at / 6.0) ** 2)).double()
+    carrier = torch.stack(
+        [torch.cos(2 * math.pi * bin_of / N_FFT * torch.arange(2048)) for bin_of in (20, 110)]
+    )
+    true = spectrum((envelope * carrier).sum(0))
+    moments = layer()(true.abs())
+    delay = moments[..., :BANDS]
+    frame = 13  # 832 to 1088
+    low, high = (N_FFT * (0.5 + delay[0, frame, band]) + frame * HOP for band in (1, BANDS - 1))
+    assert low == pytest.approx(early, abs=4)
+    assert high == pytest.approx(late, abs=4)
+    share, cosine, sine = layer().phases(moments)
+    assert bool((share[0, frame, 18:30] > 0.99).all())
+    angle = torch.atan2(sine, cosine)[0, frame]
+    for bins, expected in ((slice(18, 30), low), (slice(115, 128), high)):
+        turned = angle[bins].diff()
+        turned = -(turned - 2 * math.pi * (turned / 2 / math.pi).round()) * N_FFT / 2 / math.pi
+        within = turned + N_FFT / 2 + frame * HOP
+        assert within.mean() == pytest.approx(float(expected), abs=3)
+
+
+def test_what_no_band_has_seen_comes_with_what_is_heard_nearest():
+    amplitudes = 1e-3 * spectrum(clicks(1017)).abs()
+    unseen = amplitudes.clone()
+    unseen[..., 60:] = 0
+    torch.testing.assert_close(layer()(unseen), layer()(amplitudes), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+@pytest.mark.parametrize("chunks", [[1] * 29, [7, 1, 21]])
+def test_a_stream_has_the_delays_of_the_whole(chunks, ahead):
+    torch.manual_seed(0)
+    amplitudes = torch.rand(2, 29, BINS, dtype=torch.float64)
+    net = layer(ahead=ahead)
+    state = streaming.init_state(net, amplitudes[:, :1])
+    made = []
+    for chunk in amplitudes.split(chunks, 1):
+        out, state = streaming.step(net, chunk, state, columns_dim=1)
+        made.append(out)
+    state = streaming.finish(state)
+    made.append(streaming.step(net, amplitudes[:, :1], state, columns_dim=1)[0])
+    late = int(ahead)
+    torch.testing.assert_close(torch.cat(made, 1)[:, late : 29 + late], net(amplitudes), atol=1e-12, rtol=0)
+
+
+def test_delays_are_of_full_precision_under_autocast():
+    amplitudes = spectrum(clicks(1017)).abs().float()
+    net = layer().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net(amplitudes), layer().float()(amplitudes))
+
+
+def test_between_bands_shares_are_linear_and_phases_add_up_delays():
+    net = GroupDelay(N_FFT, HOP, 9, ahead=True).double()  # a band every 16 bins
+    moments = torch.rand(1, 3, 18, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moments[..., :9] -= 0.5
+    bins = torch.nn.functional.interpolate(moments.reshape(3, 2, 9), BINS, mode="linear", align_corners=True)
+    delay, expected = bins.unbind(1)
+    share, cosine, sine = net.phases(moments)
+    torch.testing.assert_close(share[0], expected)
+    angle = torch.zeros(3, BINS, dtype=torch.float64)
+    angle[:, 1:] = -2 * math.pi * ((delay[:, 1:] + delay[:, :-1]) / 2).cumsum(1)
+    torch.testing.assert_close(torch.complex(cosine, sine)[0], torch.polar(torch.ones_like(angle), angle))
+
+
+def test_of_both_frames_beside_it_the_louder_counts_more():
+    before, after = 0.09, 0.25
+    frames = torch.tensor([before, 1.0, after], dtype=torch.float64)[None, :, None].expand(1, 3, BINS)
+    x = [  # sin(x) / sin(x + pi / 4) is the root of the frames' amplitudes
+        math.atan2(math.sin(math.pi / 4), math.sqrt(beside) - math.cos(math.pi / 4))
+        for beside in (before, after)
+    ]
+    delay = (before * (x[0] / math.pi - 0.5) + after * (0.5 - x[1] / math.pi)) / (before + after)
+    made = layer()(frames)[0, 1, :BANDS]
+    torch.testing.assert_close(made, torch.full((BANDS,), delay, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_three_frames_are_heard(ahead):
+    field = streaming.receptive_field(layer(ahead=ahead), torch.zeros(1, 1, BINS, dtype=torch.float64))
+    assert (field.lookback_inputs, field.lookahead_inputs) == ((1, 1) if ahead else (2, 0))
