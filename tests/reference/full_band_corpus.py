@@ -5,9 +5,9 @@
 CORPUS is what `tests.reference.shipped_corpus` wrote; its recordings stay where they are, and teach the lower half.
 Beside them: Kathleen's takes at 48 kHz (those of held-out prompts aside), Sonic Pi's samples (CC0: `npm pack
 supersonic-scsynth-samples`, unpacked into FOLDER), the drum kits that may be learnt from (CC0 and CC-BY), and 2.5
-minutes of full-band noise, clicks and pulse trains, and single clicks as there. Held out (split `test`): the speech corpus's speakers at their own
-rates, and four hits of every drum kit that isn't learnt from; those of 44.1 kHz or more are in OUT/judged/speech and
-OUT/judged/drums too.
+minutes of full-band noise, clicks and pulse trains, and single clicks as there. Held out (split `test`): the speech
+corpus's speakers at their own rates, and four hits of every drum kit that isn't learnt from; those of 44.1 kHz or
+more are in OUT/judged/speech and OUT/judged/drums too.
 """
 
 import argparse
