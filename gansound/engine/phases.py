@@ -9,7 +9,7 @@ melgan-neurips. With several critic steps (WGAN) all but the last see batches of
 import contextlib
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gansound.draw import Draws
+from gansound.engine.gradients import OneMessage, over_processes
 from gansound.engine.guards import NonFiniteLoss
 from gansound.engine.restoring import WAYS
 from gansound.engine.task import Precision, Task, Verdict
@@ -38,7 +39,7 @@ class Phases:
 
     Args:
         task: says what the losses are.
-        accelerator: places the networks, sums gradients over processes.
+        accelerator: places the networks, averages gradients over processes.
         optimizers: `generator` and, with discriminators, `discriminator`.
         precision: `bf16` and `fp16` run the networks under autocast, `fp16` with scaled losses.
         clip_norm: by side, the largest gradient norm, or None.
@@ -82,10 +83,10 @@ class Phases:
                     )
                 else:
                     network.compile(dynamic=False, mode=mode)
-        self.generator: nn.Module = accelerator.prepare_model(generator)
+        self.generator = over_processes(accelerator, generator)
         judges: nn.Module = _Judges(task, self._precision)
         # Where nothing of them learns there are no gradients for DDP to sum, which it refuses.
-        self.judges = accelerator.prepare_model(judges) if "discriminator" in optimizers else judges
+        self.judges = over_processes(accelerator, judges) if "discriminator" in optimizers else judges
         # Walking through all modules in each step would cost the processor more than the update does.
         self._learning = {
             side: [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -116,27 +117,39 @@ class Phases:
         self._lost = None
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()  # what the graphs made in the last step may be written over
+        last = rounds[-1]
+        verdicts: list[Any] = [None] * len(last)
+        learnt: Callable[[], object] = _nothing
         with contextlib.ExitStack() as stack:
+            for batch in rounds if adversarial else [last]:
+                # While the gradients of the round before are on their way: they change nothing of the generator.
+                kept = self._kept(batch, teaches=batch is last)
+                learnt()
+                if adversarial:
+                    verdicts, learnt = self._discriminator_phase(batch, kept, figures, step, len(rounds))
+            learnt()
             if adversarial:
-                for early in rounds[:-1]:
-                    self._discriminator_phase(early, None, figures, step, len(rounds))
-            last = rounds[-1]
-            # With several micro-batches keeping every graph would keep the memory they are there to save.
-            kept = [self._generate(batch) for batch in last] if len(last) == 1 else None
-            verdicts: list[Any] = [None] * len(last)
-            if adversarial:
-                verdicts = self._discriminator_phase(last, kept, figures, step, len(rounds))
                 stack.enter_context(frozen(self._learning["discriminator"]))
-            self._generator_phase(last, kept, verdicts, figures, step)
+            travelled = self._generator_phase(last, kept, verdicts, figures, step)
         with section("bookkeeping"):
             values = torch.stack([value.float() for value in figures.values()])
-            if self.accelerator.num_processes > 1:
+            if self.accelerator.num_processes > 1 and not travelled:
                 with section("figures over processes"):
                     values = self.accelerator.reduce(values, "mean")
             told = dict(zip(figures, values.tolist(), strict=True))  # the one place where the processor waits
         if any(not math.isfinite(told.get(f"gradient_norm/{side}", 0.0)) for side in self.optimizers):
             raise NonFiniteLoss(told)
         return told
+
+    def _kept(self, micro_batches: Sequence[Batch], *, teaches: bool) -> list[Tensor] | None:
+        """What the generator makes of a round, with its graph for the round that it learns in.
+
+        With several micro-batches keeping every graph would keep the memory they are there to save: None.
+        """
+        if len(micro_batches) > 1:
+            return None
+        with torch.set_grad_enabled(teaches):
+            return [self._generate(micro_batches[0])]
 
     def _discriminator_phase(
         self,
@@ -145,7 +158,8 @@ class Phases:
         figures: dict[str, Tensor],
         step: int,
         rounds: int,
-    ) -> list[Any]:
+    ) -> tuple[list[Any], Callable[[], object]]:
+        """Of each micro-batch what the generator's phase needs to know, and what waits for gradients and updates."""
         verdicts = []
         parts = len(micro_batches)
         self.optimizers["discriminator"].zero_grad(set_to_none=True)
@@ -162,10 +176,15 @@ class Phases:
             for name, figure in verdict.figures.items():
                 accumulate(figures, name, shared(figure, parts * rounds))
             verdicts.append(verdict.kept)
-        with section("discriminator optimizer"):
-            self._update("discriminator", figures)
-            self.task.constrain()
-        return verdicts
+        arrived = self._sent(self.judges, {})
+
+        def learnt() -> None:
+            arrived()
+            with section("discriminator optimizer"):
+                self._update("discriminator", figures)
+                self.task.constrain()
+
+        return verdicts, learnt
 
     def _generator_phase(
         self,
@@ -174,7 +193,8 @@ class Phases:
         verdicts: Sequence[Any],
         figures: dict[str, Tensor],
         step: int,
-    ) -> None:
+    ) -> bool:
+        """Returns whether the figures are those of all processes already."""
         self.optimizers["generator"].zero_grad(set_to_none=True)
         for i, batch in enumerate(micro_batches):
             with self._sync(self.generator, last=i == len(micro_batches) - 1):
@@ -184,8 +204,27 @@ class Phases:
                         batch, fake, verdicts[i], self._draws(batch), step, self._precision
                     )
                 self._backward("generator", losses, figures, len(micro_batches))
+        travelled = self._sent(self.generator, figures)()
         with section("generator optimizer"):
             self._update("generator", figures)
+        return travelled
+
+    def _sent(self, module: nn.Module, figures: dict[str, Tensor]) -> Callable[[], bool]:
+        """Send a small network's gradients; what waits for them puts into the figures those of all processes.
+
+        It says whether it did: of one process, and by DDP, there is nothing left to wait for.
+        """
+        if not isinstance(module, OneMessage) or not module.sends:
+            return _nothing
+        with section("gradients over processes"):
+            arrived = module.send([value.float() for value in figures.values()])
+
+        def put() -> bool:
+            with section("gradients over processes"):
+                figures.update(zip(figures, arrived(), strict=True))
+            return True
+
+        return put
 
     def _generate(self, batch: Batch) -> Tensor:
         with section("conditioning"):
@@ -253,6 +292,10 @@ class Phases:
 
     def _sync(self, module: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if last else self.accelerator.no_sync(module)
+
+
+def _nothing() -> bool:
+    return False
 
 
 class _Judges(nn.Module):

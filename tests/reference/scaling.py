@@ -70,10 +70,10 @@ def compare(
             }
             groups[way] = start(what, ranks)
         groups["apart"] = [groups["one"][0], groups["apart"][0]]
+        for way in groups:
+            together(groups[way], 3)  # the first holds the imports
         a_step = together(groups["one"], 3)[0] / 3
         steps = max(2, round(seconds / a_step))
-        for way in groups:
-            together(groups[way], 2)
         speeds: dict[str, list[float]] = {way: [] for way in groups}
         costs: dict[str, list[float]] = {way: [] for way in groups}
         for _ in range(rounds):
