@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import signal
 import tarfile
 import time
@@ -598,6 +599,38 @@ def test_ten_runs_from_shards_each_killed_once_end_alike(tmp_path):
     print(f"killed at steps {at}")
 
 
+NO_BUCKET = r"no bucket 'nowhere' \(The specified bucket does not exist\)\. Make it"
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (FileNotFoundError("The specified bucket does not exist"), NO_BUCKET),
+        (
+            type("NoCredentialsError", (Exception,), {})("Unable to locate credentials"),
+            "Check the credentials",
+        ),
+        (OSError("flooded"), "flooded, 4 times. Is the store well"),
+    ],
+    ids=["no bucket", "no credentials", "no luck"],
+)
+def test_a_store_that_cannot_be_written_is_known_before_anything_is_prepared(
+    prepared, tmp_path, capsys, monkeypatch, error, said
+):
+    fsspec = pytest.importorskip("fsspec")
+
+    class Refusing(fsspec.AbstractFileSystem):
+        def cat_file(self, path, start=None, end=None, **more):
+            raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda place: (Refusing(), place))
+    out = tmp_path / "out"
+    command = ["data", "prepare", str(prepared / "in"), "-o", str(out), "--sample-rate", "22050"]
+    assert main([*command, "--shards", "refusing://nowhere/mine"]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not out.exists()
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """An object store of this machine: moto's."""
@@ -631,7 +664,8 @@ def test_an_object_store_is_written_and_read_as_a_folder_is(prepared, bucket):
     with store.writing(lost) as file:
         file.write_bytes(b"nothing")
     assert any(lost in reason for item in remote.__getitems__(range(60)) for _, reason in item.get(BAD, ()))
-    with pytest.raises(ValueError, match="nowhere"):
-        write_shards(records, "s3://nowhere/mine", **settings)
+    for use in (lambda place: write_shards(records, place, **settings), open_corpus):
+        with pytest.raises(ValueError, match=NO_BUCKET):
+            use("s3://nowhere/mine")
     with pytest.raises(ValueError, match=r"nothing/shards\.json: isn't there"):
         open_corpus("s3://corpora/nothing")

@@ -5,6 +5,7 @@ does only what lacks, and ``shards.json``, by which the rest is found, is writte
 """
 
 import collections
+import contextlib
 import functools
 import hashlib
 import io
@@ -43,6 +44,9 @@ def check_place(place: str) -> None:
         raise ValueError(f"{place}: is there already and not a folder")
     if store.is_read_only(place):
         raise ValueError(f"{place}: can't be written, a web server only gives. Name a bucket or a folder")
+    if store.is_url(place):  # a bucket that isn't there is no surprise for after hours of preparing
+        with contextlib.suppress(store.NotThere):
+            store.read(store.join(place, ABOUT), 0, 1)
 
 
 def write_shards(

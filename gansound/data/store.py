@@ -28,11 +28,16 @@ ANSWER_SECONDS = 20.0
 _SAID_EVERY_SECONDS = 10.0
 _SAID_FROM = 2  # tries: that one in some thousand requests fails is a store's everyday life
 _READ_ONLY = ("http", "https")
+_NO_BUCKET = ("nosuchbucket", "bucket does not exist", "containernotfound", "container does not exist")
 _AGAIN = (408, 425, 429)  # of the answers 400 to 499 those that another time may get another
 
 
 class StoreError(AudioError):
     """A store doesn't give, or take, what it should: ``URL: reason. What to do``."""
+
+
+class NotThere(StoreError):
+    """A store has no such file."""
 
 
 def is_url(place: str | os.PathLike[str]) -> bool:
@@ -180,8 +185,13 @@ def _tried(place: str, once: Callable[[], T]) -> T:
             found = once()
         except StoreError:
             raise
-        except FileNotFoundError:
-            raise StoreError(f"{place}: isn't there (any more). Put it back") from None
+        except FileNotFoundError as error:
+            if (bucket := _lacking_bucket(place, error)) is not None:
+                raise StoreError(
+                    f"{place}: there is no bucket {bucket!r} ({str(error).rstrip('.')}). Make it, or check "
+                    "its name and which store is asked: endpoint and account"
+                ) from None
+            raise NotThere(f"{place}: isn't there (any more). Put it back") from None
         except PermissionError as error:
             raise StoreError(
                 f"{place}: access is refused ({_reason(error)}). Check the credentials"
@@ -192,13 +202,22 @@ def _tried(place: str, once: Callable[[], T]) -> T:
             if final or attempt == len(waits):
                 _hopeless.add(place)
                 times = f", {attempt + 1} times" if attempt else ""
-                raise StoreError(f"{place}: {_reason(error)}{times}. Is the store well?") from error
+                reason = _reason(error)
+                what = "Check the credentials" if "credential" in reason.lower() else "Is the store well?"
+                raise StoreError(f"{place}: {reason}{times}. {what}") from error
             _say(place, _reason(error), attempt, waits[attempt])
             time.sleep(waits[attempt])
         else:
             _hopeless.discard(place)
             return found
     raise AssertionError("the last try raises")
+
+
+def _lacking_bucket(place: str, error: FileNotFoundError) -> str | None:
+    """The bucket, where it is what lacks and not a file in it; fsspec has one error for both, and the store's words."""
+    said = f"{error} {error.__cause__ or ''}".lower()
+    bucket = place.partition("://")[2].partition("/")[0]
+    return bucket if any(word in said for word in _NO_BUCKET) else None
 
 
 _hopeless: set[str] = set()
