@@ -102,6 +102,12 @@ SMALL = {
         "generator.init_args.dim": "2",
         "discriminators.spectrum.network.init_args": "{frames: 8, dim: 2}",
     },
+    "specgan_drums_44khz": {
+        "generator.init_args.frames": "8",
+        "generator.init_args.dim": "2",
+        "discriminators.spectrum.network.init_args": "{frames: 8, dim: 2}",
+        "data.segment_samples": "4096",
+    },
     "wavegan_drums": WAVE | {
         "discriminators.spectrum.network.init_args.frames": "8",
         "discriminators.spectrum.network.init_args.dim": "2",
