@@ -192,3 +192,18 @@ def test_of_both_frames_beside_it_the_louder_counts_more():
 def test_three_frames_are_heard(ahead):
     field = streaming.receptive_field(layer(ahead=ahead), torch.zeros(1, 1, BINS, dtype=torch.float64))
     assert (field.lookback_inputs, field.lookahead_inputs) == ((1, 1) if ahead else (2, 0))
+
+
+def test_from_a_bin_on_what_lasts_moves_with_the_amplitudes_around_it():
+    torch.manual_seed(0)
+    noise = spectrum(torch.randn(2048, dtype=torch.float64)).abs()
+    still, moving = layer()(noise), GroupDelay(N_FFT, HOP, BANDS, ahead=True, noisy_bin=52).double()(noise)
+    band = 3  # bins 25.6 apart: from 76.8 on
+    assert torch.equal(moving[..., :band], still[..., :band])
+    assert torch.equal(moving[..., BANDS:], still[..., BANDS:])
+    inside = moving[0, 1:-1, band:BANDS]
+    assert bool((inside.std(0) > 0.005).all())
+    assert bool((inside.mean(0).abs() < 0.05).all())
+    before, after = noise[:, :-2].sum(-1), noise[:, 2:].sum(-1)
+    early = torch.corrcoef(torch.stack([moving[0, 1:-1, 4], (after - before)[0]]))[0, 1]
+    assert early > 0.5  # towards the louder

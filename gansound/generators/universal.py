@@ -41,6 +41,8 @@ PHASE_RADIUS = 0.1
 """Of the two maps whose angle is the phase; within it the amplitude falls with them."""
 AT_ONCE = 5.0
 """Where a frame's sound comes at one moment, a click is added to those maps, so much louder than what they say."""
+NOISY_HZ = 8000.0
+"""Above, phases are a noise's, whatever sounds."""
 PHASE_FEATURES = 32
 """Of the phases that the trunk hears beside its bands."""
 
@@ -140,7 +142,8 @@ class UniversalGenerator(StreamingGenerator):
             core["single_pass"] = SinglePassPhases(n_fft, mel.hop_length, single_pass_bins)
         delay = None
         if group_delay_bands:
-            delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, ahead=not causal)
+            noisy = None if causal else math.ceil(NOISY_HZ * n_fft / mel.sample_rate)
+            delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, ahead=not causal, noisy_bin=noisy)
         core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins, delay)
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim

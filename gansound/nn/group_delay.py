@@ -32,14 +32,17 @@ class GroupDelay(nn.Module):
 
     Of a click alone both are exact. What lasts, or dies away evenly, has no moment: its delay is 0, the middle of the
     frame, and between the two it fades. A band hears its neighbours too, and where a mel has seen nothing, the nearest
-    that it has. Nothing is learnt.
+    that it has. From `noisy_bin` on, what lasts has its delay too, and moves as the amplitudes around it do: a net at
+    frame rate gives noise phases that are much alike from frame to frame, which sounds as lines at multiples of the
+    frame rate. Nothing is learnt.
 
     Args:
         n_fft: samples of a frame and of its Hann window.
         hop_length: samples from one frame to the next.
         bands: 2 or more.
         ahead: listen to the frame after too. Without it, what the latest frame is the first to hear comes as early as
-            it may have come.
+            it may have come, and what lasts half a hop early.
+        noisy_bin: None for none.
 
     Shape: `(B, F, columns)`, amplitudes of `n_fft // 2 + 1` bins and what stands behind them → `(B, F, 2 * bands)`:
     delays from the middle of the frame on, as a part of `n_fft`, -1/2 to 1/2; then shares of what comes at that moment,
@@ -47,10 +50,13 @@ class GroupDelay(nn.Module):
     """
 
     gathered: Tensor
+    always: Tensor
     band: Tensor
     within: Tensor
 
-    def __init__(self, n_fft: int, hop_length: int, bands: int, *, ahead: bool) -> None:
+    def __init__(
+        self, n_fft: int, hop_length: int, bands: int, *, ahead: bool, noisy_bin: int | None = None
+    ) -> None:
         super().__init__()
         self.bins = n_fft // 2 + 1
         self.ahead = int(ahead)
@@ -64,6 +70,8 @@ class GroupDelay(nn.Module):
         middles = torch.arange(0, self.bins, self.together) + (self.together - 1) / 2
         away = middles / self.width - torch.arange(bands)[:, None]
         self.register_buffer("gathered", 1 / (1 + away**4), persistent=False)
+        noisy = torch.arange(bands) * self.width >= (self.bins if noisy_bin is None else noisy_bin)
+        self.register_buffer("always", noisy.float(), persistent=False)
         place = torch.arange(self.bins, dtype=torch.float64) / self.width
         band = place.long().clamp(max=bands - 2)
         self.register_buffer("band", band, persistent=False)
@@ -116,7 +124,7 @@ class GroupDelay(nn.Module):
             delay = (weights[0] * delays[0] + weights[1] * delays[1]) / (weights[0] + weights[1] + _SILENCE)
         else:
             delay = self._since(second, third) - 0.5
-        return torch.cat([sudden * delay, sudden], dim=-1)
+        return torch.cat([torch.maximum(sudden, self.always) * delay, sudden], dim=-1)
 
     def _since(self, beside: Tensor, here: Tensor) -> Tensor:
         """The share of the window between its edge on the other side and a click that is so loud in both frames.
