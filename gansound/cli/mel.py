@@ -99,7 +99,7 @@ def _one(
     ):
         mel = mel.T.contiguous()
         lines.append("  frames x bands: turned round")
-    convention = said
+    convention, guessed = said, False
     if recording is not None:
         convention = _by_sound(mel, recording, wanted, lines) or said
     elif said is None:
@@ -109,14 +109,17 @@ def _one(
             lines.append(
                 f"  the model's own convention: {'; '.join(against) if against else 'the values fit it'}"
             )
-            convention = wanted if not against and not output else None
+            guessed = not against and not output
+            convention = wanted if guessed else None
         names = ", ".join(name for names in fits.values() for name in names)
         lines.append(
             f"  by its values alone it may be {names}; a recording beside it would decide"
             if fits
             else "  fits no preset by its values"
         )
-    lines.append(_way(mel, convention, model))
+    lines.append(
+        "  if it is the model's, there is nothing to convert" if guessed else _way(mel, convention, model)
+    )
     print("\n".join(lines), flush=True)
     if output is not None:
         if convention is None:
