@@ -389,7 +389,7 @@ def test_the_command_writes_the_step_of_a_net_like_the_default(command, tmp_path
     family = TABLE["universal"].traced
     default = json.loads((Path(gansound.__file__).parent / "models" / "default" / "config.json").read_text())
     assert default["generator"]["class_path"] == family.config["class_path"]
-    for layer in ("griffin_lim", "single_pass_bins"):
+    for layer in ("griffin_lim", "single_pass_bins", "group_delay_bands"):
         assert default["generator"]["init_args"][layer] >= family.arguments[layer] > 0
     net = awake("universal", False, torch.float32, traced=True)
     model = save_model_folder(tmp_path / "model", net, family.mel, config=family.config)
