@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gansound.extras import install_line, missing, require
 from gansound.inference.export.graphs import program, state_names, streaming_generator
-from gansound.inference.export.writing import MAX_ERROR, beside, metadata, verify
+from gansound.inference.export.writing import beside, largest_error, metadata, verify
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
@@ -102,7 +102,7 @@ def export_onnx(
                 found = session.run(None, {n: t.numpy() for n, t in zip(names, inputs, strict=True)})
                 return [torch.from_numpy(array) for array in found]
 
-            exact = MAX_ERROR if precision == "fp32" else None
+            exact = largest_error(generator) if precision == "fp32" else None
             verify(run, vocoder.frame_spec, generator, form, streaming=streaming, max_error=exact)
         else:
             log.warning(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gansound.inference.export.graphs import program, streaming_generator
-from gansound.inference.export.writing import MAX_ERROR, beside, metadata, verify
+from gansound.inference.export.writing import beside, largest_error, metadata, verify
 
 if TYPE_CHECKING:
     from gansound.inference.vocoder import Vocoder
@@ -44,5 +44,12 @@ def export_torch(vocoder: "Vocoder", path: str | os.PathLike[str], *, streaming:
             with torch.no_grad():
                 return list(module(mel, tuple(state))) if streaming else [module(mel)]
 
-        verify(run, vocoder.frame_spec, generator, generator, streaming=streaming, max_error=MAX_ERROR)
+        verify(
+            run,
+            vocoder.frame_spec,
+            generator,
+            generator,
+            streaming=streaming,
+            max_error=largest_error(generator),
+        )
     return path
