@@ -116,20 +116,18 @@ def meeting_place() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def two(recipe: dict[str, Any], run: Path, program: Sequence[str] = ("-m", "gansound"), **env: str) -> Iterator[
-    list[subprocess.Popen[str]]
-]:  # fmt: skip
-    """Both processes of `gansound train`, started as torchrun starts them; killed in the end."""
-    file = run.with_name(f"{run.name}.yaml")
-    file.write_text(to_yaml(recipe))
+def started(
+    command: Sequence[str], stderr: int = subprocess.STDOUT, **env: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes of a command that meet; killed in the end."""
     with meeting_place() as place:
         processes = [
             subprocess.Popen(
-                [warm.python(), *program, "train", str(file), "--run", str(run)],
+                command,
                 env=os.environ | env | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=stderr,
                 text=True,
             )
             for rank in range(2)
@@ -139,6 +137,17 @@ def two(recipe: dict[str, Any], run: Path, program: Sequence[str] = ("-m", "gans
         finally:
             for process in processes:
                 process.kill()
+
+
+@contextmanager
+def two(recipe: dict[str, Any], run: Path, program: Sequence[str] = ("-m", "gansound"), **env: str) -> Iterator[
+    list[subprocess.Popen[str]]
+]:  # fmt: skip
+    """Both processes of `gansound train`, started as torchrun starts them; killed in the end."""
+    file = run.with_name(f"{run.name}.yaml")
+    file.write_text(to_yaml(recipe))
+    with started([warm.python(), *program, "train", str(file), "--run", str(run)], **env) as processes:
+        yield processes
 
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:

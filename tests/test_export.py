@@ -403,6 +403,15 @@ def test_the_command_writes_the_step_of_a_net_like_the_default(command, tmp_path
 
 
 @needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["default", "default-live", "default-44khz"])
+def test_the_command_writes_what_is_shipped(command, tmp_path, model):
+    target = tmp_path / "stream.onnx"
+    assert command("--model", model, "--format", "onnx", "--streaming", "-o", target) == 0
+    assert target.is_file()
+
+
+@needs_onnx
 def test_the_command_measures_int8_and_refuses_what_is_heard(command, tmp_path, capsys, monkeypatch):
     target = tmp_path / "x.onnx"
     target.write_text("old")

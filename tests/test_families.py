@@ -129,7 +129,7 @@ def test_it_is_onnx(name, tmp_path):
     whole = load_onnx(export_onnx(vocoder, tmp_path / "whole.onnx"))
     for batch, frames in zip((2, 1, 3), FRAMES, strict=True):
         mel = mels(frames, torch.float32, seed=frames, batch=batch)
-        close(whole(mel), generator(mel), largest_error(generator))
+        close(whole(mel), generator(mel), min(1e-4, largest_error(generator)))
 
 
 @needs("onnx", "onnxscript", "onnxruntime")
@@ -147,7 +147,7 @@ def test_it_runs_in_openvino(name):
     runner = make_runner(generator, "openvino", "fp32")
     for frames in FRAMES:
         mel = mels(frames, torch.float32, seed=frames, batch=2)
-        close(runner.synthesize(mel), generator(mel), largest_error(generator))
+        close(runner.synthesize(mel), generator(mel), min(1e-4, largest_error(generator)))
 
 
 @every_family

@@ -1,15 +1,13 @@
 """A small network's gradients over processes: those that DDP gives, to the bit, in a message that other work passes."""
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 
 from tests import warm
 from tests.clips import small_wave, write_sounds
-from tests.test_distributed import meeting_place
+from tests.test_distributed import ended, started
 
 TRAINED = """
 import hashlib, json, os, sys, torch
@@ -55,25 +53,11 @@ run.close()
 
 def by_two(recipe: dict[str, object], folder: object, way: str) -> list[list[object]]:
     """What both processes say after three steps."""
-    with meeting_place() as place:
-        told = {"RECIPE": json.dumps(recipe), "RUN": str(folder), "WAY": way}
-        processes = [
-            subprocess.Popen(
-                [warm.python(), "-c", TRAINED],
-                env=os.environ | place | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        try:
-            said = [process.communicate(timeout=800) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-    assert [process.returncode for process in processes] == [0, 0], said
-    return [json.loads(out.splitlines()[-1]) for out, _ in said]
+    told = {"RECIPE": json.dumps(recipe), "RUN": str(folder), "WAY": way}
+    with started([warm.python(), "-c", TRAINED], **told) as processes:
+        done = ended(processes)
+    assert [code for code, _ in done] == [0, 0], done
+    return [json.loads(next(line for line in out.splitlines() if line.startswith('["'))) for _, out in done]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="two processes that are forked")

@@ -4,7 +4,6 @@ import gzip
 import io
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from gansound.report.pictures import png_bytes
 from gansound.report.profile import operator_table, profile_picture, section_table
 from gansound.sections import REST, Stopwatch, section
 from tests.corpus import write_corpus
-from tests.test_distributed import meeting_place
+from tests.test_distributed import started
 from tests.tiny import arguments
 
 WAVEGAN = {
@@ -348,23 +347,9 @@ sys.exit(main(sys.argv[1:]))
 def test_two_processes_profile_what_their_sums_cost(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ["train", "tiny_cpu", "--data.path", str(corpus), "--run", str(run), *arguments()]
-    with meeting_place() as place:
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", COMMAND_WATCHED, *command, "--profile", "3"],
-                env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                cwd=Path(__file__).parents[1],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        try:
-            said = [process.communicate(timeout=800) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
+    command = [sys.executable, "-c", COMMAND_WATCHED, *command, "--profile", "3"]
+    with started(command, stderr=subprocess.PIPE) as processes:
+        said = [process.communicate(timeout=800) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     first, second = (
         [line.split()[2] for line in errors.splitlines() if line.startswith("weights")] for _, errors in said

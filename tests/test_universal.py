@@ -499,6 +499,15 @@ def test_what_the_trunk_says_is_turned_to_the_moment():
     torch.testing.assert_close(made, true * complex(5, 1) / abs(complex(5, 1)), atol=2e-3, rtol=0)
 
 
+def test_what_lasts_moves_from_8_khz_on_where_a_frame_ahead_is_heard():
+    always = generator(group_delay_bands=8).layers.core.spectrum.delay.always
+    assert always.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]  # of 11025 / 7 Hz
+    mel = MelSpec.preset("bigvgan_44khz")
+    wide = UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 100}), group_delay_bands=8)
+    assert wide.layers.core.spectrum.delay.always.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert not generator(group_delay_bands=8, causal=True).layers.core.spectrum.delay.always.any()
+
+
 def test_a_net_without_group_delays_goes_on_with_them():
     taught = generator(single_pass_bins=20)
     begun = UniversalGenerator(OWN, **SMALL, single_pass_bins=20, group_delay_bands=8).begun_as(taught)

@@ -1,9 +1,7 @@
 """WaveGAN's nets against plain torch, the published counts, and TensorFlow's padding written out."""
 
 import math
-import os
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from gansound.nn import same_conv
 from gansound.nn.same_conv import SameConv1d, SameTransposedConv1d, clip_strides
 from tests import warm
 from tests.reference import wavegan as plain
-from tests.test_distributed import meeting_place
+from tests.test_distributed import ended, started
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -343,23 +341,9 @@ dist.destroy_process_group()
 @pytest.mark.slow  # two processes, most of it imports
 @pytest.mark.parametrize("half", [False, True])
 def test_two_processes_sum_a_penalty_as_one_does(half: bool) -> None:
-    with meeting_place() as place:
-        processes = [
-            subprocess.Popen(
-                [warm.python(), "-c", STEP],
-                env=os.environ | place | {"HALF": str(int(half)), "RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(2)
-        ]
-        try:
-            said = [process.communicate(timeout=800)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-    for text in said:
+    with started([warm.python(), "-c", STEP], HALF=str(int(half))) as processes:
+        done = ended(processes)
+    for _, text in done:
         found = re.search(r"apart (\S+) size (\S+)", text)
         assert found, text
         assert float(found[1]) < (0.05 if half else 1e-5)

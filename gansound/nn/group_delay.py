@@ -61,9 +61,7 @@ class GroupDelay(nn.Module):
         self.bins = n_fft // 2 + 1
         self.ahead = int(ahead)
         self.shift = math.pi * hop_length / n_fft
-        click = (
-            math.cos(self.shift) ** 4
-        )  # in the middle of a frame, elsewhere less; what dies away evenly has 1
+        click = math.cos(self.shift) ** 4  # in the middle of a frame, elsewhere less
         self.sudden, self.lasts = (click + part * (1 - click) for part in (SUDDEN, LASTS))
         self.width = (self.bins - 1) / (bands - 1)  # bins from one band to the next
         self.together = max(1, int(self.width / 4))  # bins
