@@ -190,7 +190,7 @@ def test_the_shipped_drums_too_without_their_vocoder(tmp_path: Path) -> None:
     for label in arguments_["labels"]:
         sounds.mkdir(exist_ok=True)
         (write_sounds(tmp_path / label, each=4) / "zap").rename(sounds / label)
-    recipe = load_recipe("specgan_drums", {"data.path": str(sounds), "steps": 1, "data.workers": 0})
+    recipe = load_recipe("specgan_drums_44khz", {"data.path": str(sounds), "steps": 1, "data.workers": 0})
     run = Run(plan({**recipe, "init_from": "drums"}), tmp_path / "run")
     trained = shipped.generator.mel_generator.state_dict()  # type: ignore[operator, union-attr]
     assert all(torch.equal(value, trained[name]) for name, value in run.task.generator.state_dict().items())
