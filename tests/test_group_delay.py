@@ -72,7 +72,7 @@ def test_what_lasts_or_dies_away_or_is_silent_has_no_moment(ahead):
         assert torch.equal(layer(ahead=ahead)(sound)[:, inside], torch.zeros(1, 7, 2 * BANDS))
     silence = layer(ahead=ahead)(torch.zeros(1, 5, BINS, dtype=torch.float64))
     assert bool(silence.isfinite().all())
-    share, cosine, sine = layer().phases(torch.zeros(1, 1, 2 * BANDS))
+    share, cosine, sine = layer().phases(torch.zeros(1, 1, 2 * BANDS, dtype=torch.float64))
     assert torch.equal(share, torch.zeros_like(share))
     assert torch.equal(cosine, torch.ones_like(cosine))  # nothing is turned, to the bit
     assert torch.equal(sine.abs(), torch.zeros_like(sine))
@@ -173,7 +173,16 @@ def test_between_bands_shares_are_linear_and_phases_add_up_delays():
     torch.testing.assert_close(share[0], expected)
     angle = torch.zeros(3, BINS, dtype=torch.float64)
     angle[:, 1:] = -2 * math.pi * ((delay[:, 1:] + delay[:, :-1]) / 2).cumsum(1)
-    torch.testing.assert_close(torch.complex(cosine, sine)[0], torch.polar(torch.ones_like(angle), angle))
+    found, expected = torch.complex(cosine, sine)[0], torch.polar(torch.ones_like(angle), angle)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)  # its constants are single
+
+
+def test_phases_are_single_precision_under_autocast():
+    net = GroupDelay(N_FFT, HOP, 9, ahead=True)
+    moments = torch.rand(1, 3, 18, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = net.phases(moments)
+    torch.testing.assert_close(halved, net.phases(moments), atol=0, rtol=0)
 
 
 def test_of_both_frames_beside_it_the_louder_counts_more():

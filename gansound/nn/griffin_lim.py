@@ -52,9 +52,8 @@ class GriffinLim(nn.Module):
         ValueError: as `ISTFT`.
     """
 
-    packed: Tensor
+    beside: Tensor
     signs: Tensor
-    unpacked: Tensor
     pairs: Tensor
 
     def __init__(self, n_fft: int, hop_length: int, steps: int, look_ahead: int) -> None:
@@ -67,22 +66,16 @@ class GriffinLim(nn.Module):
             GriffinLimStep(n_fft, hop_length, self.lanes, ahead=step >= steps - look_ahead)
             for step in range(steps)
         )
-        bins = n_fft // 2 + 1
-        groups = -(-bins // self.lanes)
+        self.bins = n_fft // 2 + 1
+        groups = -(-self.bins // self.lanes)
         # One group more on either side, of the spectrum's own mirror image.
-        bin_of = torch.arange(-self.lanes, (groups + 1) * self.lanes).unflatten(0, (-1, self.lanes)).T % n_fft
-        mirrored = bin_of >= bins
+        bin_of = torch.cat([torch.arange(-self.lanes, 0), torch.arange(self.bins, (groups + 1) * self.lanes)])
+        bin_of = bin_of % n_fft
+        mirrored = bin_of >= self.bins
         bin_of = torch.where(mirrored, n_fft - bin_of, bin_of)
-        index = torch.stack([bin_of, bin_of + bins]).flatten()  # (2, lanes, groups + 2)
-        signs = torch.stack([torch.ones(mirrored.shape), 1.0 - 2.0 * mirrored])
-        self.register_buffer("packed", index, persistent=False)
-        self.register_buffer("signs", signs.flatten(), persistent=False)
-        place = (
-            torch.arange(self.lanes * (groups + 2)).unflatten(0, (self.lanes, -1))[:, 1:].T.flatten()[:bins]
-        )
-        self.register_buffer(
-            "unpacked", torch.cat([place, place + self.lanes * (groups + 2)]), persistent=False
-        )
+        self.register_buffer("beside", torch.cat([bin_of, bin_of + self.bins]), persistent=False)
+        signs = torch.cat([torch.ones(len(bin_of)), 1.0 - 2.0 * mirrored])
+        self.register_buffer("signs", signs, persistent=False)
         self.register_buffer("pairs", torch.eye(self.lanes).repeat(2, 2)[:, :, None, None], persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
@@ -110,11 +103,16 @@ class GriffinLim(nn.Module):
 
     def _image(self, spectrum: Tensor) -> Tensor:
         """`(B, F, n_fft + 2)` → `(B, 2 * lanes, F, groups)`: so many bins side by side are the channels of a column."""
-        packed = spectrum.index_select(2, self.packed) * self.signs
-        return packed.unflatten(2, (2 * self.lanes, -1)).transpose(1, 2)
+        beside = (spectrum.index_select(2, self.beside) * self.signs).chunk(2, 2)
+        parts = []
+        for inside, outside in zip(spectrum.chunk(2, 2), beside, strict=True):
+            before, after = outside[..., : self.lanes], outside[..., self.lanes :]
+            parts.append(torch.cat([before, inside, after], 2).unflatten(2, (-1, self.lanes)))
+        return torch.cat(parts, 3).permute(0, 3, 1, 2)
 
     def _spectrum(self, image: Tensor) -> Tensor:
-        return image.transpose(1, 2).flatten(2).index_select(2, self.unpacked)
+        parts = image[..., 1:-1].permute(0, 2, 3, 1).chunk(2, 3)
+        return torch.cat([part.flatten(2)[..., : self.bins] for part in parts], 2)
 
     def _power(self, image: Tensor) -> Tensor:
         """Squared amplitudes, for the real and for the imaginary part of each bin."""

@@ -51,8 +51,8 @@ class GroupDelay(nn.Module):
 
     gathered: Tensor
     always: Tensor
-    band: Tensor
-    within: Tensor
+    between: Tensor
+    nearest: Tensor
 
     def __init__(
         self, n_fft: int, hop_length: int, bands: int, *, ahead: bool, noisy_bin: int | None = None
@@ -72,8 +72,9 @@ class GroupDelay(nn.Module):
         self.register_buffer("always", noisy.float(), persistent=False)
         place = torch.arange(self.bins, dtype=torch.float64) / self.width
         band = place.long().clamp(max=bands - 2)
-        self.register_buffer("band", band, persistent=False)
-        self.register_buffer("within", ((place - band) * self.width).float(), persistent=False)
+        self.register_buffer("between", _between(place - band, band, self.width).float(), persistent=False)
+        away = (place - torch.arange(bands)[:, None]).abs()
+        self.register_buffer("nearest", (1 - away).clamp_min(0).float(), persistent=False)
 
     def forward(self, amplitudes: Tensor) -> Tensor:
         return self._moments(F.pad(self._loudness(amplitudes), (0, 0, 2 - self.ahead, self.ahead)))
@@ -95,13 +96,9 @@ class GroupDelay(nn.Module):
         low, high = delay[..., :-1], delay[..., 1:]
         whole = F.pad((self.width / 2 * (low + high))[..., :-1], (1, 0))  # of each band below
         begun = (whole - whole.round()).cumsum(-1)
-        first, slope, curve = map(self._of_bins, (begun, low, (high - low) / (2 * self.width)))
-        angle = -2 * math.pi * (first + (slope + curve * self.within) * self.within)
-        here, rise = map(self._of_bins, (share[..., :-1], (share[..., 1:] - share[..., :-1]) / self.width))
-        return here + rise * self.within, angle.cos(), angle.sin()
-
-    def _of_bins(self, values: Tensor) -> Tensor:
-        return values.index_select(-1, self.band)
+        with torch.autocast(moments.device.type, enabled=False):  # of angles of many turns
+            angle = torch.cat([begun, low, high], dim=-1) @ self.between
+            return share @ self.nearest, angle.cos(), angle.sin()
 
     def _loudness(self, amplitudes: Tensor) -> Tensor:
         """Roots of amplitudes, so that a loud bin doesn't speak for all: a click's follow a sine's half wave.
@@ -132,3 +129,14 @@ class GroupDelay(nn.Module):
         across, along = here * math.sin(self.shift), beside - here * math.cos(self.shift)
         length = (across.square() + along.square()).sqrt()
         return 2 / math.pi * (across / (length + along + _SILENCE)).atan()
+
+
+def _between(within: Tensor, band: Tensor, width: float) -> Tensor:
+    """The angles of bins that stand within bands so far from their beginning, from what is begun and both ends' delays.
+
+    Shape: `(bins,)`, part of a band and its index → `(3 * (bands - 1), bins)`.
+    """
+    rising = width * within.square() / 2
+    parts = torch.stack([torch.ones_like(within), width * within - rising, rising])
+    here = band == torch.arange(int(band.max()) + 1)[:, None]
+    return (-2 * math.pi * parts[:, None] * here).flatten(0, 1)
