@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -159,6 +160,8 @@ def main() -> int:
     from gansound.audio import Writer
 
     torch.set_num_threads(1)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("gansound").setLevel(logging.INFO)  # that a first start traces the decoder
     try:
         voice = Voice(file, args.seed, args.backend)
     except ValueError as error:

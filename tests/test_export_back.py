@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from gansound.generators.hifigan import V3, HiFiGANGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.importers import import_checkpoint
 from gansound.importers.back import export_checkpoint
+from gansound.inference.export import to_onnx
 from gansound.latent_spec import LatentSpec
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder, save_model_folder
@@ -179,6 +182,18 @@ def test_the_command_writes_a_folder_and_replaces_none(tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+def test_torch_s_warnings_of_itself_are_not_the_user_s(monkeypatch):
+    def export(*_, **__):
+        warnings.warn("isinstance(treespec, LeafSpec) is deprecated", FutureWarning, stacklevel=1)
+        return SimpleNamespace(model_proto="graph")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    monkeypatch.setattr("gansound.inference.export.to_onnx.program", lambda *_, **__: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_onnx.onnx_model(None, streaming=False) == "graph"
+
+
 def test_sherpa_is_warned_of_other_mels_and_refuses_streams_and_latents(
     tmp_path, caplog, capsys, monkeypatch
 ):
@@ -198,7 +213,9 @@ def test_sherpa_is_warned_of_other_mels_and_refuses_streams_and_latents(
         assert main([*command, str(tmp_path / preset)]) == 0
         assert given[-1]["more"] == {"model_type": "hifigan"}
         assert given[-1]["streaming"] is False
-        assert ("framing: center here, same there" in caplog.text + capsys.readouterr().err) is warned
+        said = caplog.text + capsys.readouterr().err
+        assert ("framing: center here, same there" in said) is warned
+        assert "tracing the net, which for a large one takes minutes" in said
     assert main([*command, str(tmp_path / "hifigan"), "--streaming"]) == 2
     saved(tmp_path / "latent", LatentSpec(80, 22050, 256), **SMALL)
     capsys.readouterr()

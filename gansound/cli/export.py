@@ -111,6 +111,9 @@ def run(args: argparse.Namespace) -> int:
     vocoder = Vocoder.from_pretrained(
         args.model, device="cpu", mel=given_mel(args), backend="eager", allow=args.allow
     )
+    log.info(
+        "tracing the net, which for a large one takes minutes, and comparing what comes of it with the model"
+    )
     if args.format == "torch_export":
         path = export_torch(vocoder, args.output, streaming=args.streaming)
     elif args.format in _DEVICES:

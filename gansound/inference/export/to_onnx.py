@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -136,14 +137,16 @@ def onnx_model(
     level = registration.level
     registration.setLevel(logging.ERROR)
     try:
-        exported = torch.onnx.export(
-            exported_program,
-            dynamo=True,
-            input_names=inputs,
-            output_names=outputs,
-            opset_version=opset,
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch, at what it does itself
+            exported = torch.onnx.export(
+                exported_program,
+                dynamo=True,
+                input_names=inputs,
+                output_names=outputs,
+                opset_version=opset,
+                verbose=False,
+            )
     finally:
         registration.setLevel(level)
     assert exported is not None
