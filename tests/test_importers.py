@@ -288,12 +288,33 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+
+
 def spoiled(how, folder):
     """Files with a fault, and what is said of them."""
     net = hifigan.Generator(**SIZES)
     state, config = net.state_dict(), dict(HIFIGAN)
     if how == "no config":
-        return [write(folder, "g_1", {"generator": state})], "no num_mels in its configuration"
+        return [write(folder, "g_1", {"generator": state})], "no configuration in it or beside it"
+    if how == "a key less":
+        del config["hop_size"]
+        return [write(folder, "g_1", {"generator": state}, config)], "no hop_size in its configuration"
+    if how == "config of lfs":
+        write(folder, "g_1", {"generator": state})
+        (folder / "config.json").write_text(POINTER)
+        return [folder], r"config\.json: a pointer of Git LFS"
+    if how == "optimizer":
+        adam = torch.optim.AdamW(net.parameters())
+        return [
+            write(folder, "do_1", {"optim_g": adam.state_dict(), "steps": 7}, config)
+        ], "an optimizer's file"
+    if how == "stats":
+        mean_and_scale = np.ones((2, 20))
+        mean_and_scale[1, [3, 5]] = 0
+        file = write(folder, "g_1", {"generator": state}, config)
+        np.save(folder / "stats.npy", mean_and_scale)
+        return [file], r"above 0 for each band, got 1 and 0 for band 3 \(of 2 such\)"
     if how == "another config":
         config["upsample_initial_channel"] = 32
         return [
@@ -309,7 +330,9 @@ def spoiled(how, folder):
         ], r"has ups\.1\.weight_g but no ups\.1\.weight_v"
     if how == "more":
         state["resblocks.9.convs1.0.bias"] = torch.ones(3)
-        return [write(folder, "g_1", {"generator": state}, config)], r"holds resblocks\.9"
+        return [
+            write(folder, "g_1", {"generator": state}, config)
+        ], r"holds resblocks\.9\.convs1\.0\.bias, which"
     if how == "nan":
         state["conv_pre.bias"][3] = float("nan")
         return [write(folder, "g_1", {"generator": state}, config)], r"conv_pre\.bias holds NaN"
@@ -327,15 +350,24 @@ def spoiled(how, folder):
     file = folder / "g_1"
     folder.mkdir()
     if how == "lfs":
-        file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+        file.write_text(POINTER)
         return [file], "Git LFS"
+    if how == "empty":
+        file.touch()
+        return [file], "is empty"
+    if how == "zeros":
+        file.write_bytes(bytes(2048))  # what a broken download leaves; to torch an old tar file
+        return [file], "it is damaged, or is none"
+    if how == "text":
+        file.write_text("hello")
+        return [file], "it is damaged, or is none"
     file.write_bytes(b"\x00\x01 nothing" * 9)
     return [file], "g_1"
 
 
 FAULTS = (
     "no config", "another config", "one tensor less", "half a pair", "more", "nan", "hop", "enormous", "unknown",
-    "expanded", "lfs", "garbage",
+    "expanded", "lfs", "garbage", "a key less", "config of lfs", "optimizer", "stats", "empty", "zeros", "text",
 )  # fmt: skip
 
 

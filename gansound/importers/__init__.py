@@ -126,9 +126,7 @@ def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
         if theirs not in weights:
             raise ImportFailed(f"{checkpoint.path}: has no {theirs}, which its configuration asks for")
         found = weights[theirs]
-        if found.numel() != expected.numel() or [n for n in found.shape if n > 1] != [
-            n for n in expected.shape if n > 1
-        ]:
+        if _sides(found) != _sides(expected):
             raise ImportFailed(
                 f"{checkpoint.path}: {theirs} has shape {tuple(found.shape)}, expected {tuple(expected.shape)} by its "
                 "configuration. Is the configuration that of these weights?"
@@ -140,9 +138,10 @@ def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
         name for name in weights if name not in used and not any(part in name for part in described.constants)
     ]
     if rest:
+        more = f" and {len(rest) - 1} more" if len(rest) > 1 else ""
         raise ImportFailed(
-            f"{checkpoint.path}: holds {rest[0]} and {len(rest) - 1} more that its configuration doesn't ask for. Is "
-            "it that of these weights?"
+            f"{checkpoint.path}: holds {rest[0]}{more}, which its configuration doesn't ask for. Is it that of these "
+            "weights?"
         )
     if generator.hop_length != described.takes.hop_length:
         raise ImportFailed(

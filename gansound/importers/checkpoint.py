@@ -65,10 +65,12 @@ class Checkpoint:
         value: Any = self.config
         for depth, name in enumerate(names):
             if not isinstance(value, Mapping) or name not in value:
-                missing = ".".join(names[: depth + 1])
+                missing = f"no {'.'.join(names[: depth + 1])} in its configuration"
+                if not self.config:
+                    missing = "no configuration in it or beside it (config.json, config.yml or config.yaml)"
                 raise ImportFailed(
-                    f"{self.path}: no {missing} in its configuration, which says what the weights are of. Give the "
-                    "project's own config file too: gansound import CHECKPOINT CONFIG -o DIR"
+                    f"{self.path}: {missing}, which says what the weights are of. Give the project's own config file "
+                    "too: gansound import CHECKPOINT CONFIG -o DIR"
                 )
             value = value[name]
         return value
@@ -125,8 +127,7 @@ def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
 def read_tensors(path: Path) -> dict[str, Any]:
     """What a file of weights holds. Raises ImportFailed."""
     try:
-        if said := lfs_pointer(path):
-            raise ImportFailed(f"{path}: {said}")
+        _check_whole(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -147,7 +148,12 @@ def read_tensors(path: Path) -> dict[str, Any]:
             "pickle can run any code. Save its state dict alone with torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # each format raises its own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        told = str(error).strip()
+        if (
+            isinstance(error, LookupError) or "weights_only" in told
+        ):  # a byte that is no opcode; torch's bad advice
+            told = ""
+        reason = told.splitlines()[0] if told else "it is damaged, or is none"
         raise ImportFailed(f"{path}: can't be read as a checkpoint: {reason}") from error
     if not isinstance(content, Mapping):
         raise ImportFailed(f"{path}: holds a {type(content).__name__}, expected a state dict")
@@ -195,6 +201,12 @@ def folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def _check_whole(path: Path) -> None:
+    """Refuse what stands for a file that isn't there. Raises ImportFailed, OSError."""
+    if said := lfs_pointer(path) or ("is empty" if path.stat().st_size == 0 else ""):
+        raise ImportFailed(f"{path}: {said}")
+
+
 def _is_weights(file: Path, named: Sequence[Path]) -> bool:
     """By its name; a file without a suffix that only lies in the folder may be a README."""
     known = file.suffix in WEIGHTS and (file.suffix != "" or file in named)
@@ -228,7 +240,10 @@ def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
                 name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
             }
     if not state:
-        raise ImportFailed(f"{path}: holds no tensors by name ({', '.join(map(str, content)) or 'nothing'})")
+        raise ImportFailed(
+            f"{path}: holds no weights by name, as an optimizer's file, but "
+            f"{', '.join(map(str, content)) or 'nothing'}. Expected the state dict of a generator"
+        )
     return state
 
 
@@ -245,8 +260,11 @@ def _beside(path: Path, suffixes: Sequence[str]) -> list[Path]:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
+        _check_whole(path)
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except ImportFailed:
+        raise
     except (ValueError, yaml.YAMLError, RecursionError, OSError) as error:
         raise ImportFailed(
             f"{path}: can't be read as a configuration: {str(error).splitlines()[0]}"
@@ -261,6 +279,7 @@ def _statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     import numpy as np
 
     try:
+        _check_whole(path)
         if path.suffix == ".npy":
             mean, scale = np.load(path, allow_pickle=False)
         else:
@@ -277,8 +296,13 @@ def _statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     except Exception as error:
         raise ImportFailed(f"{path}: can't be read as mean and scale: {error}") from error
     mean, scale = np.ravel(mean), np.ravel(scale)
-    if mean.shape != scale.shape or not np.isfinite([mean, scale]).all() or (scale <= 0).any():
+    if mean.shape != scale.shape:
         raise ImportFailed(
-            f"{path}: expected a mean and a scale above 0 for each band, got {mean.shape} and {scale}"
+            f"{path}: expected a mean and a scale for each band, got {mean.size} and {scale.size} of them"
+        )
+    if (bad := np.flatnonzero(~(np.isfinite(mean) & np.isfinite(scale) & (scale > 0)))).size:
+        raise ImportFailed(
+            f"{path}: expected a mean and a scale above 0 for each band, got {mean[bad[0]]:g} and "
+            f"{scale[bad[0]]:g} for band {bad[0]} (of {bad.size} such)"
         )
     return tuple(map(float, mean)), tuple(map(float, scale))
