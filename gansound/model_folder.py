@@ -260,7 +260,7 @@ def _locate(name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
     if shipped_one is not None:
         return shipped_one
     if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not path.parent.exists():
-        return _download(name, files)
+        return download(name, files)
     shipped = sorted(p.name for p in SHIPPED.glob("*/") if _is_model_folder(p))
     raise ModelFolderError(
         f"{name}: no such model folder, and no shipped model of that name "
@@ -268,7 +268,12 @@ def _locate(name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
     )
 
 
-def _download(repository: str, files: Sequence[str]) -> Path:
+def download(repository: str, files: Sequence[str]) -> Path:
+    """The folder to which those files of a Hugging Face repository, by name or pattern, are fetched.
+
+    Raises:
+        ModelFolderError: (a ValueError) there is no such repository, or it can't be reached.
+    """
     from huggingface_hub import snapshot_download
 
     try:

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import re
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from gansound.importers.checkpoint import folded
 from gansound.mel import MelSpec
 from gansound.model_folder import load_discriminators, load_model_folder
 from tests.reference import bigvgan, hifigan, melgan, vocos
+from tests.tiny import save_tiny_model
 
 HIFIGAN = {
     "resblock": "1", "upsample_rates": [4, 2], "upsample_kernel_sizes": [8, 4], "upsample_initial_channel": 16,
@@ -389,6 +392,63 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     assert "HiFiGANGenerator, 16000 Hz, 20 bands, hop 8" in capsys.readouterr().out
     assert load_model_folder(tmp_path / "out").generator.hop_length == 8
     assert main(["import", str(tmp_path / "nowhere"), "-o", str(tmp_path / "x")]) == 2
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hugging Face Hub that is a folder."""
+    import huggingface_hub
+
+    def fetched(repository, *, allow_patterns):
+        found = tmp_path / "hub" / repository
+        if not found.is_dir():
+            raise RuntimeError("404 Client Error.\nRequest ID: x")
+        for file in [file for file in found.rglob("*") if file.is_file()]:
+            if not any(fnmatch(file.relative_to(found).as_posix(), pattern) for pattern in allow_patterns):
+                file.unlink()
+        return str(found)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    return tmp_path / "hub"
+
+
+def test_a_repository_of_the_hub_is_fetched_and_imported(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = loud(hifigan.Generator(**SIZES)).state_dict()
+    for name in ("one", "two"):
+        write(hub / "them" / name, "pytorch_model.bin", {"generator": state}, HIFIGAN)
+        (hub / "them" / name / "README.md").write_text("of them")
+        (hub / "them" / name / "added_tokens.json").write_text("{}")  # a tokenizer's
+        (hub / "them" / name / "logs").mkdir()
+        (hub / "them" / name / "logs" / "of_training.json").write_text("[]")
+    shutil.copy(hub / "them/two/pytorch_model.bin", hub / "them/two/older.pt")
+    assert main(["import", "them/one", "-o", "one"]) == 0
+    assert main(["import", "them/two/older.pt", "-o", "two"]) == 0
+    assert not list(hub.rglob("README.md"))  # what a model is no part of isn't fetched
+    assert [path.name for path in (hub / "them/two").glob("*.bin")] == []
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (
+        tmp_path / "two/model.safetensors"
+    ).read_bytes()
+    capsys.readouterr()
+    assert main(["import", "them/three", "-o", "three"]) == 1
+    said = capsys.readouterr().err
+    assert "them/three: no folder of that name here, and it can't be fetched" in said
+    assert said.count("\n") == 1
+    for path in (
+        "them/three.pt",
+        "one/g_1",
+        "../them/three",
+    ):  # files that aren't there, and no repository's name
+        assert main(["import", path, "-o", "three"]) == 2
+        assert f"{path}: no such file" in capsys.readouterr().err
+    assert not (tmp_path / "three").exists()
+
+
+def test_a_model_folder_needs_no_import(tmp_path, capsys):
+    model = save_tiny_model(tmp_path / "model")
+    assert main(["import", str(model), "-o", str(tmp_path / "out")]) == 1
+    assert "model: is a model folder of gansound already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ EXAMPLES = """examples:
   gansound import bigvgan_generator.pt -o bigvgan/
   gansound import vocos-mel-24khz/ -o vocos/                   # config.yaml and pytorch_model.bin
   gansound import checkpoint-2500000steps.pkl config.yml stats.h5 -o multi_band/
-  gansound import speecht5_hifigan/ -o speecht5/               # transformers' folder
+  gansound import microsoft/speecht5_hifigan -o speecht5/      # from the Hugging Face Hub; a folder of it will do
+  gansound import nvidia/bigvgan_v2_22khz_80band_256x/bigvgan_generator.pt -o bigvgan_v2/    # one file of a repository
   gansound import en_US-joe-medium.onnx -o joe/                # a Piper voice's decoder, which takes its latents
   gansound import G_953000.pth config.json --speaker 12 -o vctk_12/   # one voice of a VITS
   gansound vocode recording.wav --model hifigan/ -o copy.wav"""
@@ -27,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gansound.importers import KINDS
 
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="checkpoint, and its configuration; or a folder"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint, and its configuration; or a folder, or a Hugging Face repository",
     )
     parser.add_argument(
         "--from", dest="kind", choices=KINDS, help="whose it is (default: found by its names)"
@@ -40,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gansound.importers import import_checkpoint
+    from gansound.importers import import_checkpoint, on_hub
     from gansound.mel import MelSpec
 
-    missing = [path for path in args.files if not path.exists()]
+    missing = [path for path in args.files if not path.exists() and not on_hub(path)]
     if missing:
         raise UsageError(f"{missing[0]}: no such file")
     described = import_checkpoint(args.files, args.output, args.kind, args.licence, args.speaker)

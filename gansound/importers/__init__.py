@@ -7,6 +7,7 @@ nothing is written.
 
 import importlib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,17 @@ import torch
 from torch import Tensor
 
 from gansound.discriminators import multi_period, multi_scale
-from gansound.importers.checkpoint import Checkpoint, ImportFailed, read_checkpoint
+from gansound.importers.checkpoint import (
+    DESCRIPTIONS,
+    STATISTICS,
+    WEIGHTS,
+    Checkpoint,
+    ImportFailed,
+    read_checkpoint,
+)
 from gansound.importers.project import Described, Project
 from gansound.mel import MelSpec
-from gansound.model_folder import save_model_folder
+from gansound.model_folder import download, save_model_folder
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.recipe import RecipeError, build
@@ -40,7 +48,8 @@ def import_checkpoint(
     """Write a model folder of another project's checkpoint.
 
     Args:
-        paths: the checkpoint, and what describes it where that doesn't lie beside it; or a folder of both.
+        paths: the checkpoint, and what describes it where that doesn't lie beside it; or a folder of both, which may be
+            a Hugging Face repository, `owner/name`, or one file of it with what describes it, `owner/name/file`.
         out: the model folder.
         kind: one of `KINDS`; None finds it by the names of the weights.
         licence: of the weights, as far as you know; written down.
@@ -49,8 +58,9 @@ def import_checkpoint(
     Raises:
         ImportFailed: (a ValueError) a checkpoint of no known kind, damaged, without its configuration, or of other
             shapes than that says; nothing is written.
+        ModelFolderError: (a ValueError) a repository can't be fetched.
     """
-    checkpoint = replace(read_checkpoint(paths), speaker=speaker)
+    checkpoint = replace(read_checkpoint([_fetched(path) for path in paths]), speaker=speaker)
     name = kind or kind_of(checkpoint)
     try:
         described = project(name).describe(checkpoint)
@@ -81,6 +91,23 @@ def import_checkpoint(
     return described
 
 
+def on_hub(path: Path) -> bool:
+    """Whether a path names a repository of the Hugging Face Hub, or a file of one: it isn't here, nor its folder."""
+    repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(/.+)?", path.as_posix())
+    a_file = len(path.parts) == 2 and path.suffix in (*WEIGHTS[:-1], *DESCRIPTIONS, *STATISTICS)
+    return repository is not None and not a_file and not path.exists() and not Path(path.parts[0]).exists()
+
+
+def _fetched(path: Path) -> Path:
+    """A path of this machine: the one given, or where a repository of the Hub was brought to."""
+    if not on_hub(path):
+        return path
+    owner, name, *file = path.parts
+    weights = ["/".join(file)] if file else [f"*{suffix}" for suffix in WEIGHTS[:-1]]
+    beside = [f"*{suffix}" for suffix in (*DESCRIPTIONS, *STATISTICS)]
+    return download(f"{owner}/{name}", weights + beside).joinpath(*file)
+
+
 def project(kind: str) -> Project:
     """The importer of a kind; ValueError for none of `KINDS`."""
     if kind not in KINDS:
@@ -94,6 +121,10 @@ def kind_of(checkpoint: Checkpoint) -> str:
     for kind in KINDS:
         if project(kind).recognises(checkpoint):
             return kind
+    if isinstance(ours := checkpoint.config.get("generator"), Mapping) and "class_path" in ours:
+        raise ImportFailed(
+            f"{checkpoint.path.parent}: is a model folder of gansound already: --model takes it"
+        )
     raise ImportFailed(
         f"{checkpoint.path}: weights of no kind that is known ({', '.join(KINDS)}); they begin with "
         f"{', '.join(list(checkpoint.weights)[:3])}"

@@ -85,7 +85,7 @@ def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
     Raises:
         ImportFailed: no weights, several, or a file that can't be read as what it is.
     """
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = [file for path in paths for file in (_held(path) if path.is_dir() else [path])]
     if missing := [file for file in files if not file.is_file()]:
         raise ImportFailed(f"{missing[0]}: no such file")
     known = DESCRIPTIONS + STATISTICS
@@ -114,6 +114,7 @@ def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
         )
     path, content = generators[0]
     described = [file for file in files if file.suffix in DESCRIPTIONS] or _beside(path, DESCRIPTIONS)
+    described.sort(key=lambda file: file.stem not in _likely(path))  # beside a tokenizer's, in a folder
     counted = [file for file in files if file.suffix in STATISTICS] or _beside(path, STATISTICS)
     return Checkpoint(
         path,
@@ -201,6 +202,10 @@ def folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def _held(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file())
+
+
 def _check_whole(path: Path) -> None:
     """Refuse what stands for a file that isn't there. Raises ImportFailed, OSError."""
     if said := lfs_pointer(path) or ("is empty" if path.stat().st_size == 0 else ""):
@@ -254,8 +259,12 @@ def _inside(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _beside(path: Path, suffixes: Sequence[str]) -> list[Path]:
     found = sorted(file for file in path.parent.iterdir() if file.suffix in suffixes and file.is_file())
-    likely = [file for file in found if file.stem in (path.name, path.stem, "config", "stats")]
-    return likely[:1]
+    return [file for file in found if file.stem in _likely(path)][:1]
+
+
+def _likely(path: Path) -> tuple[str, ...]:
+    """What a description of weights is called."""
+    return path.name, path.stem, "config", "stats"
 
 
 def _description(path: Path) -> dict[str, Any]:
