@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import gansound.inference.backends as backends
 from gansound import extras
 from gansound.cli import main
+from gansound.cli.vocode import is_little
 from gansound.inference.backends import (
     BackendUnavailable,
     available,
@@ -202,6 +203,31 @@ def test_auto_measures_for_the_length_that_is_asked_for(world):
         vocoder(mels(frames, torch.float32), warn=False)
         assert world.purposes == purposes
     assert vocoder.runner("short") is vocoder.runner("whole")  # the same was the fastest
+
+
+def test_for_little_work_auto_does_not_measure(world, tmp_path, monkeypatch, capsys):
+    model = save_tiny_model(tmp_path / "model")
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.full((80, 43), -6, np.float32))  # half a second each
+    mels_there = [str(tmp_path / f"{name}.npy") for name in "ab"]
+    command = ["vocode", *mels_there, "-o", str(tmp_path / "out"), "--model", str(model), "--device", "cpu"]
+    assert main(command) == 0
+    assert (world.made, world.measured) == (["eager"], [])
+    assert "backend eager: measuring" in capsys.readouterr().err
+    monkeypatch.setattr("gansound.cli.vocode.LITTLE_SECONDS", 0.9)
+    assert main(command) == 0
+    assert world.measured == [["eager", "onnxruntime", "openvino"]]
+    monkeypatch.setattr("gansound.cli.vocode.LITTLE_SECONDS", 300.0)
+    capsys.readouterr()
+    assert main(command) == 0
+    assert world.made[-1] == "openvino"  # measured before: nothing is lost by it
+    assert "backend eager" not in capsys.readouterr().err
+
+
+def test_many_files_are_never_little(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("gansound.cli.vocode.LITTLE_FILES", 1)
+    monkeypatch.setattr("gansound.cli.vocode.opened", None)  # none is opened to find out
+    assert not is_little([(tmp_path, tmp_path)] * 2, None)
 
 
 def test_auto_measures_anew_what_is_another_question(world, monkeypatch):

@@ -125,9 +125,10 @@ def run_examples(page: str, folder: Path, name: str = "page") -> int:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_a_page_run(page, tmp_path):
     # The pages are read at the top of a checkout; what they name of it lies in its samples.
-    (tmp_path / "samples").mkdir()
-    for recording in (ROOT / "samples").glob("*.flac"):
-        shutil.copy(recording, tmp_path / "samples")
+    (tmp_path / "samples" / "kathleen").mkdir(parents=True)
+    for folder in ("samples", "samples/kathleen"):
+        for recording in (ROOT / folder).glob("*.flac"):
+            shutil.copy(recording, tmp_path / folder)
     with port_for(page.read_text()) as text:
         ran = run_examples(text, tmp_path, page.name)
     if ran == 0:

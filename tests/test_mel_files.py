@@ -134,6 +134,9 @@ def test_what_claims_more_than_it_holds_is_refused(
         read_mel(path)
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
+    assert ("Save one array" in str(caught.value)) == (
+        make is not pointer
+    )  # there is nothing wrong with the array
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 40_000  # KiB
 
 

@@ -87,10 +87,12 @@ def _one(
     read = read_mel(path)
     mel = torch.from_numpy(_numbers(read)) if isinstance(read, np.ndarray) else read
     mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
-    if mel.ndim != 2 or mel.numel() == 0 or not (mel.is_floating_point() and bool(mel.isfinite().all())):
+    if mel.ndim != 2 or mel.numel() == 0 or not mel.is_floating_point():
         raise ValueError(
-            f"got {mel.dtype} of shape {tuple(mel.shape)}, expected finite numbers, bands x frames"
+            f"got {mel.dtype} of shape {tuple(mel.shape)}, expected real numbers, bands x frames"
         )
+    if bad := int((~mel.isfinite()).sum()):
+        raise ValueError(f"{bad} of {mel.numel()} values are NaN or infinite")
     mel = mel.float()
     lines = [f"{path}: {mel.shape[0]} x {mel.shape[1]}, {float(mel.min()):.2f} to {float(mel.max()):.2f}"]
     own = wanted.n_mels if said is None else said.n_mels

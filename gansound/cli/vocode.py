@@ -48,6 +48,8 @@ JUDGED_FRAMES = 20_000  # of a mel are held against the convention: judging take
 ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 """Of an input, which cost no other."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+LITTLE_SECONDS, LITTLE_FILES = 300.0, 100
+"""Of sound, and of inputs: for less no backends are measured, which for HiFi-GAN V1 takes minutes."""
 _SENT_SECONDS = 600.0  # a longer recording isn't held in memory as a whole
 
 
@@ -132,6 +134,8 @@ class Failure:
 
 def _here(args: argparse.Namespace, work: "Work") -> "Iterator[tuple[Path, Path, Failure | None]]":
     make = Vocoding(args)
+    if is_little(work, make.vocoder):
+        make.vocoder.without_measuring()
     for source, target in _shown(work, quiet=args.quiet):
         yield source, target, make((source, target, opened(source, debug=args.debug)))
 
@@ -168,9 +172,9 @@ class Vocoding:
     """The vocoder of a command line at work on inputs, each (source, target, what was opened)."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self._vocoder = open_vocoder(args)
+        self.vocoder = open_vocoder(args)
         if args.precision != "fp32":
-            self._vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
+            self.vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
         self._debug = args.debug
         self._told: set[str] = set()
 
@@ -180,7 +184,7 @@ class Vocoding:
         if isinstance(found, Failure):
             return found
         try:
-            synthesise(self._vocoder, source, found, target, self._told)
+            synthesise(self.vocoder, source, found, target, self._told)
         except ERRORS as error:
             return Failure.of(error, debug=self._debug)
         return None
@@ -254,6 +258,18 @@ def outputs(inputs: Iterable[Path], folder: Path, suffixes: frozenset[str]) -> I
             yield file, (folder / file.relative_to(path)).with_suffix(".wav")
 
 
+def is_little(work: "Work", vocoder: "Vocoder") -> bool:
+    """Whether all of the inputs, by what their headers say, are so little sound that no backend need be measured."""
+    seconds = 0.0
+    for source, _ in work if len(work) <= LITTLE_FILES else []:
+        found = opened(source)
+        if isinstance(found, Input):
+            seconds += found.seconds(vocoder)
+        if seconds > LITTLE_SECONDS:
+            break
+    return len(work) <= LITTLE_FILES and seconds <= LITTLE_SECONDS
+
+
 @dataclass(frozen=True)
 class Input:
     """A mel `(1, M, F)`, or a recording piece by piece, with what its header says and the channel to take, if one."""
@@ -262,6 +278,13 @@ class Input:
     info: "AudioInfo | None" = None
     channel: int | None = None
     blocks: "Iterable[np.ndarray]" = ()
+
+    def seconds(self, vocoder: "Vocoder") -> float:
+        """Of the sound that becomes of it."""
+        if self.mel is not None:
+            return self.mel.shape[-1] * vocoder.frame_spec.hop_length / vocoder.sample_rate
+        assert self.info is not None
+        return self.info.seconds
 
 
 def opened(source: Path, *, debug: bool = False) -> Input | Failure:

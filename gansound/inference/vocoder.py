@@ -20,7 +20,7 @@ from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
 from gansound.generators.converted import ConvertedGenerator
 from gansound.generators.universal import UniversalGenerator
-from gansound.inference.backends import Backend, Purpose, check_backend, make_runner
+from gansound.inference.backends import Backend, Purpose, check_backend, make_runner, would_measure
 from gansound.inference.backends.choice import SHORTER
 from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.device import choose_device
@@ -265,6 +265,16 @@ class Vocoder:
                     made = next((other for other in self._runners.values() if other.name == new.name), new)
                 self._runners[purpose] = made  # one serves all purposes that took the same
             return self._runners[purpose]
+
+    def without_measuring(self) -> None:
+        """Have `auto` take PyTorch where it would measure first: what is done in seconds is done before that."""
+        if (
+            self.backend == "auto"
+            and isinstance(self.generator, StreamingGenerator)
+            and would_measure(self.generator, self.precision, "whole")
+        ):
+            self.backend = "eager"
+            log.info("backend eager: measuring which is the fastest would take longer than so little work")
 
     def stream(self, dtype: SampleType = "float32") -> StreamingVocoder:
         """A new stream of its own: mel frames in as they come, final samples (`float32` or `int16`) out.

@@ -18,6 +18,10 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _WHAT_TO_DO = "Save one array of numbers, bands x frames"
 
 
+class _NotThere(ValueError):
+    """What stands for a file that isn't there."""
+
+
 def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
     """The one array of a file, by its suffix of :data:`MEL_SUFFIXES`; what it holds is checked by nobody yet.
 
@@ -29,9 +33,9 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
     try:
         size = path.stat().st_size
         if size == 0:
-            raise ValueError("the file is empty (0 bytes)")
+            raise _NotThere("the file is empty (0 bytes)")
         if said := lfs_pointer(path):
-            raise ValueError(said)
+            raise _NotThere(said)
         read = _READERS[path.suffix.lower()]
         return read(path, size)
     except pickle.UnpicklingError:
@@ -40,6 +44,8 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
             f"{path}: holds something else than plain tensors, and isn't unpickled: a pickle can run any code. "
             f"{_WHAT_TO_DO}, with torch.save(mel, ...)"
         ) from None
+    except _NotThere as error:
+        raise ValueError(f"{path}: can't be read as a mel: {error}") from None
     except PermissionError:
         raise
     except Exception as error:  # each reader raises its own kinds

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +14,7 @@ from gansound.nn.generator import StreamingGenerator
 
 __all__ = [
     "BACKENDS", "Backend", "BackendUnavailable", "Precision", "Purpose", "Runner",
-    "available", "check_backend", "make_runner", "missing",
+    "available", "check_backend", "make_runner", "missing", "would_measure",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -103,8 +104,29 @@ def make_runner(
     backend = _settled(backend, device)
     if backend != "auto":
         return _make(generator, backend, precision)
-    candidates = [b for b, p in available() if p == precision and b != "compile"]
-    return _fastest(generator, candidates, precision, purpose)
+    return _fastest(generator, _candidates(precision), precision, purpose)
+
+
+def would_measure(generator: StreamingGenerator, precision: Precision, purpose: Purpose) -> bool:
+    """Whether `auto` has several backends to choose from here and hasn't measured this model on them before."""
+    device = next(generator.parameters()).device
+    candidates = _candidates(precision)
+    if _settled("auto", device) != "auto" or len(candidates) < 2:
+        return False
+    from gansound.inference.backends import choice
+
+    return choice.remembered(_choice_file(generator, precision, purpose), candidates) is None
+
+
+def _candidates(precision: Precision) -> list[Backend]:
+    """What `auto` chooses from on a CPU."""
+    return [b for b, p in available() if p == precision and b != "compile"]
+
+
+def _choice_file(generator: StreamingGenerator, precision: Precision, purpose: Purpose) -> Path:
+    from gansound.inference.backends.step_graph import cache_folder, fingerprint
+
+    return cache_folder() / "choices" / f"{fingerprint(generator, weights=False)}_{precision}_{purpose}.json"
 
 
 def _settled(backend: Backend, device: torch.device) -> Backend:
@@ -142,9 +164,9 @@ def _fastest(
     if len(candidates) == 1:
         return _make(generator, candidates[0], precision)
     from gansound.inference.backends import choice
-    from gansound.inference.backends.step_graph import cache_folder, fingerprint, keep
+    from gansound.inference.backends.step_graph import keep
 
-    path = cache_folder() / "choices" / f"{fingerprint(generator, weights=False)}_{precision}_{purpose}.json"
+    path = _choice_file(generator, precision, purpose)
     if known := choice.remembered(path, candidates):
         try:
             runner = _make(generator, next(c for c in candidates if c == known), precision)
@@ -152,7 +174,7 @@ def _fastest(
             return runner
         except Exception as error:  # such as too little memory now
             log.warning("backend %s, measured as the fastest before, fails now: %s", known, error)
-    log.info("measuring %s on this model, once; it takes up to a minute", ", ".join(candidates))
+    log.info("measuring %s on this model, once; it takes a minute or more", ", ".join(candidates))
     runners: dict[str, Runner] = {}
     failures: dict[str, Exception] = {}
     for candidate in candidates:
