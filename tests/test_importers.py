@@ -495,6 +495,10 @@ def test_real_weights_sound_as_in_their_own_code(tmp_path):
     voice = 0.2 * sum(torch.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 30))[None]
     mel = vocoder.mel_spec.mel(voice)
     with torch.no_grad():
-        expected = theirs(mel).flatten(1)
+        as_it_runs = theirs(mel).flatten(1)
+        expected = theirs.double()(mel.double()).flatten(1)
     assert expected.square().mean().sqrt() > 0.05
-    torch.testing.assert_close(vocoder(mel), expected, atol=1e-4, rtol=0)
+    # Its own rounding is 7e-5 here: fifteen convolutions in a row, of a buzz.
+    rounding = float((as_it_runs - expected).abs().max())
+    assert rounding < 2e-4
+    torch.testing.assert_close(vocoder(mel).double(), expected, atol=3 * rounding, rtol=0)
