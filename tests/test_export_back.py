@@ -14,7 +14,7 @@ from gansound.generators.hifigan import V3, HiFiGANGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.importers import import_checkpoint
 from gansound.importers.back import export_checkpoint
-from gansound.inference.export import to_onnx
+from gansound.inference.export.to_onnx import onnx_model  # before `traced_once` puts its own in its place
 from gansound.latent_spec import LatentSpec
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder, save_model_folder
@@ -191,7 +191,7 @@ def test_torch_s_warnings_of_itself_are_not_the_user_s(monkeypatch):
     monkeypatch.setattr("gansound.inference.export.to_onnx.program", lambda *_, **__: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert to_onnx.onnx_model(None, streaming=False) == "graph"
+        assert onnx_model(None, streaming=False) == "graph"
 
 
 def test_sherpa_is_warned_of_other_mels_and_refuses_streams_and_latents(
