@@ -88,6 +88,14 @@ def test_other_readings_are_named():
     assert "ln" in MelSpec.preset("seungwonpark_melgan").suspicions(mel_of(MelSpec.preset("tacotron2"), 5))[0]
 
 
+@pytest.mark.parametrize("declared", ["hifigan", "coqui", "melgan_neurips"])
+def test_a_mel_normalised_as_a_whole_is_not_taken_for_decibels(declared):
+    for seed in range(3):
+        mel = mel_of(MelSpec.preset("hifigan"), seed)
+        (found,) = MelSpec.preset(declared).suspicions((mel - mel.mean()) / mel.std())
+        assert "mean 0 and deviation 1 over all bands" in found
+
+
 @pytest.mark.parametrize("declared", EIGHTY)
 @pytest.mark.parametrize("other", EIGHTY)
 def test_presets_against_each_other(declared, other):

@@ -117,8 +117,11 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     log = values.clamp(min=1e-5).log()
     if linear and least < -1.0 and not _faults(log, _levels(spec, log, 1.0)):
         return ["no value is negative: these look like linear magnitudes; this convention takes logarithms"]
-    if not _standardised(spec) and _is_standardised(values, 0.1):
-        return [_STANDARDISED]
+    if not _standardised(spec):
+        if _is_standardised(values, 0.1):
+            return [_STANDARDISED]
+        if _is_standardised(values.reshape(1, -1), 0.01):
+            return [_STANDARDISED_AS_A_WHOLE]
     peak = float(levels.max())
     below_floor = float(declared.min()) < least - 1.0
     if peak < UNHEARD_PEAK and not below_floor and _comes_and_goes(declared):
@@ -149,9 +152,10 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     return [f"the values don't look like sound in this convention, {_own(spec)}: {'; '.join(faults)}"]
 
 
-_STANDARDISED = (
-    "these look normalised to mean 0 and deviation 1 in each band; this convention isn't: undo the statistics, or put "
-    "them into mean and scale"
+_STANDARDISED, _STANDARDISED_AS_A_WHOLE = (
+    f"these look normalised to mean 0 and deviation 1 {over}; this convention isn't: undo the statistics, or put them "
+    "into mean and scale"
+    for over in ("in each band", "over all bands")
 )
 
 
