@@ -45,6 +45,7 @@ _INTEGERS = (torch.int64, torch.int32)  # counters of normalizations
 _UNFOLDED = 3
 _SLACK_BYTES, _SLACK_TENSORS = 1 << 28, 1000  # filters and windows that a file needn't hold
 _MOST_CONFIG_BYTES = 1 << 24
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"  # the name of one of the Hugging Face Hub
 SHIPPED = Path(__file__).parent / "models"
 
 
@@ -259,7 +260,7 @@ def _locate(name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
         return old.resolve()
     if shipped_one is not None:
         return shipped_one
-    if re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name) and not path.parent.exists():
+    if re.fullmatch(REPOSITORY, name) and not path.parent.exists():
         return download(name, files)
     shipped = sorted(p.name for p in SHIPPED.glob("*/") if _is_model_folder(p))
     raise ModelFolderError(

@@ -27,7 +27,7 @@ from gansound.importers.checkpoint import (
 )
 from gansound.importers.project import Described, Project
 from gansound.mel import MelSpec
-from gansound.model_folder import download, save_model_folder
+from gansound.model_folder import REPOSITORY, download, save_model_folder
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.recipe import RecipeError, build
@@ -93,7 +93,7 @@ def import_checkpoint(
 
 def on_hub(path: Path) -> bool:
     """Whether a path names a repository of the Hugging Face Hub, or a file of one: it isn't here, nor its folder."""
-    repository = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(/.+)?", path.as_posix())
+    repository = re.fullmatch(rf"{REPOSITORY}(/.+)?", path.as_posix())
     a_file = len(path.parts) == 2 and path.suffix in (*WEIGHTS[:-1], *DESCRIPTIONS, *STATISTICS)
     return repository is not None and not a_file and not path.exists() and not Path(path.parts[0]).exists()
 

@@ -266,15 +266,13 @@ class Vocoder:
                 self._runners[purpose] = made  # one serves all purposes that took the same
             return self._runners[purpose]
 
-    def without_measuring(self) -> None:
-        """Have `auto` take PyTorch where it would measure first: what is done in seconds is done before that."""
-        if (
+    def measures_first(self) -> bool:
+        """Whether `auto` would measure the backends before the first sound, which takes a minute or more."""
+        return (
             self.backend == "auto"
             and isinstance(self.generator, StreamingGenerator)
             and would_measure(self.generator, self.precision, "whole")
-        ):
-            self.backend = "eager"
-            log.info("backend eager: measuring which is the fastest would take longer than so little work")
+        )
 
     def stream(self, dtype: SampleType = "float32") -> StreamingVocoder:
         """A new stream of its own: mel frames in as they come, final samples (`float32` or `int16`) out.
