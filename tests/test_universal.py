@@ -15,7 +15,7 @@ from gansound.engine.plan import plan
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.universal import UniversalGenerator, _without_future
 from gansound.losses.spectral import MelL1
-from gansound.mel import MelSpec, presets
+from gansound.mel import MelSpec, inverse, presets
 from gansound.mel.conventions import drawn_conventions
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.model_folder import load_model_folder, save_model_folder
@@ -48,12 +48,13 @@ def generator(mel: MelSpec = OWN, seed: int = 0, **settings: object) -> Universa
     return net
 
 
+@pytest.mark.parametrize("correlated", [False, True])
 @pytest.mark.parametrize("name", OF_THE_RATE)
-def test_the_amplitudes_of_any_convention_have_its_mel(name):
+def test_the_amplitudes_of_any_convention_have_its_mel(name, correlated):
     spec = replace(MelSpec.preset(name), clip=None)
     audio = voice(40 * 256)
     mel = spec.mel(audio)
-    amplitudes = MelInverse(spec, 1024)(mel)
+    amplitudes = MelInverse(spec, 1024, correlated=correlated)(mel)
     again = spec.filter_bank() @ amplitudes.transpose(1, 2)
     assert ((again - spec.to_magnitude(mel)).abs().sum() / again.sum()).item() < 0.03
 
@@ -71,6 +72,54 @@ def test_a_bin_that_no_band_covers_is_zero_and_a_silent_one_is_the_floor(name):
         assert bool((amplitudes[:, outside] == 0).all())
     # Whatever a convention adds to the power of silence is taken off again; its floor is all that stays.
     assert amplitudes.max().item() <= 40 * max(spec.floor, AMPLITUDE_FLOOR)
+
+
+@pytest.mark.parametrize("changes", [{}, {"win_length": 512}, {"n_mels": 100, "fmax": 11025.0}])
+def test_correlated_bins_are_guessed_from_bands_as_regression_on_noise_would(changes):
+    spec = replace(OWN, **changes)
+    noise = torch.randn(8000, 1024, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    away = (1024 - spec.win_length) // 2
+    window = torch.nn.functional.pad(torch.hann_window(spec.win_length, dtype=torch.float64), (away, away))
+    # Seen from the middle of the window, where all of its spectrum is real.
+    bins = torch.fft.rfft(torch.roll(noise * window, 512, dims=1)).real[:, 10:70]
+    bank = spec.filter_bank().double()[:, 10:70]
+    bank = bank[bank.sum(1) > 0.99 * spec.filter_bank().double().sum(1)]
+    bands = bins @ bank.T
+    ways = torch.linalg.lstsq(bands, bins).solution.T, inverse._guess(bank, spec), torch.linalg.pinv(bank)
+    regressed, guessed, plain = ((bands @ way.T - bins).square().sum().item() for way in ways)
+    assert regressed < guessed < regressed + (plain - regressed) / 5
+
+
+def test_a_net_of_correlated_bins_undoes_every_convention_so_and_learns_so():
+    spec = MelSpec.preset("tacotron2")
+    wanted = [MelInverse(mel, 1024, correlated=True).matrix for mel in (OWN, spec)]
+    net = generator(correlated_bins=True)
+    for made, matrix in zip((net, net.for_mel(spec)), wanted, strict=True):
+        assert torch.equal(made.layers.inverse.matrix, matrix)
+    losses = {"mel": WeightedLoss(MelL1(OWN), 1.0)}
+    teacher = UniversalVocoderTask(OWN, net, losses=losses, conventions=1)
+    assert torch.equal(teacher.views[0][1].matrix, wanted[0])
+    assert not torch.equal(generator().layers.inverse.matrix, wanted[0])
+
+
+@pytest.mark.parametrize("name", ["hifigan", "melgan_neurips"])
+def test_correlated_bins_show_a_partial_where_it_is(name):
+    spec = MelSpec.preset(name)
+    time = torch.arange(12 * 256) / spec.sample_rate
+    pitches = torch.arange(110.0, 220.0, 3.0)
+    tones = torch.stack([sum(torch.sin(2 * math.pi * k * hz * time) for k in range(1, 40)) for hz in pitches])
+    off = {}
+    for correlated in (False, True):
+        level = MelInverse(spec, 1024, correlated=correlated)(spec.mel(0.02 * tones))[:, 6].log()
+        apart = []
+        for hz, frame in zip(pitches.tolist(), level, strict=True):
+            for true in (k * hz * 1024 / spec.sample_rate for k in range(1, int(900 / hz))):
+                near = range(max(1, round(true) - 2), round(true) + 3)
+                peak = max(near, key=lambda b, frame=frame: frame[b].item())
+                left, here, right = frame[peak - 1 : peak + 2].tolist()
+                apart.append(abs(peak + (right - left) / 2 / max(2 * here - left - right, 0.1) - true))
+        off[correlated] = sum(apart) / len(apart)
+    assert off[True] < 0.7 * off[False]
 
 
 @pytest.mark.parametrize(

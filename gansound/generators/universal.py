@@ -68,6 +68,7 @@ class UniversalGenerator(StreamingGenerator):
         single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
             48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
         group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
+        correlated_bins: how the convention is undone, see `MelInverse`.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -92,6 +93,7 @@ class UniversalGenerator(StreamingGenerator):
         look_ahead: int = 0,
         single_pass_bins: int = 0,
         group_delay_bands: int = 0,
+        correlated_bins: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -119,6 +121,7 @@ class UniversalGenerator(StreamingGenerator):
         self.hop_length = mel.hop_length
         self.n_fft = n_fft
         self.single_pass_bins = single_pass_bins
+        self.correlated_bins = correlated_bins
         convnext = [
             ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
             for _ in range(blocks)
@@ -149,7 +152,8 @@ class UniversalGenerator(StreamingGenerator):
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
         core["istft"] = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
-        self.layers = nn.Sequential(OrderedDict(inverse=_Inverse(mel, n_fft), core=nn.Sequential(core)))
+        inverse = _Inverse(mel, n_fft, correlated=correlated_bins)
+        self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=nn.Sequential(core)))
         self.mel = mel
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -221,7 +225,8 @@ class UniversalGenerator(StreamingGenerator):
                 )
         core = OrderedDict(self.layers.core.named_children())  # type: ignore[union-attr]
         core["istft"] = ISTFT(self.n_fft, mel.hop_length, framing=mel.framing)
-        other = self._with(inverse=_Inverse(mel, self.n_fft), core=nn.Sequential(core))
+        inverse = _Inverse(mel, self.n_fft, correlated=self.correlated_bins)
+        other = self._with(inverse=inverse, core=nn.Sequential(core))
         other.mel, other.n_mels = mel, mel.n_mels
         return other.to(next(self.parameters()).device)
 

@@ -2,6 +2,11 @@
 
 The pseudo-inverse of the filter bank is FreeV's (Lv et al., arXiv 2406.08196). Here it leads from every convention to
 the same bins, and says which of them the convention saw.
+
+The pseudo-inverse takes each bin for a quantity of its own. They aren't: a window blurs its neighbours into each, and
+between two bands the least amplitudes that fit have dents where no sound has any. The best linear guess that knows how
+bins go together (kriging, or the conditional mean of a Gaussian process: Rasmussen and Williams, "Gaussian Processes
+for Machine Learning", 2006, equation 2.23 for sums of the unknowns) needs no more than another matrix.
 """
 
 import math
@@ -30,6 +35,8 @@ class MelInverse(nn.Module):
     Args:
         mel: the convention.
         n_fft: of the spectrum that is wanted.
+        correlated: take bins to go together as those of white noise do in the convention's window, whose peaks then
+            stand where a partial's would; otherwise the pseudo-inverse.
 
     Shape:
         `(B, n_mels, F)` → `(B, F, n_fft // 2 + 1)`, at least `AMPLITUDE_FLOOR` in the bins that the convention's bands
@@ -42,7 +49,7 @@ class MelInverse(nn.Module):
     matrix: Tensor
     seen: Tensor
 
-    def __init__(self, mel: MelSpec, n_fft: int) -> None:
+    def __init__(self, mel: MelSpec, n_fft: int, *, correlated: bool = False) -> None:
         super().__init__()
         if not mel.win_length <= 2 * n_fft <= 4 * mel.win_length:
             raise ValueError(
@@ -51,7 +58,7 @@ class MelInverse(nn.Module):
             )
         self.mel = mel
         bank = mel.filter_bank().double()
-        back = torch.linalg.pinv(bank, rtol=_RELATIVE_TOLERANCE)
+        back = _guess(bank, mel) if correlated else torch.linalg.pinv(bank, rtol=_RELATIVE_TOLERANCE)
         seen = (bank.sum(0) > 0).double()
         if mel.n_fft != n_fft:
             between = _interpolation(mel.n_fft // 2 + 1, n_fft // 2 + 1)
@@ -72,6 +79,24 @@ class MelInverse(nn.Module):
         added = self.mel.magnitude_eps / AMPLITUDE_FLOOR**2
         power = ((linear / AMPLITUDE_FLOOR).square() - added).clamp_min(1.0)
         return AMPLITUDE_FLOOR * power.sqrt() * self.seen.to(mel.dtype)
+
+
+def _guess(bank: Tensor, mel: MelSpec) -> Tensor:
+    """Of bins from bands, given how bins go together: `(bands, bins)` → `(bins, bands)`.
+
+    Bands are scaled to be as large as each other, and to each is added a little of its own, as if it weren't quite
+    certain, so that what tells little isn't trusted much.
+    """
+    window = filters.hann(mel.win_length, mel.window).double().square()
+    from_middle = torch.arange(mel.win_length, dtype=torch.float64) - mel.win_length / 2
+    bins = torch.arange(bank.shape[1], dtype=torch.float64)
+    # Of two bins so many apart: the spectrum of the window's square.
+    together = (2 * math.pi / mel.n_fft * torch.outer(bins, from_middle)).cos() @ window / window.sum()
+    with_bins = together[(bins[:, None] - bins).abs().long()] @ bank.T
+    size = (bank @ with_bins).diagonal().sqrt()
+    size = torch.where(size > 0, size, 1.0)  # a band narrower than a bin has none
+    among = bank @ with_bins / torch.outer(size, size) + _RELATIVE_TOLERANCE * torch.eye(len(bank))
+    return torch.linalg.solve(among, with_bins.T / size[:, None]).T / size
 
 
 def _interpolation(given: int, wanted: int) -> Tensor:

@@ -86,7 +86,10 @@ class UniversalVocoderTask(VocoderTask):
         specs = [mel, *drawn_conventions(mel, conventions)]
         self.tops_hz = [spec.fmax for spec in specs]
         self.views = nn.ModuleList(
-            nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft)) for spec in specs
+            nn.Sequential(
+                MelFrontEnd(spec), MelInverse(spec, generator.n_fft, correlated=generator.correlated_bins)
+            )
+            for spec in specs
         )
 
     def to(self, device: torch.device) -> None:
