@@ -99,12 +99,14 @@ FAMILIES = {
     "freev": Family(FreeVGenerator, _FRAMES | {"blocks": 1}, waits_samples=(128 - 32) // 2),
     "universal": Family(
         UniversalGenerator,
-        _FRAMES | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20, "group_delay_bands": 3},
+        _FRAMES
+        | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20, "single_pass_lobes": True}
+        | {"group_delay_bands": 3},
         waits_samples=(128 - 32) // 2,
         short={"blocks": 1},
     ),
     "universal centred": Family(
-        UniversalGenerator, _FRAMES | {"n_fft": 128}, framing="center", waits_samples=128 // 2
+        UniversalGenerator, _FRAMES | {"n_fft": 128, "tones": 16}, framing="center", waits_samples=128 // 2
     ),
     "vocos": Family(VocosGenerator, _FRAMES, framing="center", waits_samples=128 // 2, short={"blocks": 1}),
     "vocos same": Family(VocosGenerator, _FRAMES | {"n_fft": 64}, waits_samples=(64 - 32) // 2),

@@ -13,13 +13,13 @@ from gansound.nn.single_pass import FLAT, ONSET, SinglePassPhases
 N_FFT, HOP, BINS = 256, 64, 40
 
 
-def layer(bins: int = BINS) -> SinglePassPhases:
-    return SinglePassPhases(N_FFT, HOP, bins)
+def layer(bins: int = BINS, *, lobes: bool = False) -> SinglePassPhases:
+    return SinglePassPhases(N_FFT, HOP, bins, lobes=lobes)
 
 
-def phases(amplitudes: torch.Tensor, bins: int = BINS) -> torch.Tensor:
+def phases(amplitudes: torch.Tensor, bins: int = BINS, *, lobes: bool = False) -> torch.Tensor:
     """In cycles."""
-    made = layer(bins)(amplitudes)[:, :, amplitudes.shape[2] :]
+    made = layer(bins, lobes=lobes)(amplitudes)[:, :, amplitudes.shape[2] :]
     cosine, sine = made.chunk(2, 2)
     return torch.atan2(sine, cosine) / (2 * math.pi)
 
@@ -45,11 +45,13 @@ def voices(frames: int, batch: int = 2, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(made)
 
 
-def one_by_one(amplitudes: torch.Tensor, bins: int) -> torch.Tensor:
+def one_by_one(amplitudes: torch.Tensor, bins: int, *, lobes: bool = False) -> torch.Tensor:
     """Beauregard, Harish and Wyse (2015) as in `gansound.nn.single_pass`, written down a bin at a time."""
     made = torch.zeros(*amplitudes.shape[:2], bins, dtype=torch.float64)
+    window, time = np.hanning(N_FFT + 1), np.linspace(-0.5, 0.5, N_FFT + 1)
+    late = window @ time**2 / window.sum() * N_FFT / HOP
     for item, out in zip(amplitudes.double().clamp_min(1e-7).log().numpy(), made, strict=True):
-        before: list[tuple[float, float, float]] = []
+        before: list[tuple[float, float, float, int]] = []
         for number, frame in enumerate(item):
             now = []
             for bin_of in range(bins):
@@ -70,16 +72,27 @@ def one_by_one(amplitudes: torch.Tensor, bins: int) -> torch.Tensor:
                     was = before[top][0]
                     mean = (frequency + was) / 2 if abs(frequency - was) < 1.5 else frequency
                     phase = before[top][1] + mean * HOP / N_FFT
-                now.append((frequency, phase, frame[bin_of]))
+                now.append((frequency, phase, frame[bin_of], top))
             before = now
-            out[number] = torch.tensor([phase for _, phase, _ in now])
+            out[number] = torch.tensor([phase for _, phase, _, _ in now])
+            if lobes:
+                silent = np.full_like(frame, np.log(1e-7))
+                last, first = (item[number - i] if number >= i else silent for i in (1, 2))
+                since, until = frame - last, last - first
+                growth = np.clip(since + np.clip(since - until, -1, 1) / 2, -3, 3)
+                for bin_of, (frequency, _, _, top) in enumerate(now):
+                    risen = -growth[top] * (frequency - top)
+                    for low in range(min(top, bin_of), max(top, bin_of)):
+                        risen += np.sign(bin_of - top) * (growth[low] + growth[low + 1]) / 2
+                    out[number, bin_of] -= late * risen
     return made
 
 
+@pytest.mark.parametrize("lobes", [False, True])
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 64, 100])
-def test_it_is_the_algorithm_of_one_frame_after_the_other(frames):
+def test_it_is_the_algorithm_of_one_frame_after_the_other(frames, lobes):
     drawn = voices(frames, seed=frames)
-    assert apart(phases(drawn), one_by_one(drawn, BINS)) < 1e-9
+    assert apart(phases(drawn, lobes=lobes), one_by_one(drawn, BINS, lobes=lobes)) < 1e-5
 
 
 def test_fewer_bins_have_the_peaks_below_them():
@@ -109,6 +122,24 @@ def test_a_tone_goes_on(hz):
     loudness = tone.unfold(0, N_FFT, HOP // 2).square().mean(1)
     assert loudness.min() > 0.9 * loudness.max()
     assert loudness.mean() == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("nepers", [-0.3, 0.15, 0.4])
+@pytest.mark.parametrize("hz", [9.3, 14.5, 21.8])
+def test_phases_around_a_tone_go_as_it_grows(hz, nepers):
+    """From frame to frame; in bins. Against those that such a tone has."""
+    samples = torch.arange(N_FFT + HOP * 9, dtype=torch.float64)
+    sound = (samples * nepers / HOP).exp() * torch.sin(2 * math.pi * hz / N_FFT * samples)
+    window = torch.hann_window(N_FFT, dtype=torch.float64)
+    true = torch.stft(sound, N_FFT, HOP, window=window, center=False, return_complex=True).T[None]
+    angle = true.angle()[:, :, :BINS] / (2 * math.pi) + torch.arange(BINS) / 2
+    near = slice(round(hz) - 1, round(hz) + 2)
+    off = {}
+    for lobes in (False, True):
+        made = phases(true.abs(), lobes=lobes)[:, 3:, near] - angle[:, 3:, near]
+        beside = made - made[..., 1:2]
+        off[lobes] = (beside - beside.round()).abs().max().item()
+    assert off[True] < 0.5 * off[False]
 
 
 def test_what_grows_suddenly_begins_anew():
@@ -142,10 +173,11 @@ def test_nothing_is_learnt_through_phases_and_amplitudes_pass():
     assert bool((drawn.grad == 0).all())
 
 
+@pytest.mark.parametrize("lobes", [False, True])
 @pytest.mark.parametrize("chunks", [[1] * 40, [7, 1, 20, 12], [40]])
-def test_a_stream_goes_on_from_its_own_phases(chunks):
+def test_a_stream_goes_on_from_its_own_phases(chunks, lobes):
     drawn = voices(40)
-    net = layer()
+    net = layer(lobes=lobes)
     state = streaming.init_state(net, drawn[:, :1])
     made = []
     for chunk in drawn.split(chunks, 1):
@@ -173,12 +205,14 @@ def test_phases_do_not_lose_themselves_in_rounding():
     frame = torch.exp(-((torch.arange(BINS + 1) - 10.3) ** 2)).expand(1, 2**16, -1)
     begins = torch.arange(2**16)[None, :, None] == 0
     window = torch.nn.functional.pad(frame, (0, 0, 1, 0))
-    found = layer()._cycles(window, begins, torch.zeros(1, 1, BINS))[0, :, 10].double()
+    cycles, _ = layer()._cycles(window, begins, torch.zeros(1, 1, BINS))
+    found = cycles[0, :, 10].double()
     assert apart(found, found[1] * torch.arange(2**16)) < 1e-5
 
 
-def test_a_graph_follows_phases_as_far_back():
-    net = layer().eval()
+@pytest.mark.parametrize("lobes", [False, True])
+def test_a_graph_follows_phases_as_far_back(lobes):
+    net = layer(lobes=lobes).eval()
     frames = torch.export.Dim("frames")
     traced = torch.export.export(net, (voices(5),), dynamic_shapes=({1: frames},)).module()
     for count in (1, 2, 33, 300):

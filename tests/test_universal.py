@@ -15,9 +15,9 @@ from gansound.engine.plan import plan
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.universal import UniversalGenerator, _without_future
 from gansound.losses.spectral import MelL1
-from gansound.mel import MelSpec, inverse, presets
+from gansound.mel import MelSpec, presets
 from gansound.mel.conventions import drawn_conventions
-from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
+from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse, Tones
 from gansound.model_folder import load_model_folder, save_model_folder
 from gansound.recipe import load_recipe
 from gansound.tasks.adversary import Adversary
@@ -48,21 +48,22 @@ def generator(mel: MelSpec = OWN, seed: int = 0, **settings: object) -> Universa
     return net
 
 
-@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize("tones", [0, 96])
 @pytest.mark.parametrize("name", OF_THE_RATE)
-def test_the_amplitudes_of_any_convention_have_its_mel(name, correlated):
+def test_the_amplitudes_of_any_convention_have_its_mel(name, tones):
     spec = replace(MelSpec.preset(name), clip=None)
     audio = voice(40 * 256)
     mel = spec.mel(audio)
-    amplitudes = MelInverse(spec, 1024, correlated=correlated)(mel)
+    amplitudes = MelInverse(spec, 1024, tones)(mel)
     again = spec.filter_bank() @ amplitudes.transpose(1, 2)
     assert ((again - spec.to_magnitude(mel)).abs().sum() / again.sum()).item() < 0.03
 
 
+@pytest.mark.parametrize("tones", [0, 96])
 @pytest.mark.parametrize("name", OF_THE_RATE)
-def test_a_bin_that_no_band_covers_is_zero_and_a_silent_one_is_the_floor(name):
+def test_a_bin_that_no_band_covers_is_zero_and_a_silent_one_is_the_floor(name, tones):
     spec = replace(MelSpec.preset(name), clip=None)
-    inverse = MelInverse(spec, 1024)
+    inverse = MelInverse(spec, 1024, tones)
     hz = torch.linspace(0, spec.sample_rate / 2, 513)
     covered = (hz > spec.fmin + 15) & (hz < spec.fmax - 15)
     outside = (hz < spec.fmin) | (hz > spec.fmax)
@@ -72,54 +73,6 @@ def test_a_bin_that_no_band_covers_is_zero_and_a_silent_one_is_the_floor(name):
         assert bool((amplitudes[:, outside] == 0).all())
     # Whatever a convention adds to the power of silence is taken off again; its floor is all that stays.
     assert amplitudes.max().item() <= 40 * max(spec.floor, AMPLITUDE_FLOOR)
-
-
-@pytest.mark.parametrize("changes", [{}, {"win_length": 512}, {"n_mels": 100, "fmax": 11025.0}])
-def test_correlated_bins_are_guessed_from_bands_as_regression_on_noise_would(changes):
-    spec = replace(OWN, **changes)
-    noise = torch.randn(8000, 1024, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    away = (1024 - spec.win_length) // 2
-    window = torch.nn.functional.pad(torch.hann_window(spec.win_length, dtype=torch.float64), (away, away))
-    # Seen from the middle of the window, where all of its spectrum is real.
-    bins = torch.fft.rfft(torch.roll(noise * window, 512, dims=1)).real[:, 10:70]
-    bank = spec.filter_bank().double()[:, 10:70]
-    bank = bank[bank.sum(1) > 0.99 * spec.filter_bank().double().sum(1)]
-    bands = bins @ bank.T
-    ways = torch.linalg.lstsq(bands, bins).solution.T, inverse._guess(bank, spec), torch.linalg.pinv(bank)
-    regressed, guessed, plain = ((bands @ way.T - bins).square().sum().item() for way in ways)
-    assert regressed < guessed < regressed + (plain - regressed) / 5
-
-
-def test_a_net_of_correlated_bins_undoes_every_convention_so_and_learns_so():
-    spec = MelSpec.preset("tacotron2")
-    wanted = [MelInverse(mel, 1024, correlated=True).matrix for mel in (OWN, spec)]
-    net = generator(correlated_bins=True)
-    for made, matrix in zip((net, net.for_mel(spec)), wanted, strict=True):
-        assert torch.equal(made.layers.inverse.matrix, matrix)
-    losses = {"mel": WeightedLoss(MelL1(OWN), 1.0)}
-    teacher = UniversalVocoderTask(OWN, net, losses=losses, conventions=1)
-    assert torch.equal(teacher.views[0][1].matrix, wanted[0])
-    assert not torch.equal(generator().layers.inverse.matrix, wanted[0])
-
-
-@pytest.mark.parametrize("name", ["hifigan", "melgan_neurips"])
-def test_correlated_bins_show_a_partial_where_it_is(name):
-    spec = MelSpec.preset(name)
-    time = torch.arange(12 * 256) / spec.sample_rate
-    pitches = torch.arange(110.0, 220.0, 3.0)
-    tones = torch.stack([sum(torch.sin(2 * math.pi * k * hz * time) for k in range(1, 40)) for hz in pitches])
-    off = {}
-    for correlated in (False, True):
-        level = MelInverse(spec, 1024, correlated=correlated)(spec.mel(0.02 * tones))[:, 6].log()
-        apart = []
-        for hz, frame in zip(pitches.tolist(), level, strict=True):
-            for true in (k * hz * 1024 / spec.sample_rate for k in range(1, int(900 / hz))):
-                near = range(max(1, round(true) - 2), round(true) + 3)
-                peak = max(near, key=lambda b, frame=frame: frame[b].item())
-                left, here, right = frame[peak - 1 : peak + 2].tolist()
-                apart.append(abs(peak + (right - left) / 2 / max(2 * here - left - right, 0.1) - true))
-        off[correlated] = sum(apart) / len(apart)
-    assert off[True] < 0.7 * off[False]
 
 
 @pytest.mark.parametrize(
@@ -138,8 +91,9 @@ def test_correlated_bins_show_a_partial_where_it_is(name):
 def test_every_convention_gives_the_level_of_noise_and_nearly_that_of_a_tone(changes):
     noise = 0.1 * torch.randn(1, 100 * 256, generator=torch.Generator().manual_seed(0))
     tone = 0.3 * torch.sin(2 * math.pi * 1500 / 22050 * torch.arange(40 * 256))[None]
-    levels, heights = [], []
+    levels, heights, low = [], [], []
     for spec in (OWN, replace(OWN, **changes)):
+        low.append(MelInverse(spec, 1024, 96)(spec.mel(noise))[0, 10:-10, 20:90].mean().item())
         inverse = MelInverse(spec, 1024)
         levels.append(inverse(spec.mel(noise))[0, 10:-10, 100:350].mean().item())
         heights.append(inverse(spec.mel(tone))[0, 10:-10].amax(1).mean().item())
@@ -147,6 +101,87 @@ def test_every_convention_gives_the_level_of_noise_and_nearly_that_of_a_tone(cha
     assert 0.6 < heights[1] / heights[0] < 1.7  # narrower bands blur it less
     true = torch.stft(noise, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs()
     assert levels[0] == pytest.approx(true[0, 100:350, 10:-10].mean().item(), rel=0.03)
+    # As loud as a tone of that level: of noise a window of half the length gives a root of 2 less.
+    level, shorter = true[0, 20:90, 10:-10].mean().item(), changes.get("win_length", 1024) / 1024
+    assert low == pytest.approx([level, level * math.sqrt(shorter)], rel=0.05)
+
+
+def harmonics(hz: float, spec: MelSpec, frames: int = 12) -> torch.Tensor:
+    """`(1, frames * hop_length)`, the fourth and fifth fainter by 20 dB."""
+    time = torch.arange(frames * spec.hop_length) / spec.sample_rate
+    loud = [0.1 if k in (4, 5) else 1.0 for k in range(1, int(4000 / hz))]
+    return 0.02 * sum(a * torch.sin(2 * math.pi * (k + 1) * hz * time) for k, a in enumerate(loud))[None]
+
+
+@pytest.mark.parametrize("name", ["hifigan", "melgan_neurips"])
+def test_voices_have_their_harmonics_where_their_lowest_bins_are_told_as_tones(name):
+    spec = MelSpec.preset(name)
+    off: dict[int, list[float]] = {0: [], 96: []}
+    for hz in range(100, 230, 9):
+        sound = harmonics(hz, spec)
+        framed = torch.nn.functional.pad(sound, (384, 384), mode="reflect")
+        window = torch.hann_window(1024)
+        true = torch.stft(framed, 1024, 256, window=window, center=False, return_complex=True).abs()[0, :, 6]
+        for tones, found in off.items():
+            made = MelInverse(spec, 1024, tones)(spec.mel(sound))[0, 6]
+            found.append(((made - true)[:48].norm() / true[:48].norm()).item())
+    assert max(off[96]) < 0.22
+    assert sum(off[0]) > 1.5 * sum(off[96])
+
+
+def test_tones_are_found_as_richardson_and_lucy_do():
+    """Against the deconvolution written down, of main lobes that tones have by a Fourier transform."""
+    for spec in (OWN, replace(OWN, n_fft=2048, win_length=1200), replace(OWN, fmin=80.0, n_mels=128)):
+        hz = np.arange(-1, 140) * 22050 / 1024
+        lobes = {}
+        for n_fft, length in ((spec.n_fft, spec.win_length), (1024, 1024)):
+            time = (np.arange(length) - length / 2) / 22050
+            window = 0.5 + 0.5 * np.cos(2 * np.pi * time * 22050 / length)
+            bins = np.arange(n_fft // 2 + 1) * 22050 / n_fft
+            away = bins[:, None] - hz
+            wave = np.cos(2 * np.pi * away[..., None] * time) @ window / window.sum()
+            lobes[n_fft, length] = np.where(abs(away) < 2 * 22050 / length, wave, 0)
+        bank = spec.filter_bank().double().numpy()
+        told = [
+            band
+            for band in range(len(bank))
+            if bank[band, np.arange(bank.shape[1]) * 1024 <= 95 * spec.n_fft].any()
+        ]
+        bands_of = bank[: told[-1] + 1] @ lobes[spec.n_fft, spec.win_length]
+        bands_of = bands_of[
+            :, hz <= 22050 / spec.n_fft * bank[: told[-1] + 1].any(0).nonzero()[0].max() + 22050 / 1024
+        ]
+        mel = spec.mel(voice(10 * 256))
+        wanted = spec.to_magnitude(mel)[0, : len(bands_of)].double().numpy()
+        share, reach = bands_of.sum(0)[:, None].clip(1e-9), bands_of.sum(1)[:, None].clip(1e-9)
+        loud = bands_of.T / share @ (wanted / reach)
+        for _ in range(10):
+            loud = loud * (bands_of.T / share @ (wanted / (bands_of @ loud).clip(1e-9))) ** 1.5
+        expected = lobes[1024, 1024][:96, : len(loud)] @ loud * 1024 / spec.win_length
+        made = Tones(spec, 1024, 96)(spec.to_magnitude(mel).transpose(1, 2))[0].T.numpy()
+        np.testing.assert_allclose(made, expected, rtol=2e-3, atol=1e-5)
+
+
+def test_a_net_of_tones_undoes_every_convention_so_and_learns_so():
+    spec = MelSpec.preset("tacotron2")
+    net = generator(tones=96)
+    losses = {"mel": WeightedLoss(MelL1(OWN), 1.0)}
+    teacher = UniversalVocoderTask(OWN, net, losses=losses, conventions=1)
+    for mel, made in {
+        OWN: [net.layers.inverse, teacher.views[0][1]],
+        spec: [net.for_mel(spec).layers.inverse],
+    }.items():
+        given = mel.mel(voice(8 * 256))
+        expected = MelInverse(mel, 1024, 96)(given)
+        assert not torch.equal(MelInverse(mel, 1024)(given), expected)
+        for inverse in made:
+            assert torch.equal(inverse(given), expected)
+
+
+@pytest.mark.parametrize("tones", [-1, 257])
+def test_tones_beyond_the_lower_half_are_refused(tones):
+    with pytest.raises(ValueError, match=f"tones: got {tones} bins, expected 0 to 256"):
+        UniversalGenerator(OWN, **SMALL, tones=tones)
 
 
 def test_a_window_too_different_is_refused():

@@ -68,7 +68,8 @@ class UniversalGenerator(StreamingGenerator):
         single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
             48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
         group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
-        correlated_bins: how the convention is undone, see `MelInverse`.
+        single_pass_lobes: around a partial those go as its amplitudes grow, see there.
+        tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -93,7 +94,8 @@ class UniversalGenerator(StreamingGenerator):
         look_ahead: int = 0,
         single_pass_bins: int = 0,
         group_delay_bands: int = 0,
-        correlated_bins: bool = False,
+        single_pass_lobes: bool = False,
+        tones: int = 0,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -121,7 +123,7 @@ class UniversalGenerator(StreamingGenerator):
         self.hop_length = mel.hop_length
         self.n_fft = n_fft
         self.single_pass_bins = single_pass_bins
-        self.correlated_bins = correlated_bins
+        self.tones = tones
         convnext = [
             ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
             for _ in range(blocks)
@@ -142,7 +144,9 @@ class UniversalGenerator(StreamingGenerator):
         )
         core = OrderedDict[str, nn.Module]()
         if single_pass_bins:
-            core["single_pass"] = SinglePassPhases(n_fft, mel.hop_length, single_pass_bins)
+            core["single_pass"] = SinglePassPhases(
+                n_fft, mel.hop_length, single_pass_bins, lobes=single_pass_lobes
+            )
         delay = None
         if group_delay_bands:
             noisy = None if causal else math.ceil(NOISY_HZ * n_fft / mel.sample_rate)
@@ -152,7 +156,7 @@ class UniversalGenerator(StreamingGenerator):
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
         core["istft"] = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
-        inverse = _Inverse(mel, n_fft, correlated=correlated_bins)
+        inverse = _Inverse(mel, n_fft, tones)
         self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=nn.Sequential(core)))
         self.mel = mel
         for module in self.modules():
@@ -225,7 +229,7 @@ class UniversalGenerator(StreamingGenerator):
                 )
         core = OrderedDict(self.layers.core.named_children())  # type: ignore[union-attr]
         core["istft"] = ISTFT(self.n_fft, mel.hop_length, framing=mel.framing)
-        inverse = _Inverse(mel, self.n_fft, correlated=self.correlated_bins)
+        inverse = _Inverse(mel, self.n_fft, self.tones)
         other = self._with(inverse=inverse, core=nn.Sequential(core))
         other.mel, other.n_mels = mel, mel.n_mels
         return other.to(next(self.parameters()).device)

@@ -9,6 +9,12 @@ partial, its frequency read between the bins from a parabola through the peak's 
 same bin a frame before, moved on by so many cycles; the bins around it down to the valleys have the phase of their
 peak. Here the frequency is the mean of both frames'; and a peak that has just begun, or is too flat to be a partial's,
 has phase 0: what a click or a hiss has is left to the net.
+
+The phases around a peak are its own only while nothing changes. What grows lies late in its window, and phases of what
+is late fall along the bins: how fast amplitudes grow along time tells how phases go along frequency (Portnoff,
+"Magnitude-phase relationships for short-time Fourier transforms based on Gaussian analysis windows", ICASSP 1979;
+Průša, Balazs and Søndergaard, "A noniterative method for reconstruction of phase from STFT magnitude", TASLP 2017). The
+partials of a voice grow and die away all the time, and where one glides its upper bins grow while its lower ones fall.
 """
 
 import math
@@ -23,6 +29,10 @@ ONSET = 3.0
 """Growth of a peak's natural log-amplitude within a frame from which on it is another sound than before."""
 FLAT = 0.1
 """Second difference of natural log-amplitudes, of a Hann window's tone 1.4, below which a peak is no partial's."""
+LATE = 1 / 12 - 1 / (2 * math.pi**2)
+"""By how much of a frame a sound is late that grows by a neper within a frame's length: a Hann window's variance."""
+_GROWTH = 3.0  # nepers from frame to frame; an onset's delay is half a frame at most
+_CHANGE = 1.0  # of growth, from one frame to the next
 _FLOOR = 1e-7  # of an amplitude
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
@@ -39,50 +49,56 @@ class SinglePassPhases(nn.Module):
         n_fft: samples of a frame.
         hop_length: samples from one frame to the next.
         bins: so many of the lowest get a phase; 2 or more.
+        lobes: around a peak, phases go as amplitudes grow there; otherwise all are the peak's.
 
     Shape: `(B, F, columns)`, of which the first are amplitudes of bins 0 to `bins` or more → `(B, F, columns + 2 *
     bins)`, those, then cosines, then sines.
     """
 
-    def __init__(self, n_fft: int, hop_length: int, bins: int) -> None:
+    def __init__(self, n_fft: int, hop_length: int, bins: int, *, lobes: bool = False) -> None:
         super().__init__()
         self.bins = bins
+        self.lobes = lobes
+        self.before = 2 if lobes else 1  # frames
         self.cycles = hop_length / n_fft  # of bin 1, from one frame to the next
 
     def forward(self, amplitudes: Tensor) -> Tensor:
-        window = F.pad(amplitudes[:, :, : self.bins + 1], (0, 0, 1, 0))
+        window = F.pad(amplitudes[:, :, : self.bins + 1], (0, 0, self.before, 0))
         begins = torch.arange(amplitudes.shape[1], device=amplitudes.device)[None, :, None] == 0
         before = torch.zeros_like(amplitudes[:, :1, : self.bins])
-        return self._beside(amplitudes, self._cycles(window, begins, before))
+        cycles, lobes = self._cycles(window, begins, before)
+        return self._beside(amplitudes, cycles + lobes)
 
     def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, n, columns)` → `(B, n, columns + 2 * bins)`."""
-        window = cursor.window(amplitudes[:, :, : self.bins + 1], 1, dim=1)
+        window = cursor.window(amplitudes[:, :, : self.bins + 1], self.before, dim=1)
         count = amplitudes.shape[1]
         if cursor.position is None:
             begins = torch.zeros(1, 1, 1, dtype=torch.bool, device=amplitudes.device)
         else:
             begins = cursor.indices(count, 0)[:, :, None] <= 0
         before = cursor.recalled(amplitudes[:, :1, : self.bins])
-        cycles = self._cycles(window, begins, before)
+        cycles, lobes = self._cycles(window, begins, before)
         cursor.remember(cycles[:, -1:])
-        return self._beside(amplitudes, cycles)
+        return self._beside(amplitudes, cycles + lobes)
 
     def _beside(self, amplitudes: Tensor, cycles: Tensor) -> Tensor:
         angle = 2 * math.pi * cycles
         return torch.cat([amplitudes, angle.cos(), angle.sin()], dim=2)
 
     @torch.no_grad()
-    def _cycles(self, window: Tensor, begins: Tensor, before: Tensor) -> Tensor:
-        """The phase of each bin, in cycles.
+    def _cycles(self, window: Tensor, begins: Tensor, before: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The phase of each bin's partial, in cycles, and what the bin's own is beyond it.
 
         Each follows its peak into the frame before, and there the peak of that bin, until a beginning. All chains are
         followed at once, by twice as many frames in each round.
 
-        Shape: `(B, n + 1, bins + 1)`, `(B, n, 1)`, `(B, 1, bins)` → `(B, n, bins)`.
+        Shape: `(B, before + n, bins + 1)`, `(B, n, 1)`, `(B, 1, bins)` → two of `(B, n, bins)`.
         """
-        level = window.clamp_min(_FLOOR).log()
+        levels = window.clamp_min(_FLOOR).log()
+        level = levels[:, self.before - 1 :]
         peak, off, flat = self._peaks(level)
+        lobes = self._lobes(levels, peak[:, 1:], off[:, 1:]) if self.lobes else 0.0
         frames = peak.shape[1] - 1
         row = self.bins * torch.arange(frames, device=peak.device)[:, None]
         then = (row + peak[:, 1:]).flatten(1)  # the bin of a bin's peak, a frame before
@@ -104,7 +120,21 @@ class SinglePassPhases(nn.Module):
             total = _wrapped(total + total.gather(1, source))
             source = source.gather(1, source)
         cycles = _wrapped(total + start.gather(1, source))
-        return cycles.unflatten(1, (-1, self.bins))[:, 1:]
+        return cycles.unflatten(1, (-1, self.bins))[:, 1:], lobes
+
+    def _lobes(self, level: Tensor, peak: Tensor, off: Tensor) -> Tensor:
+        """What the phases around a partial are beyond its own, in cycles: the sum, from it to each bin, of delays.
+
+        How fast an amplitude grows now, from how much it has since the frame before, and how much until then.
+
+        Shape: `(B, 2 + n, bins + 1)`, two of `(B, n, bins)` → `(B, n, bins)`.
+        """
+        grown = level[:, 1:, :-1] - level[:, :-1, :-1]
+        until, since = grown[:, :-1], grown[:, 1:]
+        growth = (since + (since - until).clamp(-_CHANGE, _CHANGE) / 2).clamp(-_GROWTH, _GROWTH)
+        risen = F.pad((growth[..., 1:] + growth[..., :-1]) / 2, (1, 0)).cumsum(-1)
+        at_partial = risen.gather(2, peak) + growth.gather(2, peak) * off
+        return LATE / self.cycles * (at_partial - risen)
 
     def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The bin at the top of the slope that each bin is on, how far above it the partial is, and whether it is none.

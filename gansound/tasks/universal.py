@@ -86,9 +86,7 @@ class UniversalVocoderTask(VocoderTask):
         specs = [mel, *drawn_conventions(mel, conventions)]
         self.tops_hz = [spec.fmax for spec in specs]
         self.views = nn.ModuleList(
-            nn.Sequential(
-                MelFrontEnd(spec), MelInverse(spec, generator.n_fft, correlated=generator.correlated_bins)
-            )
+            nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft, generator.tones))
             for spec in specs
         )
 
