@@ -252,13 +252,13 @@ def _generator(
             if n_fft == spec.n_fft
             else f"the mel's {spec.n_fft} isn't a multiple of its hop {spec.hop_length}: {n_fft} is"
         )
-    if now.get("single_pass_bins"):
-        width = its_mel.sample_rate / (now["n_fft"] or its_mel.n_fft)
-        n_fft = made.get("n_fft", now["n_fft"] or spec.n_fft)
-        made["single_pass_bins"] = max(2, round(now["single_pass_bins"] * width * n_fft / spec.sample_rate))
-        reasons["generator.single_pass_bins"] = (
-            f"those below {now['single_pass_bins'] * width:.0f} Hz, as in the shipped recipe"
-        )
+    for name in ("single_pass_bins", "tones"):
+        if now.get(name):
+            width = its_mel.sample_rate / (now["n_fft"] or its_mel.n_fft)
+            n_fft = made.get("n_fft", now["n_fft"] or spec.n_fft)
+            bins = round(now[name] * width * n_fft / spec.sample_rate)
+            made[name] = min(max(2, bins), n_fft // 4)
+            reasons[f"generator.{name}"] = f"those below {now[name] * width:.0f} Hz, as in the shipped recipe"
     changed = {name: value for name, value in made.items() if value != _listed(now[name])}
     for name in made.keys() - changed.keys():
         reasons.pop(f"generator.{name}", None)

@@ -272,8 +272,12 @@ def test_a_full_band_convention_stays_one_at_a_higher_rate():
     assert fit("melgan", 32000, mel="hifigan").changes["mel"] == {"preset": "hifigan", "sample_rate": 32000}
 
 
-@pytest.mark.parametrize("rate, bins", [(16000, 66), (22050, 48), (24000, 44), (44100, 48), (8000, 66)])
-def test_phases_go_on_below_the_same_frequency_at_any_rate(rate, bins):
+@pytest.mark.parametrize(
+    "rate, bins, tones",
+    [(16000, 66, 132), (22050, 48, 96), (24000, 44, 88), (44100, 48, 96), (8000, 66, 128)],
+)
+def test_phases_go_on_and_tones_reach_below_the_same_frequency_at_any_rate(rate, bins, tones):
     """48 bins of 22,050 / 1,024 Hz; windows of 2,048 samples from above 24 kHz on, of 512 up to 12 kHz."""
     made = fit("universal", rate).recipe.get("generator", {}).get("init_args", {})
     assert made.get("single_pass_bins", 48) == bins
+    assert made.get("tones", 96) == tones  # of at most half of the bins
