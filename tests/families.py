@@ -102,7 +102,7 @@ FAMILIES = {
         _FRAMES
         | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20, "single_pass_lobes": True}
         | {"group_delay_bands": 3},
-        waits_samples=(128 - 32) // 2,
+        waits_samples=(128 - 32) // 2 + 6,  # half of the mean that parts lows from highs
         short={"blocks": 1},
     ),
     "universal centred": Family(

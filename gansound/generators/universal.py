@@ -8,10 +8,11 @@ layer, without a weight, and another one may be put in its place at any time.
 What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
 cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them. What
 comes at one moment, a click, has phases as many as there are moments in a frame; `GroupDelay` reads the moment from the
-amplitudes; there a click's phases are added to what the trunk says, and both are turned to that moment.
+amplitudes; there a click's phases are added to what the trunk says, and both are turned to that moment. What is made
+before an onset where the amplitudes tell of none is held down by `SharpOnsets`.
 
 The rest is FreeV's and APNet 2's (arXiv 2311.11545) as in `gansound.generators.freev`: the log-amplitude corrected by
-the trunk, the phase as the angle of two learned maps, and an inverse STFT; nothing else runs above the frame rate.
+the trunk, the phase as the angle of two learned maps, and an inverse STFT; little else runs above the frame rate.
 Before the trunk stand bands of the net's own, which begin as a mel filter bank's; behind them the layers are those of
 `FreeVGenerator`, so that a net that was trained on one convention can go on as a universal one.
 """
@@ -33,6 +34,7 @@ from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
 from gansound.nn.group_delay import GroupDelay
 from gansound.nn.istft import ISTFT
+from gansound.nn.onsets import Beginnings, SharpOnsets, TwoBands
 from gansound.nn.residual import Parallel
 from gansound.nn.single_pass import SinglePassPhases
 from gansound.nn.streaming import Pointwise
@@ -67,8 +69,9 @@ class UniversalGenerator(StreamingGenerator):
         look_ahead: of a causal net, how many of those steps look a frame ahead too.
         single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
             48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
-        group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
-        single_pass_lobes: around a partial those go as its amplitudes grow, see there.
+        group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`, and
+            before what begins it is quiet, see `SharpOnsets`.
+        single_pass_lobes: around a partial its phases go as its amplitudes grow, see `SinglePassPhases`.
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
@@ -155,9 +158,8 @@ class UniversalGenerator(StreamingGenerator):
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
-        core["istft"] = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
         inverse = _Inverse(mel, n_fft, tones)
-        self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=nn.Sequential(core)))
+        self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=_sounding(core, mel, n_fft)))
         self.mel = mel
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -228,9 +230,8 @@ class UniversalGenerator(StreamingGenerator):
                     "takes every convention of its own sample rate and hop"
                 )
         core = OrderedDict(self.layers.core.named_children())  # type: ignore[union-attr]
-        core["istft"] = ISTFT(self.n_fft, mel.hop_length, framing=mel.framing)
         inverse = _Inverse(mel, self.n_fft, self.tones)
-        other = self._with(inverse=inverse, core=nn.Sequential(core))
+        other = self._with(inverse=inverse, core=_sounding(core, mel, self.n_fft))
         other.mel, other.n_mels = mel, mel.n_mels
         return other.to(next(self.parameters()).device)
 
@@ -244,6 +245,16 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
+
+
+def _sounding(core: OrderedDict[str, nn.Module], mel: MelSpec, n_fft: int) -> nn.Sequential:
+    """The layers up to a spectrum, and those from there to the sound; where moments are told, quiet before onsets."""
+    core["istft"] = istft = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
+    if core["spectrum"].delay is None:
+        return nn.Sequential(core)
+    core["bands"] = TwoBands(mel.sample_rate)
+    core["beginnings"] = Beginnings(istft, mel.sample_rate)
+    return SharpOnsets(core)
 
 
 def _without_future(kernel: Tensor, ahead: int) -> Tensor:
