@@ -284,14 +284,11 @@ def test_below_keeps_what_is_below_and_nothing_above():
         assert spectrum[hz >= limit].abs().max().item() < 1e-3
 
 
-def task(
-    conventions: int = 6, own_share: float = 0.5, mel: MelSpec = OWN, cut_share: float = 0.0
-) -> UniversalVocoderTask:
+def task(conventions: int = 6, own_share: float = 0.5, mel: MelSpec = OWN) -> UniversalVocoderTask:
     torch.manual_seed(0)
     losses = {"mel": WeightedLoss(MelL1(mel, full_band=True), 1.0)}
     net = UniversalGenerator(mel, **SMALL)
-    shares = {"own_share": own_share, "cut_share": cut_share}
-    return UniversalVocoderTask(mel, net, losses=losses, conventions=conventions, **shares)
+    return UniversalVocoderTask(mel, net, losses=losses, conventions=conventions, own_share=own_share)
 
 
 def batch(items: int, bandwidth: float = 11025.0) -> dict[str, torch.Tensor]:
@@ -333,37 +330,6 @@ def test_nothing_is_learnt_above_what_a_recording_holds_unless_its_mel_tells_tha
     above, under = gradient[:, hz > 8000].max().item(), gradient[:, hz < 7000].max().item()
     assert under > 1e-6
     assert (above > 1e-2 * under) == teaches
-
-
-def test_some_recordings_are_cut_below_the_top_of_their_mel_and_silent_above():
-    teacher = task(conventions=6, own_share=0.5)
-    whole, draws = batch(40), Draws(0, range(40))
-    (uncut,) = teacher.generator_inputs(whole, draws)
-    teacher.cut_share = 0.5
-    (seen,) = teacher.generator_inputs(whole, draws)
-    made = torch.randn(40, 16 * 256, generator=torch.Generator().manual_seed(1))
-    held, fake = teacher._held(whole, made, draws)
-    is_cut = torch.tensor([not torch.equal(a, b) for a, b in zip(uncut, seen, strict=True)])
-    assert 12 <= is_cut.sum() <= 28
-    assert torch.equal(held["audio"][~is_cut], teacher._held(whole, made, draws)[0]["audio"][~is_cut])
-    torch.testing.assert_close(held["audio"][~is_cut], whole["audio"][~is_cut], atol=1e-5, rtol=0)
-    hz = torch.fft.rfftfreq(16 * 256, 1 / 22050)
-    spectra = torch.fft.rfft(held["audio"]).abs()
-    ends = [hz[spectrum > 1e-3].max().item() for spectrum in spectra]
-    tops = torch.tensor(teacher.tops_hz)[teacher._chosen(draws)]
-    for end, top, cut in zip(ends, tops.tolist(), is_cut.tolist(), strict=True):
-        assert not cut or 0.8 * top < end < top
-    # All that is made above the cut counts.
-    torch.testing.assert_close(fake[is_cut], made[is_cut], atol=1e-5, rtol=0)
-    # And where a recording itself says nothing above, being cut it does.
-    narrow = batch(40, 8000.0)
-    _, fake = teacher._held(narrow, made, draws)
-    reach = torch.fft.rfft(fake).abs()[:, hz > 10800].amax(1) > 1e-2
-    chosen_full = tops > 10800
-    assert torch.equal(reach, (is_cut & (tops * 0.85 < 8000)) | chosen_full)
-    # Mels of an acoustic model are as they are.
-    mel = {"mel": OWN.mel(whole["audio"]), **whole}
-    torch.testing.assert_close(teacher._held(mel, made, draws)[0]["audio"], whole["audio"], atol=1e-5, rtol=0)
 
 
 def test_what_is_learnt_above_a_recording_goes_by_the_convention_drawn_for_the_item():
@@ -645,9 +611,9 @@ def test_bins_that_have_no_phases_are_refused(bins):
         UniversalGenerator(OWN, **SMALL, single_pass_bins=bins)
 
 
-@pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}, {"cut_share": -0.1}])
+@pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])
 def test_shares_that_leave_nothing_are_refused(settings):
-    with pytest.raises(ValueError, match="cut_share" if "cut_share" in settings else "own_share"):
+    with pytest.raises(ValueError, match="own_share"):
         task(**settings)
 
 

@@ -1,8 +1,7 @@
 """What a batch means to a vocoder of every convention: each item is seen through a mel drawn for it.
 
 And recordings differ in what they hold: above half of its own rate one says nothing. Where the convention saw that
-there is nothing, nothing is to be made; what lies above both, nothing is learnt about. But a recording whose band ends
-within the mel, as a telephone's does, shows that it does: above there is nothing either.
+there is nothing, nothing is to be made; what lies above both, nothing is learnt about.
 """
 
 from collections.abc import Mapping
@@ -27,7 +26,6 @@ from gansound.tasks.features import Features, Precision, Verdict
 from gansound.tasks.vocoder import VocoderTask, WeightedFeatureMatching, WeightedLoss
 
 _EDGE = 0.97  # of half a file's rate: a resampler's slope begins there
-_LOWEST_CUT = 0.85  # of the top of a mel
 
 
 class UniversalVocoderTask(VocoderTask):
@@ -47,11 +45,9 @@ class UniversalVocoderTask(VocoderTask):
         balance: likewise.
         conventions: how many conventions items are seen through, drawn once; the presets of the rate come first.
         own_share: share of the items that are seen through `mel` itself.
-        cut_share: share of the items whose band is cut somewhere near the top of their mel, to sound as if it had been
-            recorded so.
 
     Raises:
-        ValueError: as `VocoderTask`; or a share isn't between 0 and 1, or no convention is left for the others.
+        ValueError: as `VocoderTask`; or `own_share` isn't between 0 and 1, or no convention is left for the others.
     """
 
     def __init__(
@@ -67,7 +63,6 @@ class UniversalVocoderTask(VocoderTask):
         balance: LossBalance | None = None,
         conventions: int = 64,
         own_share: float = 0.4,
-        cut_share: float = 0.0,
     ) -> None:
         super().__init__(
             mel,
@@ -85,11 +80,9 @@ class UniversalVocoderTask(VocoderTask):
                 f"expected own_share between 0 and 1, and conventions of 1 or more where it is below 1; got "
                 f"{own_share} and {conventions}"
             )
-        if not 0 <= cut_share <= 1:
-            raise ValueError(f"cut_share: got {cut_share}, expected 0 to 1")
         self.whole = generator
         self.generator = generator.layers.core  # type: ignore[assignment]
-        self.own_share, self.others, self.cut_share = own_share, conventions, cut_share
+        self.own_share, self.others = own_share, conventions
         specs = [mel, *drawn_conventions(mel, conventions)]
         self.tops_hz = [spec.fmax for spec in specs]
         self.views = nn.ModuleList(
@@ -116,9 +109,8 @@ class UniversalVocoderTask(VocoderTask):
         """Amplitudes as a convention drawn for each item tells them; those of an acoustic model's mels as they are."""
         if "mel" in batch:
             return (self.condition(batch),)
-        audio, _ = self._recorded(batch, draws)
-        items = zip(audio, self._chosen(draws), strict=True)
-        return (torch.cat([self._seen(which, one[None]) for one, which in items]),)
+        items = zip(batch["audio"], self._chosen(draws), strict=True)
+        return (torch.cat([self._seen(which, audio[None]) for audio, which in items]),)
 
     def _chosen(self, draws: Draws) -> list[int]:
         """Which convention each item is seen through; 0 is the model's own."""
@@ -126,28 +118,6 @@ class UniversalVocoderTask(VocoderTask):
             rng.random(2, dtype=np.float32) for rng in streams(draws.seed, draws.positions, "convention")
         ]
         return [0 if own < self.own_share else 1 + int(which * self.others) for own, which in drawn]
-
-    def _recorded(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor, Tensor]:
-        """The recordings, some of them cut below the top of their mel, and up to where each says what is there.
-
-        Shape: `(B, T)`, and hertz `(B,)`.
-        """
-        audio, bandwidth = batch["audio"], batch["bandwidth_hz"]
-        if not self.cut_share or "mel" in batch:
-            return audio, bandwidth
-        cut, known = [], bandwidth.tolist()
-        drawn = streams(draws.seed, draws.positions, "cut")
-        for item, (rng, which) in enumerate(zip(drawn, self._chosen(draws), strict=True)):
-            share, where = rng.random(2, dtype=np.float32)
-            top = self.tops_hz[which]
-            cut.append(self.sample_rate)
-            if share < self.cut_share and known[item] > top * _LOWEST_CUT:
-                cut[item] = top * (_LOWEST_CUT + (1 - _LOWEST_CUT) * where)
-                known[item] = self.sample_rate
-        limits = torch.tensor([cut, known], dtype=bandwidth.dtype)
-        limit, bandwidth = placed(limits, bandwidth.device)
-        is_cut = (limit < self.sample_rate)[:, None]
-        return torch.where(is_cut, below(audio, limit, self.sample_rate), audio), bandwidth
 
     def _seen(self, which: int, audio: Tensor) -> Tensor:
         frames = audio.shape[-1] // self.mel.hop_length
@@ -178,7 +148,7 @@ class UniversalVocoderTask(VocoderTask):
         self, batch: Mapping[str, Tensor], fake: Tensor, draws: Draws
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The real and the made without what lies above the real one's band and the mel's, cut alike in both."""
-        audio, bandwidth = self._recorded(batch, draws)
+        audio, bandwidth = batch["audio"], batch["bandwidth_hz"]
         chosen = [0] * len(audio) if "mel" in batch else self._chosen(draws)
         told = torch.tensor([self.tops_hz[which] for which in chosen], dtype=bandwidth.dtype)
         limit = torch.maximum(bandwidth, placed(told, bandwidth.device))
