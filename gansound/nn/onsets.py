@@ -133,12 +133,11 @@ class Beginnings(nn.Module):
 
     def forward(self, amplitudes: Tensor) -> Tensor:
         power = self._power(amplitudes)
-        first, last = power[:, :1], power[:, -1:]
-        bound = self._bound(
-            torch.cat([first, first, power, last, last], dim=1)
-        )  # from the hop before frame 0's last
-        count = amplitudes.shape[1] * self.hop_length
-        return F.pad(bound, (self.late_samples - self.hop_length, 0))[..., :count]
+        early = -(-self.late_samples // self.hop_length)  # frames before the first, whose last hops are heard
+        before, after = power[:, :1].expand(-1, early + 1, -1), power[:, -1:].expand(-1, 2, -1)
+        bound = self._bound(torch.cat([before, power, after], dim=1))
+        first = early * self.hop_length - self.late_samples
+        return bound[..., first : first + amplitudes.shape[1] * self.hop_length]
 
     def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, n, columns)` → `(B, 2, n * hop_length)`."""
