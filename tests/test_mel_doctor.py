@@ -12,7 +12,7 @@ from gansound.audio import resample
 from gansound.cli import main
 from gansound.mel import MelSpec, presets
 from gansound.mel.doctor import ALIKE, alike, conventions, fitting, matches
-from tests.test_mel_suspicions import speech_like
+from tests.test_mel_suspicions import latent, speech_like
 from tests.tiny import save_tiny_model
 
 HIFIGAN = MelSpec.preset("hifigan")
@@ -153,3 +153,95 @@ def test_what_is_not_exact_or_not_known_is_not_written(model, tmp_path, capsys):
     assert main(["mel", str(tmp_path / "none.npy"), "--model", model]) == 2
     assert main(["mel", str(tmp_path / "one.npy"), "-o", str(tmp_path), "--model", model]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def saved(path, mean, scale):
+    """Statistics as a project saves them: ParallelWaveGAN, ESPnet, Matcha-TTS, a dict of tensors."""
+    if path.suffix == ".npz":
+        count = 1000
+        np.savez(path, count=count, sum=mean * count, sum_square=(scale**2 + mean**2) * count)
+    elif path.suffix == ".npy":
+        np.save(path, np.stack([mean, scale]))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps({"mel_mean": float(mean[0]), "mel_std": float(scale[0])}))
+    else:
+        torch.save({"mean": torch.from_numpy(mean), "var": torch.from_numpy(scale**2)}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".json", ".pt"])
+def test_statistics_of_a_corpus_are_given_and_undone(suffix, model, tmp_path, capsys):
+    mel = HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0].numpy()
+    mean, scale = np.full(80, -5.5), np.full(80, 2.1)
+    if suffix != ".json":
+        mean, scale = mean + np.linspace(2, -2, 80), scale + np.linspace(0, 0.5, 80)
+    stats = saved(tmp_path / f"stats{suffix}", mean, scale)
+    np.save(tmp_path / "one.npy", ((mel - mean[:, None]) / scale[:, None]).astype(np.float32))
+    command = ["mel", str(tmp_path / "one.npy"), "--model", model]
+    assert main(command) == 0
+    assert "mean and deviation of a corpus" in capsys.readouterr().out
+    told = ["--mel", "hifigan", "--stats", stats]
+    assert main([*command, *told, "-o", str(tmp_path / "out")]) == 0
+    assert "in that convention: the values fit it" in capsys.readouterr().out
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "one.npy"), mel, atol=1e-5)
+    assert main([*command, "--stats", stats]) == 2
+    assert "--mel hifigan" in capsys.readouterr().err
+
+
+def test_what_are_no_statistics_is_refused(model, tmp_path, capsys):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    np.save(tmp_path / "one.npy", HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0].numpy())
+    rows = np.stack([np.zeros(80), np.ones(80)])
+    zeros = rows.copy()
+    zeros[1, 7] = 0
+    np.save(tmp_path / "zeros.npy", zeros)
+    np.save(tmp_path / "three.npy", np.zeros((3, 80)))
+    np.save(tmp_path / "short.npy", rows[:, :79])
+    np.save(tmp_path / "pickled.npy", np.array({"mel_mean": Payload()}, dtype=object), allow_pickle=True)
+    torch.save({"mean": Payload()}, tmp_path / "pickled.pt")
+    (tmp_path / "other.json").write_text('{"mean": 3}')
+    (tmp_path / "broken.npz").write_bytes(b"PK no zip")
+    (tmp_path / "empty.npy").touch()
+    for name, words in [
+        ("zeros.npy", "got 0 and 0 for band 7"),
+        ("three.npy", "got an array of shape (3, 80)"),
+        ("short.npy", "got 79 numbers, expected 1 or n_mels = 80"),
+        ("pickled.npy", "can't be read as mean and scale"),
+        ("pickled.pt", "a pickle, which isn't run here"),
+        ("other.json", "got mean"),
+        ("broken.npz", "can't be read as mean and scale"),
+        ("empty.npy", "is empty"),
+        ("none.npy", "No such file"),
+        ("one.npy", "got an array of shape (80,"),
+    ]:
+        command = ["mel", str(tmp_path / "one.npy"), "--mel", "hifigan", "--model", model]
+        assert main([*command, "--stats", str(tmp_path / name)]) == 2, name
+        assert words in capsys.readouterr().err, name
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_convention_that_is_named_is_held_against_the_values(model, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0].numpy())
+    command = ["mel", str(tmp_path / "one.npy"), "--model", model, "--mel"]
+    assert main([*command, "melgan_neurips"]) == 0
+    assert "in that convention: these" in capsys.readouterr().out
+
+
+def test_latents_are_given_to_no_preset(tmp_path, capsys):
+    for channels in (100, 192):
+        np.save(tmp_path / "z.npy", latent(channels, 0).numpy())
+        assert main(["mel", str(tmp_path / "z.npy")]) == 0
+        said = capsys.readouterr().out
+        assert "latents" in said
+        assert "may be" not in said
+
+
+def test_what_a_preset_fits_may_be_normalised_all_the_same(tmp_path, capsys):
+    """Coqui's decibels lie where any logarithm does that a corpus normalised."""
+    mel = HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0]
+    np.save(tmp_path / "one.npy", ((mel + 5.5) / 2.1).numpy())
+    assert main(["mel", str(tmp_path / "one.npy")]) == 0
+    assert "logarithms normalised by the mean and deviation of a corpus" in capsys.readouterr().out

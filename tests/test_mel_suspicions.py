@@ -163,7 +163,7 @@ def power_mel(audio: Tensor, spec: MelSpec, power: float) -> Tensor:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_other_front_ends_make_is_named(seed):
-    """Each made as its project makes it, and only what it is named."""
+    """Each made as its project makes it; Coqui's, which lies near some, is never named alone."""
     spec = MelSpec.preset("hifigan")
     audio = torch.from_numpy(speech_like(22050, seed))
     ln = spec.mel(audio)
@@ -171,12 +171,16 @@ def test_what_other_front_ends_make_is_named(seed):
         (power_mel(audio, spec, 1.0).clamp(min=1e-5).log(), "filters of height one"),
         (power_mel(audio, spec, 2.0).clamp(min=1e-5).log(), "of power (torchaudio"),
         (((power_mel(audio, spec, 2.0) + 1e-5).log() + 4) / 4, "StyleTTS 2"),
+        ((ln + 4) / 4, "(ln + 4) / 4 of magnitudes"),
+        (10 * power_mel(audio, spec, 2.0).clamp(min=1e-10).log10(), "decibels of power"),
+        ((ln + 11.5129) / 6.9136 - 1, "Tortoise"),
+        (((ln / DECIBEL + 80) / 100).clamp(0, 1), "Tacotron"),
         ((ln - ln.mean(-1, keepdim=True)) / ln.std(-1, keepdim=True), "mean 0 and deviation 1"),
         (spec.mel(audio * 2 / 32768), "divided by 32768 twice"),
     ]:
         (found,) = spec.suspicions(values)
         assert words in found
-        assert "Coqui" not in found
+        assert "look like decibels normalised" not in found
 
 
 @pytest.mark.parametrize("name", ["hifigan", "parallel_wavegan", "vocos_24khz"])
@@ -246,3 +250,62 @@ def test_no_false_alarm_on_real_speech(name, shared):
                 assert spec.suspicions(smoothed(mel)) == [], path
                 named.append(bool(wrong.suspicions(mel)))
     assert not named or np.mean(named) > 0.9
+
+
+@pytest.mark.parametrize("own", ["hifigan", "parallel_wavegan"])
+@pytest.mark.parametrize("dim", [-1, (-2, -1)])
+def test_statistics_of_a_corpus_are_among_what_is_named(own, dim):
+    """And what is to be done; nothing else is asserted, for the values don't tell."""
+    spec = MelSpec.preset(own)
+    corpus = torch.cat([mel_of(spec, seed)[0] for seed in range(4, 10)], -1)
+    deviation, mean = torch.std_mean(corpus, dim, keepdim=True)
+    for seed in range(3):
+        (found,) = MelSpec.preset("hifigan").suspicions((mel_of(spec, seed)[0] - mean) / deviation)
+        assert "by the mean and deviation of a corpus" in found
+        assert "--stats FILE" in found
+        assert "may be" in found or "look like logarithms normalised by the mean" in found
+
+
+def test_a_mel_scaled_by_its_corpus_to_one_is_told_so():
+    mel = mel_of(MelSpec.preset("hifigan"), 1)[0]
+    least, greatest = mel.amin(1, keepdim=True) - 0.5, mel.amax(1, keepdim=True) + 0.5
+    (found,) = MelSpec.preset("hifigan").suspicions(2 * (mel - least) / (greatest - least) - 1)
+    assert "scaled to -1 … 1" in found
+
+
+def latent(channels: int, seed: int, smooth: int = 3) -> Tensor:
+    noise = torch.randn(channels, 300 + smooth, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.avg_pool1d(noise, smooth, 1) * smooth**0.5
+
+
+@pytest.mark.parametrize("name", ["hifigan", "vocos_24khz", "fish_44khz", "coqui"])
+def test_latents_are_no_mel_however_they_are_scaled(name):
+    spec = MelSpec.preset(name)
+    for seed, (scale, offset) in enumerate([(1.0, 0.0), (2.0, -5.0), (0.5, 0.5)]):
+        (found,) = spec.suspicions(scale * latent(spec.n_mels, seed) + offset)
+        assert "latents" in found
+
+
+def test_bands_out_of_order_are_seen():
+    spec = MelSpec.preset("hifigan")
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(0))
+    noise = 0.1 * torch.randn(30000, generator=torch.Generator().manual_seed(1))
+    (found,) = spec.suspicions(spec.mel(noise)[0][order])
+    assert "out of order" in found
+
+
+@pytest.mark.parametrize("name", ["hifigan", "melgan_neurips", "bigvgan_24khz", "fish_44khz"])
+def test_a_cymbal_that_fades_away_is_no_other_logarithm(name):
+    """It moves as speech does by its trend alone, and spreads less."""
+    spec = MelSpec.preset(name)
+    t = torch.arange(int(1.5 * spec.sample_rate)) / spec.sample_rate
+    noise = torch.randn(len(t), generator=torch.Generator().manual_seed(0))
+    for rate in (1.5, 2.0, 3.0):
+        assert spec.suspicions(spec.mel(0.2 * noise * (-rate * t).exp())) == [], rate
+
+
+def test_speech_squeezed_into_a_range_that_no_reading_knows_is_not_taken():
+    spec = MelSpec.preset("hifigan")
+    for seed in range(3):
+        (found,) = spec.suspicions(mel_of(spec, seed) / 30 + 0.7)
+        assert "times too little" in found

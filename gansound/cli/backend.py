@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_mel_argument(parser: argparse.ArgumentParser) -> None:
-    """`--mel`."""
+    """`--mel` and `--stats`."""
     parser.add_argument(
         "--mel",
         metavar="NAME",
@@ -21,18 +22,39 @@ def add_mel_argument(parser: argparse.ArgumentParser) -> None:
         "melgan_neurips …) or a JSON file of a convention's fields; a universal vocoder takes all of its rate and hop, "
         "any other those that become its own exactly (`gansound mel` tells)",
     )
+    parser.add_argument(
+        "--stats",
+        type=Path,
+        metavar="FILE",
+        help="mean and scale of a corpus by which the mels of --mel were normalised (stats.h5, .npy, .npz, .json, .pt)",
+    )
 
 
 def given_mel(args: argparse.Namespace) -> "MelSpec | None":
-    """The convention that `--mel` names; UsageError where there is no such."""
+    """The convention that `--mel` and `--stats` say; UsageError where there is no such."""
     if args.mel is None:
+        if args.stats is not None:
+            raise UsageError("--stats: are of mels in a convention: name it, such as --mel hifigan")
         return None
+    spec = _named_mel(args.mel)
+    if args.stats is None:
+        return spec
+    from gansound.mel.statistics import read_statistics
+
+    try:
+        mean, scale = read_statistics(args.stats)
+        return replace(spec, mean=mean, scale=scale, clip=None)  # in place of its own
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--stats: {error}") from None
+
+
+def _named_mel(named: str) -> "MelSpec":
     from gansound.mel import MelSpec
 
-    path = Path(args.mel)
+    path = Path(named)
     try:
         if path.suffix != ".json":
-            return MelSpec.preset(args.mel)
+            return MelSpec.preset(named)
         fields = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
             raise ValueError("holds no object with the fields of a convention")

@@ -80,8 +80,9 @@ def _one(
     import numpy as np
     import torch
 
-    from gansound.mel.doctor import conventions, fitting
+    from gansound.mel.doctor import conventions, fitting, other_readings
     from gansound.mel.files import read_mel
+    from gansound.mel.suspicions import unlike_any_sound
 
     wanted = model.mel
     read = read_mel(path)
@@ -104,8 +105,12 @@ def _one(
     convention, guessed = said, False
     if recording is not None:
         convention = _by_sound(mel, recording, wanted, lines) or said
-    elif said is None:
-        fits = fitting(mel)
+    elif said is not None:
+        against = said.suspicions(mel)
+        lines.append(f"  in that convention: {'; '.join(against) if against else 'the values fit it'}")
+    elif strange := unlike_any_sound(mel):
+        lines.append(f"  {strange}")
+    else:
         if wanted.n_mels == len(mel):
             against = wanted.suspicions(mel)
             lines.append(
@@ -113,10 +118,11 @@ def _one(
             )
             guessed = not against and not output
             convention = wanted if guessed else None
-        names = ", ".join(name for names in fits.values() for name in names)
+        named = ", ".join(name for names in fitting(mel).values() for name in names)
+        may_be = [*([named] if named else []), *other_readings(mel)]
         lines.append(
-            f"  by its values alone it may be {names}; a recording beside it would decide"
-            if fits
+            f"  by its values alone it may be {' or '.join(may_be)}; a recording beside it would decide"
+            if may_be
             else "  fits no preset by its values"
         )
     lines.append(

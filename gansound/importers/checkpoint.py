@@ -19,6 +19,7 @@ from gansound.extras import MissingPackage
 from gansound.importers.nemo_file import read_nemo
 from gansound.importers.onnx_file import read_onnx
 from gansound.mel.files import lfs_pointer
+from gansound.mel.statistics import read_statistics
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", ".onnx", ".nemo", "")
 DESCRIPTIONS = (".json", ".yaml", ".yml")
@@ -284,34 +285,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and scale of each band; stats.npy holds them as two rows, stats.h5 by name."""
-    import numpy as np
-
     try:
-        _check_whole(path)
-        if path.suffix == ".npy":
-            mean, scale = np.load(path, allow_pickle=False)
-        else:
-            try:
-                import h5py
-            except ImportError:
-                raise ImportFailed(
-                    f"{path}: needs h5py to be read: pip install h5py (or save it as .npy, two rows: mean and scale)"
-                ) from None
-            with h5py.File(path, "r") as file:
-                mean, scale = file["mean"][()], file["scale"][()]
-    except ImportFailed:
-        raise
-    except Exception as error:
-        raise ImportFailed(f"{path}: can't be read as mean and scale: {error}") from error
-    mean, scale = np.ravel(mean), np.ravel(scale)
-    if mean.shape != scale.shape:
-        raise ImportFailed(
-            f"{path}: expected a mean and a scale for each band, got {mean.size} and {scale.size} of them"
-        )
-    if (bad := np.flatnonzero(~(np.isfinite(mean) & np.isfinite(scale) & (scale > 0)))).size:
-        raise ImportFailed(
-            f"{path}: expected a mean and a scale above 0 for each band, got {mean[bad[0]]:g} and "
-            f"{scale[bad[0]]:g} for band {bad[0]} (of {bad.size} such)"
-        )
-    return tuple(map(float, mean)), tuple(map(float, scale))
+        return read_statistics(path)
+    except ValueError as error:
+        raise ImportFailed(str(error)) from error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gansound.mel.presets import presets
 from gansound.mel.spec import MelSpec
-from gansound.mel.suspicions import behind_another_reading
+from gansound.mel.suspicions import behind_another_reading, fitting_readings, unknown_normalisations
 
 SAME = 0.05
 """Mean distance of two mels in natural logarithms, below which one is the other."""
@@ -57,6 +57,19 @@ def fitting(mel: Tensor) -> dict[MelSpec, tuple[str, ...]]:
         for spec, names in conventions(mel.shape[-2]).items()
         if not spec.suspicions(judged) and not behind_another_reading(spec, judged)
     }
+
+
+def other_readings(mel: Tensor) -> list[str]:
+    """What else values of a mel `(M, F)` may be, for people: what no preset takes, the likeliest first."""
+    judged = mel[..., :JUDGED_FRAMES].float()
+    if fitting(judged):
+        return unknown_normalisations(judged)
+    found: dict[str, int] = {}
+    known = list(conventions(mel.shape[-2]))
+    for spec in known:
+        for name in fitting_readings(spec, judged):
+            found[name] = found.get(name, 0) + 1
+    return [name for name, times in found.items() if times == len(known)]  # the others are a preset's
 
 
 def matches(mel: Tensor, sound: Callable[[int], Tensor]) -> list[Match]:

@@ -8,13 +8,17 @@ looks at
 - the scale: the median change from one frame to the next above the floor, times the spread. Magnitudes of any sound
   but a pure tone fluctuate like those of noise (Rayleigh: a deviation of 0.64 in the logarithm), which is what tells
   a base; over-smooth mels of an acoustic model change less but spread as much, hence the product. Asked only of what
-  moves as speech does, by a measure that no base changes: bands whose deviation in time is several times their change
-  from frame to frame. Noise, tones, glides and clicks tell no base;
+  moves as speech does, by a measure that no base changes: bands whose deviation in time, less its trend, is several
+  times their change from frame to frame. Noise, tones, glides, clicks and cymbals tell no base;
 - the peak (no louder than a full-scale sine, nor absurdly quiet), and values below the floor or outside the clip;
 - whether each band has mean 0 and deviation 1, which no logarithm of sound has;
+- whether neighbouring bands move together, which those of any sound do and the channels of a latent don't;
 - where exact silence lies, if there is any.
 
-The bounds were measured on two corpora at three levels in every preset (tests/test_mel_suspicions.py).
+Several readings may make natural sound: a logarithm normalised by statistics unknown has any scale. All are named then.
+
+The bounds were measured on two corpora at three levels in every preset (tests/test_mel_suspicions.py), and in
+tests/reference/mel_doctor.py.
 """
 
 import dataclasses
@@ -71,6 +75,8 @@ READINGS = (
         "natural logarithms (ln) of magnitudes through filters of height one (mel_norm none)", 1.0, area=0.0
     ),
     Reading("natural logarithms (ln) of power (torchaudio's default)", 0.5, area=0.0, floor=1e-5**0.5),
+    Reading("base-10 logarithms (log10) of power", math.log(10.0) / 2, area=0.0, floor=1e-20),
+    Reading("decibels of power (10 log10)", DECIBEL, area=0.0),
     Reading(
         "(ln + 4) / 4 of power, as StyleTTS 2 does",
         2.0,
@@ -79,13 +85,42 @@ READINGS = (
         floor=1e-5**0.5,
         clip=(_scaled(1e-5, 4.0), math.inf),
     ),
+    Reading("(ln + 4) / 4 of magnitudes", 4.0, -4.0, clip=(_scaled(1e-5, 4.0), math.inf)),
+    Reading(
+        "(ln + 4) / 4 of magnitudes through filters of height one",
+        4.0,
+        -4.0,
+        area=0.0,
+        clip=(_scaled(1e-5, 4.0), math.inf),
+    ),
+    Reading("(log10 + 4) / 4 of power, as Whisper does", 2 * math.log(10.0), -2 * math.log(10.0), area=0.5),
+    Reading(
+        "natural logarithms between -1 and 1, as Tortoise has them", 6.914, -4.599, clip=(-1.0, math.inf)
+    ),
+    Reading(
+        "decibels between 0 and 1, as Tacotron's first copies have them",
+        100 * DECIBEL,
+        -80 * DECIBEL,
+        floor=1e-4,
+        clip=(0.0, 1.0),
+    ),
 )
+STATISTICS = "logarithms normalised by the mean and deviation of a corpus, in each band or over all"
+RANGES = {
+    (low, 1.0): f"logarithms scaled to {low:g} … 1 by a least and a greatest value of each band or of all"
+    for low in (-1.0, 0.0)
+}
 TYPICAL_CHANGE, TYPICAL_SPREAD = 0.33, 7.0
 SCALE = (0.56, 1.65)
+NO_SOUND_S_SCALE = (0.4, 2.5)
 SPEECH = (
-    3.1,
+    3.05,
     11.0,
-)  # deviation of a band over the change from frame to frame; of noise 1.5, of tones 12 and more
+)  # deviation of a band over the change from frame to frame; of noise 1.5, of cymbals to 3, of tones 12 and more
+NEIGHBOURS = 0.16  # median correlation of neighbouring bands; of white noise 0.3, of a VITS's latents to 0.11
+_CORPUS_MEAN, _CORPUS_DEVIATION = 1.3, (0.45, 1.7)  # of one utterance by the statistics of others'
+_SEEN_AT_LEAST = 0.02  # of all values; what is cut off at a floor says nothing of its neighbour
+_LEAST_OF_A_RANGE = 0.6  # is reached
 LEAST_SEEN = 0.4  # of all values lie well above the least
 PEAK_BELOW_FULL_SCALE = (-7.0, 1.5)
 LEAST_LN = math.log(1e-10) - 1.0  # no convention has a lower floor
@@ -94,7 +129,8 @@ QUIET = 6.0  # below full scale, natural log: a pause, whose spread says nothing
 UNHEARD_PEAK = -9.0  # of full scale, natural log: 90 dB, the step of 16 bits, below a shout's
 _AT_ITS_LOUDEST = 2.5  # natural log: so far below the peak
 _OVERSHOOT = 0.1  # of values beyond a clip: an acoustic model guesses
-_MUCH_WORSE = 1.0  # of penalties: such a reading isn't named beside the best
+_AT_A_FLOOR = 1e-3  # of all values; one may come near it by chance
+_MUCH_WORSE, _NAMED_BESIDE = 1.0, 2.0  # of penalties: than the best, where a reading is ruled out, and named
 
 
 def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
@@ -117,6 +153,8 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     log = values.clamp(min=1e-5).log()
     if linear and least < -1.0 and not _faults(log, _levels(spec, log, 1.0)):
         return ["no value is negative: these look like linear magnitudes; this convention takes logarithms"]
+    if said := unlike_any_sound(values):
+        return [said]
     if not _standardised(spec):
         if _is_standardised(values, 0.1):
             return [_STANDARDISED]
@@ -137,36 +175,69 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     quiet = float(declared.max() - heights.max()) - math.log(spec.win_length / 4) <= -QUIET
     if quiet:
         hard = [fault for fault in hard if "values reach" in fault]
-    faults = hard if quiet else [*_scale_faults(declared), *hard]
+    wrong_scale = [] if quiet else _scale_faults(declared)
+    faults = [*wrong_scale, *hard]
     if not faults:
         silence = _silence(spec, declared)
         return [] if silence is None else [silence]
-    if others := fitting_readings(spec, values):
-        return [
-            f"these look like {' or '.join(others)}; this convention is {_own(spec)} ({'; '.join(faults)})"
-        ]
-    if _is_standardised(values, 0.5) and not _standardised(spec):
-        return [f"{_STANDARDISED} ({'; '.join(faults)})"]
-    if not hard:  # an unusual sound, such as a glide, may change as nothing else does
-        return []
+    others = fitting_readings(spec, values)
+    found = _scale(declared) if wrong_scale else None
+    unusual = not hard and (found is None or NO_SOUND_S_SCALE[0] <= found[0] <= NO_SOUND_S_SCALE[1])
+    if unusual and others in ([], [STATISTICS]):
+        return []  # a glide or a scream may change as nothing else does
+    if others:
+        what = f"these look like {others[0]}" if len(others) == 1 else f"these may be {_or(others)}"
+        if STATISTICS in others:
+            what = f"{what}. {_HOW_TO_GIVE}"
+        return [f"{what}; this convention is {_own(spec)} ({'; '.join(faults)})"]
     return [f"the values don't look like sound in this convention, {_own(spec)}: {'; '.join(faults)}"]
 
 
+_HOW_TO_GIVE = (
+    "Where there are statistics (stats.h5, .npy, .npz, .json or .pt), they belong to the convention: --stats FILE, or "
+    "the mean and scale of its MelSpec; or undo them"
+)
 _STANDARDISED, _STANDARDISED_AS_A_WHOLE = (
-    f"these look normalised to mean 0 and deviation 1 {over}; this convention isn't: undo the statistics, or put them "
-    "into mean and scale"
+    f"these look normalised to mean 0 and deviation 1 {over}, by statistics of their own; this convention isn't. "
+    "Without that mean and deviation they can't be undone"
     for over in ("in each band", "over all bands")
 )
 
 
+def unlike_any_sound(values: Tensor) -> str:
+    """What is said of `(M, F)` whose neighbouring bands don't move together, however they are scaled; else ""."""
+    least, greatest = (float(value) for value in values.aminmax())
+    at_least = float((values < least + 1e-3 * (greatest - least)).float().mean())
+    if values.shape[-1] < MIN_FRAMES or len(values) < 3 or at_least > _SEEN_AT_LEAST:
+        return ""
+    apart = values.double() - values.double().mean(1, keepdim=True)
+    length = apart.norm(dim=1)
+    moving = length > 1e-3 * values.shape[1] ** 0.5
+    pairs = moving[1:] & moving[:-1]
+    if int(pairs.sum()) < 0.5 * len(values):
+        return ""
+    together = float(((apart[1:] * apart[:-1]).sum(1)[pairs] / (length[1:] * length[:-1])[pairs]).median())
+    if together >= NEIGHBOURS:
+        return ""
+    return (
+        f"neighbouring bands don't move together (correlation {together:.2f}), which those of any sound do: these look "
+        "like latents, such as a VITS's, which only the decoder that was learnt with them can turn into sound, or like "
+        "a mel whose bands are out of order"
+    )
+
+
 def fitting_readings(spec: "MelSpec", values: Tensor) -> list[str]:
-    """Names of other readings that make natural sound of values `(M, F)`, the likeliest first; none far behind it."""
+    """Names of other readings that make natural sound of values `(M, F)`, the likeliest first; none far behind it.
+
+    At the end stand normalisations by numbers that nobody knows, where they are possible: those of a corpus.
+    """
     found = []
     for reading in READINGS:
         if (penalty := _penalty_if_natural(spec, values, reading)) is not None:
             found.append((penalty, reading.name))
     best = min(found, default=(0.0, ""))[0]
-    return [name for penalty, name in sorted(found) if penalty <= best + _MUCH_WORSE]
+    names = [name for penalty, name in sorted(found) if penalty <= best + _NAMED_BESIDE]
+    return names if _standardised(spec) else [*names, *unknown_normalisations(values)]
 
 
 def behind_another_reading(spec: "MelSpec", values: Tensor) -> bool:
@@ -201,9 +272,13 @@ def _levels(spec: "MelSpec", ln: Tensor, area: float) -> Tensor:
 
 def _penalty(ln: Tensor, levels: Tensor, reading: Reading) -> float:
     """How far from the typical a reading's levels lie; what has nothing at the floor that its makers clamp to."""
-    scale = math.log(max(_scale(ln) or 1.0, 1e-3)) / 0.3
+    found = _scale(ln)
+    scale = 0.0 if found is None else math.log(max(found[0], 1e-3)) / 0.3
     peak = (float(levels.max()) + 2.0) / 2.0
-    at_floor = abs(float(ln.min()) - math.log(reading.floor)) < 0.1
+    to_floor = (ln - math.log(reading.floor)).abs() < 0.1
+    at_floor = (
+        float(to_floor.float().mean()) > _AT_A_FLOOR and float(ln.min()) > math.log(reading.floor) - 0.1
+    )
     return abs(scale) + abs(peak) - (2.0 if at_floor else 0.0)
 
 
@@ -212,26 +287,43 @@ def _faults(ln: Tensor, levels: Tensor) -> list[str]:
     return [*_scale_faults(ln), *_beyond(levels)]
 
 
-def _scale(ln: Tensor) -> float | None:
-    """Geometric mean of change and spread, as a factor of the typical; None where it doesn't move as speech does."""
+def _scale(ln: Tensor) -> tuple[float, bool] | None:
+    """Geometric mean of change and spread, as a factor of the typical; None where it doesn't move as speech does.
+
+    The second says whether it does so only as it fades away, as a cymbal and some screams: they tell less of a scale.
+    """
     near_floor = ln < ln.amin() + 0.15 * (ln.amax() - ln.amin())
     moves = (ln[:, 1:] - ln[:, :-1]).abs()
     seen = ~(near_floor[:, 1:] | near_floor[:, :-1])
     if int(seen.sum()) < max(200.0, LEAST_SEEN * seen.numel()):
         return None
     change = float(moves[seen].median())
-    if change <= 0 or not SPEECH[0] < float(ln.std(1).quantile(0.25)) / change < SPEECH[1]:
+    if change <= 0 or not SPEECH[0] < _wanders(ln) / change < SPEECH[1]:
         return None
+    trend = torch.linspace(-1.0, 1.0, ln.shape[1], dtype=ln.dtype, device=ln.device)[:, None]
+    trend = trend / trend.norm()
     low, high = torch.quantile(_thin(ln), torch.tensor([0.05, 0.95], dtype=ln.dtype)).tolist()
-    return math.sqrt(change / TYPICAL_CHANGE * (high - low) / TYPICAL_SPREAD)
+    scale = math.sqrt(change / TYPICAL_CHANGE * (high - low) / TYPICAL_SPREAD)
+    return scale, _wanders(ln - ln @ trend @ trend.T) / change < SPEECH[0]
+
+
+def _wanders(ln: Tensor) -> float:
+    """Deviation in time of a band, of those that have little of it."""
+    return float(ln.std(1).quantile(0.25))
 
 
 def _scale_faults(ln: Tensor) -> list[str]:
-    if (scale := _scale(ln)) is None or SCALE[0] <= scale <= SCALE[1]:
+    if (found := _scale(ln)) is None:
         return []
-    if scale < 1:
-        return [f"they vary {1 / max(scale, 1e-3):.1f} times too little"]
-    return [f"they vary {scale:.1f} times too much"]
+    scale, fades = found
+    low, high = NO_SOUND_S_SCALE if fades else SCALE
+    if low <= scale <= high:
+        return []
+    return [
+        f"they vary {1 / max(scale, 1e-3):.1f} times too little"
+        if scale < 1
+        else f"they vary {scale:.1f} times too much"
+    ]
 
 
 def _beyond(levels: Tensor) -> list[str]:
@@ -256,6 +348,22 @@ def _comes_and_goes(ln: Tensor) -> bool:
     stays = float(loud.float().mean(1).max())
     # Noise that is above a limit for a share of the time is so in three frames at once for less than that share of it.
     return share < 0.4 and stays < 0.87 and lasts > 0.1 + share
+
+
+def unknown_normalisations(values: Tensor) -> list[str]:
+    """Whether values `(M, F)` may be of one utterance by the statistics, or the range, of many."""
+    deviation, mean = torch.std_mean(values)
+    low, high = _CORPUS_DEVIATION
+    by_statistics = abs(float(mean)) < _CORPUS_MEAN and low < float(deviation) < high
+    least, greatest = (float(value) for value in values.aminmax())
+    ranges = [
+        name
+        for (low, high), name in RANGES.items()
+        if low - 1e-3 <= least
+        and greatest <= high + 1e-3
+        and greatest - least > _LEAST_OF_A_RANGE * (high - low)
+    ]
+    return [*([STATISTICS] if by_statistics else []), *ranges[-1:]]
 
 
 def _is_standardised(values: Tensor, tolerance: float) -> bool:
@@ -288,6 +396,10 @@ def _silence(spec: "MelSpec", ln: Tensor) -> str | None:
         f"silence lies at {float(least[bands].median()):.2f} (natural log of magnitude) where this convention has "
         f"{float(silent[bands].median()):.2f}: another floor, or an epsilon inside the square root"
     )
+
+
+def _or(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}, which their values alone don't tell"
 
 
 def _thin(ln: Tensor) -> Tensor:

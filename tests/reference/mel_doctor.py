@@ -3,7 +3,8 @@
 20 utterances, most of a voice of its own. Of each, in every preset, cut to begin at another frame: the recording's own
 mel, and one as blurred as an acoustic model's. Asked of both beside the recording: convention and offset. Asked of the
 values alone: is the own convention among those that fit, and does it raise no suspicion, of these and of noise, tones
-and silence? And of seven wrong mels, each as some front end makes it: are they warned of by name?
+and silence? And of wrong mels, each as some front end makes it, and of latents: are they warned of, is what they are
+among what is named, and is it never something else alone that is named?
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch import Tensor
 from gansound.audio import probe, read, resample
 from gansound.mel import MelSpec, presets
 from gansound.mel.doctor import alike, fitting, matches
+from gansound.mel.suspicions import RANGES, STATISTICS
 from tests.test_mel_suspicions import DECIBEL, other_sounds, power_mel
 
 UTTERANCES, SECONDS, LEAST = 20, 3.0, 2.0
@@ -71,13 +73,36 @@ def blurred(mel: Tensor) -> Tensor:
     )
 
 
-def seven_wrong(audio: Tensor) -> dict[str, tuple[Tensor, str]]:
-    """Mels given to a hifigan model, and what must be said of each."""
-    ln = HIFIGAN.mel(audio)
+def corpus(data: Path, preset: str) -> tuple[Tensor, ...]:
+    """Mean, deviation, least and greatest of each band `(M, 1)` over speakers of whom no utterance is asked."""
+    spec = MelSpec.preset(preset)
+    every = torch.cat([spec.mel(resampled(s, r, spec.sample_rate))[0] for _, s, r in others(data)], 1)
+    deviation, mean = torch.std_mean(every, 1, keepdim=True)
+    return mean, deviation, every.amin(1, keepdim=True), every.amax(1, keepdim=True)
+
+
+def latents(channels: int, frames: int, seed: int) -> Tensor:
+    """`(C, F)`: a mean for each of 40 phones, each of some frames, a deviation for each channel, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    lasting = torch.randint(3, 15, (frames,), generator=generator)
+    phones = torch.randint(0, 40, (frames,), generator=generator).repeat_interleave(lasting)[:frames]
+    means = torch.randn(channels, 40, generator=generator)
+    noise = torch.randn(channels, frames, generator=generator)
+    return (means[:, phones] + 0.6 * noise) * (0.5 + torch.rand(channels, 1, generator=generator))
+
+
+def wrong_mels(
+    audio: Tensor, mean: Tensor, deviation: Tensor, least: Tensor, greatest: Tensor
+) -> dict[str, tuple[Tensor, str]]:
+    """Mels given to a hifigan model, and what must be among what is said of each."""
+    ln = HIFIGAN.mel(audio)[0]
     spread = (ln - ln.mean(-1, keepdim=True)) / ln.std(-1, keepdim=True)
+    low, high = least.minimum(ln.amin(1, keepdim=True)), greatest.maximum(ln.amax(1, keepdim=True))
     power = power_mel(audio, HIFIGAN, 2.0)
+    magnitude = power_mel(audio, HIFIGAN, 1.0)
+    log_power = power.clamp(min=1e-10).log10()
     return {
-        "log10": (MelSpec.preset("melgan_neurips").mel(audio), "base-10"),
+        "log10": (MelSpec.preset("melgan_neurips").mel(audio)[0], "base-10"),
         "decibels": (ln / DECIBEL, "decibels"),
         "filters of height one": (
             power_mel(audio, HIFIGAN, 1.0).clamp(min=1e-5).log(),
@@ -86,7 +111,20 @@ def seven_wrong(audio: Tensor) -> dict[str, tuple[Tensor, str]]:
         "power": (power.clamp(min=1e-5).log(), "of power (torchaudio"),
         "StyleTTS 2": (((power + 1e-5).log() + 4) / 4, "StyleTTS 2"),
         "z-scores": (spread, "mean 0 and deviation 1"),
-        "divided twice": (HIFIGAN.mel(audio / 32768), "divided by 32768 twice"),
+        "divided twice": (HIFIGAN.mel(audio / 32768)[0], "divided by 32768 twice"),
+        "(ln + 4) / 4": ((ln + 4) / 4, "(ln + 4) / 4 of magnitudes"),
+        "(ln + 4) / 4, height one": (((magnitude + 1e-5).log() + 4) / 4, "(ln + 4) / 4 of magnitudes"),
+        "(ln + 5) / 5": ((ln + 5) / 5, "(ln + 5) / 5"),
+        "decibels of power": (10 * log_power, "decibels of power"),
+        "Whisper's": ((log_power.clamp(min=float(log_power.max()) - 8) + 4) / 4, "Whisper"),
+        "Tortoise's": ((ln + 11.5129) / 6.9136 - 1, "Tortoise"),
+        "Tacotron's 0 to 1": (((ln / DECIBEL + 80) / 100).clamp(0, 1), "Tacotron"),
+        "z-scores of a corpus, by band": ((ln - mean) / deviation, STATISTICS),
+        "z-scores of a corpus, over all": (
+            (ln - mean.mean()) / (deviation.square().mean() + mean.var()).sqrt(),
+            STATISTICS,
+        ),
+        "-1 to 1, by band": (2 * (ln - low) / (high - low) - 1, RANGES[-1.0, 1.0]),
     }
 
 
@@ -107,6 +145,7 @@ def main() -> None:
             print(f"  wrong, {question}: {what}", flush=True)
 
     found = (others if args.unseen else utterances)(args.data)
+    known = corpus(args.data, "hifigan")
     for number, (name, samples, rate) in enumerate(found):
         at_rate = functools.cache(partial(resampled, samples, rate))
         for preset in args.presets:
@@ -131,9 +170,20 @@ def main() -> None:
             alarm = spec.suspicions(own)
             count("own mel alone, no false alarm", not alarm, f"{name} in {preset}: {alarm}")
         audio = torch.from_numpy(resample(samples, rate, HIFIGAN.sample_rate)).float()
-        for wrong, (mel, words) in seven_wrong(audio).items():
+        for wrong, (mel, words) in wrong_mels(audio, *known).items():
             told = HIFIGAN.suspicions(mel)
-            count(f"wrong mel, named: {wrong}", any(words in one for one in told), f"{name}: {told}")
+            named = any(words in one for one in told)
+            count(f"wrong mel, named: {wrong}", named, f"{name}: {told}")
+            if wrong != "divided twice":
+                count("wrong mels, warned of", bool(told), f"{name}: {wrong}")
+            another = any("these look like" in one for one in told) and not named
+            count("wrong mels, no other named alone", not another, f"{name}: {wrong}: {told}")
+        for preset in ("hifigan", "vocos_24khz", "fish_44khz"):
+            spec = MelSpec.preset(preset)
+            latent = latents(spec.n_mels, own.shape[1], number)
+            told = spec.suspicions(latent)
+            is_right = any("latents" in one for one in told) and not fitting(latent)
+            count(f"latents of {spec.n_mels} channels, named", is_right, f"{name}: {told}")
         print(f"{number + 1} of {len(found)}: {name}", flush=True)
     for preset in args.presets:
         spec = MelSpec.preset(preset)
