@@ -197,8 +197,58 @@ def test_auto_measures_once_and_remembers(world, caplog):
     assert len(world.measured) == 1
 
 
-def test_auto_measures_for_the_length_that_is_asked_for(world):
+def test_whole_utterances_are_measured_once_it_pays(world, monkeypatch):
+    """Each way of asking for them counts; until then the first sound waits for nothing."""
+    monkeypatch.setattr("gansound.inference.vocoder.MEASURED_AFTER_SECONDS", 1.0)
+    second = -(-SPEC.sample_rate // SPEC.hop_length)  # frames
+    ways = [
+        lambda vocoder, seconds: vocoder(mels(seconds * second, torch.float32), warn=False),
+        lambda vocoder, seconds: list(vocoder.pieces(mels(seconds * second, torch.float32), warn=False)),
+        lambda vocoder, seconds: vocoder.vocode_audio(np.zeros(seconds * SPEC.sample_rate), SPEC.sample_rate),
+    ]
+    for seed, way in enumerate(ways):
+        generator = generator_of(("freev", "melgan", "istftnet")[seed])
+        vocoder = Vocoder(LoadedModel(generator, SPEC, {}, Path(), {}), "cpu", backend="auto")
+        done = len(world.measured)
+        vocoder(mels(1, torch.float32), warn=False)
+        assert vocoder.runner("short").name == "eager"
+        way(vocoder, 2)
+        vocoder(mels(128, torch.float32), warn=False)
+        assert (len(world.measured), vocoder.runner("whole").name) == (done + 1, "openvino")
+
+
+def test_a_stream_is_not_kept_waiting(world, monkeypatch, caplog):
+    monkeypatch.setattr("gansound.inference.vocoder.MEASURED_AFTER_SECONDS", 0.0)
+    model = LoadedModel(generator_of("freev"), SPEC, {}, Path(), {})
+    vocoder = Vocoder(model, "cpu", backend="auto")
+    vocoder(mels(1, torch.float32), warn=False)
+    assert list(vocoder.stream().iterate([mels(20, torch.float32)]))
+    assert (world.purposes, vocoder.runner("stream").name) == (["short"], "eager")
+    assert "vocoder.measure('stream')" in caplog.text
+    assert vocoder.measure("stream").runner("stream").name == "openvino"
+    assert world.purposes == ["short", "stream"]
+    caplog.clear()
+    later = Vocoder(model, "cpu", backend="auto")  # as another process
+    assert later.runner("stream").name == "openvino"
+    assert (len(world.measured), caplog.text) == (2, "")
+    assert Vocoder(model, "cpu", backend="eager").measure().runner("stream").name == "eager"
+    with pytest.raises(ValueError, match="got purpose 'streams', expected whole, short, stream"):
+        later.measure("streams")
+
+
+def test_the_stream_command_measures_when_it_is_told_to(world, tmp_path):
+    model = save_tiny_model(tmp_path / "model")
+    np.save(tmp_path / "a.npy", np.full((80, 43), -6, np.float32))
+    command = ["stream", "-i", str(tmp_path / "a.npy"), "-o", str(tmp_path / "a.wav"), "--model", str(model)]
+    assert main(command) == 0
+    assert (world.made, world.measured) == (["eager"], [])
+    assert main([*command, "--measure"]) == 0
+    assert world.purposes == ["stream"]
+
+
+def test_auto_measures_for_the_length_that_is_asked_for(world, monkeypatch):
     vocoder = Vocoder(LoadedModel(generator_of("freev"), SPEC, {}, Path(), {}), "cpu", backend="auto")
+    monkeypatch.setattr("gansound.inference.vocoder.MEASURED_AFTER_SECONDS", 0.0)
     for frames, purposes in ((127, ["short"]), (128, ["short", "whole"]), (1, ["short", "whole"])):
         vocoder(mels(frames, torch.float32), warn=False)
         assert world.purposes == purposes
@@ -216,7 +266,7 @@ def test_for_little_work_auto_does_not_measure(world, tmp_path, monkeypatch, cap
     assert "backend eager: measuring" in capsys.readouterr().err
     monkeypatch.setattr("gansound.cli.vocode.LITTLE_SECONDS", 0.9)
     assert main(command) == 0
-    assert world.measured == [["eager", "onnxruntime", "openvino"]]
+    assert world.purposes == ["whole", "short"]
     monkeypatch.setattr("gansound.cli.vocode.is_little", None)  # which opens each input, and isn't asked now
     capsys.readouterr()
     assert main(command) == 0

@@ -273,6 +273,16 @@ def test_a_mel_scaled_by_its_corpus_to_one_is_told_so():
     assert "scaled to -1 … 1" in found
 
 
+def test_decibels_from_zero_with_long_pauses_are_no_magnitudes():
+    spec = MelSpec.preset("hifigan")
+    for seed in range(3):
+        decibels = (((mel_of(spec, seed)[0] / DECIBEL) + 80) / 100).clamp(0, 1)
+        (found,) = spec.suspicions(torch.nn.functional.pad(decibels, (60, 60)))
+        assert "linear" not in found
+        (found,) = spec.suspicions(torch.nn.functional.pad(mel_of(spec, seed)[0].exp(), (60, 60)))
+        assert "linear magnitudes" in found
+
+
 def latent(channels: int, seed: int, smooth: int = 3) -> Tensor:
     noise = torch.randn(channels, 300 + smooth, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.avg_pool1d(noise, smooth, 1) * smooth**0.5

@@ -69,8 +69,8 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend",
         choices=("auto", "eager", "compile", "onnxruntime", "openvino"),
         default="auto",
-        help="what runs the model (default: auto, the fastest of those installed, measured once for a model and "
-        "machine; pip install 'gansound[fast]' brings more; `gansound bench` compares them)",
+        help="what runs the model (default: auto, the fastest of those installed where that was measured before for "
+        "this model and machine, else eager; pip install 'gansound[fast]' brings more; `gansound bench` compares them)",
     )
     parser.add_argument(
         "--precision",

@@ -74,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_mel_argument(parser)
     add_backend_arguments(parser)
     parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="find the fastest backend first, unless it is remembered of this model and machine: a minute or more",
+    )
+    parser.add_argument(
         "--threads",
         type=int,
         default=1,
@@ -91,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     spec = vocoder.frame_spec
     mels, total = source(args.input, vocoder)
     to_file = args.output != STDIO
+    if args.measure:
+        vocoder.measure("stream")
     stream = vocoder.stream("float32" if to_file else "int16")
     log.info(
         "%s: frames of %d bands, %d Hz mono, the sound %.0f ms after its frame",

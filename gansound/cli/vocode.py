@@ -134,9 +134,11 @@ class Failure:
 
 def _here(args: argparse.Namespace, work: "Work") -> "Iterator[tuple[Path, Path, Failure | None]]":
     make = Vocoding(args)
-    if make.vocoder.measures_first() and is_little(work, make.vocoder):
-        make.vocoder.backend = "eager"
-        log.info("backend eager: measuring which is the fastest would take longer than so little work")
+    if make.vocoder.measures_first():
+        if is_little(work, make.vocoder):
+            log.info("backend eager: measuring which is the fastest would take longer than so little work")
+        else:
+            make.vocoder.measure("whole", "short")
     for source, target in _shown(work, quiet=args.quiet):
         yield source, target, make((source, target, opened(source, debug=args.debug)))
 

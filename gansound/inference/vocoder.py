@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from gansound.nn.generator import StreamingGenerator
 
 log = logging.getLogger(__name__)
 
+MEASURED_AFTER_SECONDS = 300.0
+"""Of sound, made of whole utterances: for less, measuring the backends takes longer than it saves."""
 _HOW_TO_STREAM = (
     "Derive it from gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
 )
@@ -46,7 +48,8 @@ class Vocoder:
         model: what `gansound.model_folder.load_model_folder` gives.
         device: where it runs; CUDA where there is one, else the CPU.
         backend: what runs it: `eager` PyTorch, `compile`, `onnxruntime`, `openvino`; `auto` takes the fastest of
-            those that are installed, measured once and remembered for this model and machine.
+            those that are installed where that was measured before for this model and machine, and `eager` until it
+            pays to measure, see `measure`.
         precision: `fp32`, or `bf16` or `int8` where the backend has it. Never changed unasked.
 
     Raises:
@@ -80,6 +83,8 @@ class Vocoder:
         self.generator = model.generator.to(self.device).eval().requires_grad_(False)
         self.backend, self.precision = backend, precision
         self._runners: dict[Purpose, Runner] = {}
+        self._unmeasured: set[Purpose] = set()  # `eager`, for the time being
+        self._seconds_asked = 0.0  # of whole utterances
         self._making = threading.Lock()
         self.frame_spec: FrameSpec = model.frame_spec
         self._model = model
@@ -220,7 +225,7 @@ class Vocoder:
                 yield torch.from_numpy(np.ascontiguousarray(ready[0], np.float32)).to(self.device)
 
         # A last hop that isn't full is completed with silence, and cut off again.
-        for sound in self._pieces(mel_pieces(self.mel_spec, samples())):
+        for sound in self._pieces(self._counted(mel_pieces(self.mel_spec, samples()))):
             piece = sound[0, : taken - done].cpu().numpy()
             done += len(piece)
             yield piece
@@ -243,6 +248,7 @@ class Vocoder:
         checked = self._checked(mel, warn=warn)
         if len(checked) != 1:
             raise ValueError(f"holds {len(checked)} mels, expected one (bands x frames)")
+        self._will_make(checked.shape[-1])
         step = PIECE_FRAMES
         parts = (checked[..., at : at + step].to(self.device) for at in range(0, checked.shape[-1], step))
         for sound in self._pieces(parts):
@@ -256,23 +262,59 @@ class Vocoder:
         """
         check_process()
         with self._making:
-            if purpose not in self._runners:
-                if not isinstance(self.generator, StreamingGenerator):
-                    raise ValueError(f"{type(self.generator).__name__} doesn't stream. {_HOW_TO_STREAM}")
-                made = next(iter(self._runners.values()), None)
-                if made is None or self.backend == "auto":
-                    new = make_runner(self.generator, self.backend, self.precision, purpose=purpose)
-                    made = next((other for other in self._runners.values() if other.name == new.name), new)
-                self._runners[purpose] = made  # one serves all purposes that took the same
+            pays = purpose != "stream" and self._seconds_asked > MEASURED_AFTER_SECONDS
+            if purpose not in self._runners or (pays and purpose in self._unmeasured):
+                self._make(purpose, measure=pays)
             return self._runners[purpose]
 
-    def measures_first(self) -> bool:
-        """Whether `auto` would measure the backends before the first sound, which takes a minute or more."""
+    def measure(self, *purposes: Purpose) -> Self:
+        """Have `auto` find the fastest backend now, which takes a minute or more unless it is remembered.
+
+        Until then `auto` is `eager`; for whole utterances it measures by itself after `MEASURED_AFTER_SECONDS` of
+        sound, for streams never, since somebody is listening. Streams that have begun stay where they are. It does
+        nothing where there is one backend to be had, or one was named.
+
+        Args:
+            purposes: `whole`, `short` (a second and less) and `stream`; all of them when none is named.
+
+        Raises:
+            ValueError: as `runner`; no such purpose.
+        """
+        if unknown := set(purposes) - set(get_args(Purpose)):
+            raise ValueError(f"got purpose {min(unknown)!r}, expected {', '.join(get_args(Purpose))}")
+        check_process()
+        with self._making:
+            for purpose in purposes or get_args(Purpose):
+                if purpose not in self._runners or purpose in self._unmeasured:
+                    self._make(purpose, measure=True)
+        return self
+
+    def measures_first(self, purpose: Purpose = "whole") -> bool:
+        """Whether `auto` hasn't measured the backends for this yet, which takes a minute or more."""
         return (
             self.backend == "auto"
             and isinstance(self.generator, StreamingGenerator)
-            and would_measure(self.generator, self.precision, "whole")
+            and would_measure(self.generator, self.precision, purpose)
         )
+
+    def _make(self, purpose: Purpose, *, measure: bool) -> None:
+        if not isinstance(self.generator, StreamingGenerator):
+            raise ValueError(f"{type(self.generator).__name__} doesn't stream. {_HOW_TO_STREAM}")
+        made = next(iter(self._runners.values()), None)
+        if made is None or self.backend == "auto":
+            backend = self.backend
+            self._unmeasured.discard(purpose)
+            if not measure and self.measures_first(purpose):
+                backend = "eager"
+                self._unmeasured.add(purpose)
+                if purpose == "stream":
+                    log.warning(
+                        "this stream runs on eager PyTorch: which backend is the fastest here wasn't measured. "
+                        "vocoder.measure('stream') or gansound stream --measure does it, once, in a minute or more"
+                    )
+            new = make_runner(self.generator, backend, self.precision, purpose=purpose)
+            made = next((other for other in self._runners.values() if other.name == new.name), new)
+        self._runners[purpose] = made  # one serves all purposes that took the same
 
     def stream(self, dtype: SampleType = "float32") -> StreamingVocoder:
         """A new stream of its own: mel frames in as they come, final samples (`float32` or `int16`) out.
@@ -293,6 +335,7 @@ class Vocoder:
         with self._making:
             self.generator.to(device)
             self.device, self._runners = device, {}
+            self._unmeasured.clear()
         return self
 
     def as_module(self, host: str) -> HostModule:
@@ -308,6 +351,7 @@ class Vocoder:
 
     def _synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         if isinstance(self.generator, StreamingGenerator):
+            self._will_make(len(mel) * mel.shape[-1])
             return self.runner("whole" if mel.shape[-1] >= SHORTER else "short").synthesize(mel, lengths)
         check_process()
         with torch.no_grad():  # somebody's own class
@@ -318,6 +362,14 @@ class Vocoder:
                 alone = self.generator(item[None, :, :frames]).float()[0]
                 sound[: len(alone)] = alone
             return whole
+
+    def _will_make(self, frames: int) -> None:
+        self._seconds_asked += frames * self.frame_spec.hop_length / self.sample_rate
+
+    def _counted(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
+        for mel in mels:
+            self._will_make(mel.shape[-1])
+            yield mel
 
     def _pieces(self, mels: Iterable[Tensor]) -> Iterator[Tensor]:
         if isinstance(self.generator, StreamingGenerator):

@@ -149,7 +149,7 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     declared = spec.to_magnitude(values.double()).log()
     heights = spec.filter_bank().amax(1, keepdim=True).clamp(min=1e-6).double().log().to(declared.device)
     levels = declared - heights - math.log(spec.win_length / 4)
-    linear = float(values.min()) >= 0 and float(_thin(values).median()) < 0.25 * float(values.max())
+    linear = float(values.min()) >= 0 and _falls_steeply(_thin(values))
     log = values.clamp(min=1e-5).log()
     if linear and least < -1.0 and not _faults(log, _levels(spec, log, 1.0)):
         return ["no value is negative: these look like linear magnitudes; this convention takes logarithms"]
@@ -334,6 +334,12 @@ def _beyond(levels: Tensor) -> list[str]:
     if (least := float(levels.min())) < LEAST_LN - 10.0:
         faults.append(f"their least would be {least / DECIBEL:.0f} dB")
     return faults
+
+
+def _falls_steeply(values: Tensor) -> bool:
+    """Whether most of what is heard lies far below the greatest, as magnitudes do and decibels don't."""
+    heard = values[values > 0.02 * values.max()]
+    return heard.numel() > 0 and float(heard.median()) < 0.2 * float(heard.max())
 
 
 def _comes_and_goes(ln: Tensor) -> bool:
