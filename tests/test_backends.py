@@ -17,7 +17,9 @@ from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runne
 from gansound.inference.backends.step_graph import plain_graph
 from gansound.nn.conv import Conv1d
 from gansound.nn.generator import StreamingGenerator
+from gansound.nn.istft import ChannelsLast
 from gansound.nn.pqmf import PQMF
+from gansound.nn.single_pass import SinglePassPhases
 from gansound.nn.streaming import Cursor, Pointwise
 from tests.families import N_MELS
 from tests.streams import awaken, chunking
@@ -114,6 +116,35 @@ def test_onnx_runtime_takes_no_steps_for_a_short_utterance(name, monkeypatch):
         mel = mels(frames, torch.float32, seed=frames, batch=2)
         assert_close(runner, runner.synthesize(mel), generator(mel))
         assert (not stepped) == plain, frames
+
+
+class Followed(StreamingGenerator):
+    """Phases that go on from frame to frame, as samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_mels, self.hop_length = N_MELS, 1
+        phases = SinglePassPhases(64, 16, bins=8)
+        self.layers = nn.Sequential(ChannelsLast(), phases, nn.Linear(N_MELS + 2 * 8, 1))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_goes_on_through_a_long_step_is_followed_to_its_beginning(backend):
+    for package in PACKAGES[backend]:
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    net = Followed().requires_grad_(False)
+    runner = make_runner(net, backend)
+    frames = STEP_FRAMES[0] + 40
+    tone = torch.exp(-((torch.arange(N_MELS) - 4.3) ** 2) / 2)[None, :, None].repeat(1, 1, frames)
+    got, _ = runner.step(tone, runner.init_state(1))
+    assert_close(runner, got, net(tone))
+    for compiled in getattr(runner, "_compiled", {}).values():  # OpenVINO's, rewritten
+        kinds = {
+            node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()
+        }
+        assert "Gather" in kinds
+        assert "GatherElements" not in kinds
 
 
 class Banded(StreamingGenerator):

@@ -174,7 +174,7 @@ def test_nothing_is_learnt_through_phases_and_amplitudes_pass():
 
 
 @pytest.mark.parametrize("lobes", [False, True])
-@pytest.mark.parametrize("chunks", [[1] * 40, [7, 1, 20, 12], [40]])
+@pytest.mark.parametrize("chunks", [[1] * 40, [7, 1, 9, 5, 18], [40]])
 def test_a_stream_goes_on_from_its_own_phases(chunks, lobes):
     drawn = voices(40)
     net = layer(lobes=lobes)

@@ -107,12 +107,15 @@ class GriffinLim(nn.Module):
         parts = []
         for inside, outside in zip(spectrum.chunk(2, 2), beside, strict=True):
             before, after = outside[..., : self.lanes], outside[..., self.lanes :]
-            parts.append(torch.cat([before, inside, after], 2).unflatten(2, (-1, self.lanes)))
-        return torch.cat(parts, 3).permute(0, 3, 1, 2)
+            groups = torch.cat([before, inside, after], 2).unflatten(2, (-1, self.lanes))
+            parts.append(
+                groups.permute(0, 3, 1, 2)
+            )  # one by one: OpenVINO joins channels quickly, lanes slowly
+        return torch.cat(parts, 1)
 
     def _spectrum(self, image: Tensor) -> Tensor:
-        parts = image[..., 1:-1].permute(0, 2, 3, 1).chunk(2, 3)
-        return torch.cat([part.flatten(2)[..., : self.bins] for part in parts], 2)
+        parts = [part.permute(0, 2, 3, 1).flatten(2) for part in image[..., 1:-1].chunk(2, 1)]
+        return torch.cat([part[..., : self.bins] for part in parts], 2)
 
     def _power(self, image: Tensor) -> Tensor:
         """Squared amplitudes, for the real and for the imaginary part of each bin."""

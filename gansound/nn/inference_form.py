@@ -23,6 +23,7 @@ from gansound.nn.griffin_lim import GriffinLimStep
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
+from gansound.nn.single_pass import SinglePassPhases
 from gansound.nn.snake import Snake
 from gansound.nn.streaming import Cursor, Padding, Pointwise, stream
 
@@ -33,6 +34,8 @@ _ELEMENTWISE = (
     nn.Sigmoid, nn.Dropout,
 )  # fmt: skip
 
+_QUARTERED = 256  # samples of a frame from which on fewer multiplications are worth the sums
+
 
 class InferenceForm(StreamingGenerator):
     """A copy of a generator, for inference alone.
@@ -40,6 +43,7 @@ class InferenceForm(StreamingGenerator):
     Args:
         generator: its weights are copied.
         graph: for an exported graph: the inverse FFT as a matrix product, since runtimes lack a fast one.
+        most_frames: of a call of that graph, where it is known: then a net that remembers is quicker.
         dtype: of the weights of convolutions and matrix products, and of what they multiply, where it is to be another
             than they have. Normalization stays as it is, and so do constants of the design (filter banks, the inverse
             FFT), since nothing was trained around their error. A layer that isn't gansound's stays as it is too.
@@ -49,7 +53,12 @@ class InferenceForm(StreamingGenerator):
     """
 
     def __init__(
-        self, generator: StreamingGenerator, *, graph: bool = False, dtype: torch.dtype | None = None
+        self,
+        generator: StreamingGenerator,
+        *,
+        graph: bool = False,
+        most_frames: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.n_mels = generator.n_mels
@@ -61,6 +70,9 @@ class InferenceForm(StreamingGenerator):
             *(_on_images(one, graph) if images else _on_frames(one, graph) for one in layers)
         )
         self.layers = nn.Sequential(_Image(), *converted) if images else converted
+        for module in self.layers.modules():
+            if isinstance(module, SinglePassPhases) and most_frames is not None:
+                module.most_frames = most_frames
         for module in self.layers.modules() if dtype is not None else ():
             if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames):
                 for parameter in module.parameters(recurse=False):
@@ -82,7 +94,7 @@ def whole_form(generator: StreamingGenerator) -> StreamingGenerator:
 
 def _without_fft(layer: nn.Module) -> nn.Module:
     if _is(layer, ISTFT):
-        return _MatrixISTFT(layer)
+        return _by_products(layer)
     if type(layer) is GriffinLimStep:
         return _GriffinLimStep(layer)
     for name, child in layer.named_children():
@@ -104,7 +116,7 @@ def _on_images(layer: nn.Module, graph: bool) -> nn.Module:
         return merged
     ours = isinstance(layer, Parallel) and type(layer).__module__.startswith("gansound.")
     if not (ours or type(layer) in (nn.Sequential, nn.ModuleList)):
-        return _Columns(_MatrixISTFT(layer) if _is(layer, ISTFT) and graph else layer)
+        return _Columns(_by_products(layer) if _is(layer, ISTFT) and graph else layer)
     for name, child in layer.named_children():
         setattr(layer, name, _on_images(child, graph))
     return layer
@@ -128,7 +140,7 @@ def _on_frames(layer: nn.Module, graph: bool) -> nn.Module:
     if type(layer) is nn.Linear:
         return _Linear(layer)
     if _is(layer, ISTFT) and graph:
-        return _MatrixISTFT(layer)
+        return _by_products(layer)
     if type(layer) is GriffinLimStep:
         return _GriffinLimStep(layer)
     for name, child in layer.named_children():
@@ -376,34 +388,67 @@ class _GriffinLimStep(nn.Module):
         return F.conv2d(frames, self.kernel, padding=(outside, 1))
 
 
+def _by_products(layer: ISTFT) -> ISTFT:
+    return (_MatrixISTFT if layer.n_fft % 4 or layer.n_fft < _QUARTERED else _QuarteredISTFT)(layer)
+
+
 class _MatrixISTFT(ISTFT):
-    """An `ISTFT` whose transform is a product with half the matrix of the inverse DFT.
+    """An `ISTFT` whose transform and window are one product with a matrix."""
 
-    Real parts give the half of a frame that is even about its start, imaginary parts the odd half; a frame's second
-    half is their difference, mirrored.
-    """
-
-    cosines: Tensor
-    sines: Tensor
+    matrix: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
         super().__init__(layer.n_fft, layer.hop_length, layer.framing)
         self.window = layer.window
-        k = torch.arange(self.n_fft // 2 + 1, dtype=torch.float64, device="cpu")
-        angle = 2 * math.pi / self.n_fft * torch.outer(k, k)
-        share = torch.ones(len(k), 1, dtype=torch.float64)
-        share[1 : self._ends_mirrored()] = 2.0  # a bin and its conjugate
-        self.register_buffer("cosines", (share * angle.cos() / self.n_fft).to(self.window), persistent=False)
-        self.register_buffer("sines", (-share * angle.sin() / self.n_fft).to(self.window), persistent=False)
+        cosines, sines = _inverse_dft(self.n_fft, self.n_fft)
+        self.register_buffer(
+            "matrix", torch.cat([cosines, sines]).to(self.window) * self.window, persistent=False
+        )
+
+    def _frames(self, spectrum: Tensor) -> Tensor:
+        return spectrum @ self.matrix
+
+
+class _QuarteredISTFT(ISTFT):
+    """An `ISTFT` whose transform is a product with a quarter of the matrix of the inverse DFT.
+
+    Cosines are even about half a frame and sines odd; of even bins both are what they are there about its quarter too,
+    and of odd bins the other. So four products up to the quarter give the rest, mirrored and with other signs.
+    """
+
+    even_cosines: Tensor
+    odd_cosines: Tensor
+    even_sines: Tensor
+    odd_sines: Tensor
+
+    def __init__(self, layer: ISTFT) -> None:
+        super().__init__(layer.n_fft, layer.hop_length, layer.framing)
+        self.window = layer.window
+        for name, matrix in zip(
+            ("cosines", "sines"), _inverse_dft(self.n_fft, self.n_fft // 4 + 1), strict=True
+        ):
+            for first, parity in enumerate(("even", "odd")):
+                rows = matrix[first::2].to(self.window).contiguous()
+                self.register_buffer(f"{parity}_{name}", rows, persistent=False)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
         real, imaginary = spectrum.chunk(2, dim=2)
-        even, odd = real @ self.cosines, imaginary @ self.sines
-        mirrored = (even - odd)[..., 1 : self._ends_mirrored()].flip(-1)
-        return torch.cat([even + odd, mirrored], dim=-1) * self.window
+        even = real[..., ::2] @ self.even_cosines, imaginary[..., ::2] @ self.even_sines
+        odd = real[..., 1::2] @ self.odd_cosines, imaginary[..., 1::2] @ self.odd_sines
+        about = even[0] + odd[1], even[0] - odd[1]  # even about the quarter; before the half, and after it
+        against = odd[0] + even[1], odd[0] - even[1]  # odd about it
+        onward = torch.stack([about[0] + against[0], about[1] - against[1]], 2)[..., :-1]
+        mirrored = torch.stack([about[0] - against[0], about[1] + against[1]], 2)[..., 1:].flip(-1)
+        return torch.stack([onward, mirrored], 3).flatten(2) * self.window
 
-    def _ends_mirrored(self) -> int:
-        return (self.n_fft + 1) // 2  # 0 is its own mirror image, and so is n_fft / 2
+
+def _inverse_dft(n_fft: int, samples: int) -> tuple[Tensor, Tensor]:
+    """What bins' real and imaginary parts give to a frame's first samples: two of `(n_fft // 2 + 1, samples)`."""
+    k = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+    angle = 2 * math.pi / n_fft * torch.outer(k, torch.arange(samples, dtype=torch.float64, device="cpu"))
+    share = torch.full((len(k), 1), 2.0 / n_fft, dtype=torch.float64, device="cpu")  # a bin and its conjugate
+    share[k == (-k) % n_fft] /= 2  # its own
+    return share * angle.cos(), -share * angle.sin()
 
 
 def _image_weight(weight: Tensor) -> nn.Parameter:

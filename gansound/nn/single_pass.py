@@ -36,8 +36,6 @@ _CHANGE = 1.0  # of growth, from one frame to the next
 _FLOOR = 1e-7  # of an amplitude
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
-# Doublings of an exported graph, whose frames aren't known: of a call, 2^14 without an onset are followed back.
-_ROUNDS = 14
 
 
 class SinglePassPhases(nn.Module):
@@ -51,6 +49,9 @@ class SinglePassPhases(nn.Module):
         bins: so many of the lowest get a phase; 2 or more.
         lobes: around a peak, phases go as amplitudes grow there; otherwise all are the peak's.
 
+    Attributes:
+        most_frames: of a call of an exported graph, where their number isn't known: so many are followed back.
+
     Shape: `(B, F, columns)`, of which the first are amplitudes of bins 0 to `bins` or more → `(B, F, columns + 2 *
     bins)`, those, then cosines, then sines.
     """
@@ -60,6 +61,7 @@ class SinglePassPhases(nn.Module):
         self.bins = bins
         self.lobes = lobes
         self.before = 2 if lobes else 1  # frames
+        self.most_frames = 2**14
         self.cycles = hop_length / n_fft  # of bin 1, from one frame to the next
 
     def forward(self, amplitudes: Tensor) -> Tensor:
@@ -97,59 +99,62 @@ class SinglePassPhases(nn.Module):
         """
         levels = window.clamp_min(_FLOOR).log()
         level = levels[:, self.before - 1 :]
-        peak, off, flat = self._peaks(level)
-        lobes = self._lobes(levels, peak[:, 1:], off[:, 1:]) if self.lobes else 0.0
-        frames = peak.shape[1] - 1
-        row = self.bins * torch.arange(frames, device=peak.device)[:, None]
-        then = (row + peak[:, 1:]).flatten(1)  # the bin of a bin's peak, a frame before
-        loud, peak, off = level[:, :, : self.bins].flatten(1), peak.flatten(1), off.flatten(1)
+        frames = level.shape[1] - 1
+        # Each bin of each frame has a place, one after the other.
+        row = self.bins * torch.arange(frames + 1, device=level.device)[:, None]
+        peak, off, flat = self._peaks(level, row)
+        bin_of = (peak.unflatten(1, (-1, self.bins)) - row).flatten(1)
+        then = peak[:, self.bins :] - self.bins  # a bin's peak, a frame before
+        now, part = bin_of[:, self.bins :], off[:, self.bins :]
+        lobes = self._lobes(levels, then, part) if self.lobes else 0.0
+        loud = level[:, :, : self.bins].flatten(1)
         grown = loud.gather(1, then + self.bins) - loud.gather(1, then) > ONSET
-        now, part = peak[:, self.bins :], off[:, self.bins :]
         # From now to the frame before, in bins; large numbers apart from small ones, so that little is rounded away.
-        glide = (peak.gather(1, then) - now) + (off.gather(1, then) - part)
+        glide = (bin_of.gather(1, then) - now) + (off.gather(1, then) - part)
         part = part + torch.where(glide.abs() < _GLIDE, glide / 2, 0.0)
         moved = _wrapped(self.cycles * now) + self.cycles * part
-        begins = (begins | flat[:, 1:] | grown.unflatten(1, (-1, self.bins))).flatten(1)
-        # Each bin of each frame, one after the other, points to where it comes from; what begins, to itself.
-        place = torch.arange((frames + 1) * self.bins, device=peak.device)
+        begins = (begins | (flat[:, self.bins :] | grown).unflatten(1, (-1, self.bins))).flatten(1)
+        # Each points to where it comes from; what begins, to itself.
+        place = torch.arange((frames + 1) * self.bins, device=level.device)
         source = torch.where(F.pad(begins, (self.bins, 0), value=True), place, F.pad(then, (self.bins, 0)))
         total = F.pad(torch.where(begins, 0.0, moved), (self.bins, 0))
         start = F.pad(before.flatten(1), (0, frames * self.bins))
-        rounds = frames.bit_length() if isinstance(frames, int) else _ROUNDS
-        for _ in range(rounds):
+        count = frames if isinstance(frames, int) else self.most_frames
+        for _ in range((count - 1).bit_length()):
             total = _wrapped(total + total.gather(1, source))
             source = source.gather(1, source)
         cycles = _wrapped(total + start.gather(1, source))
         return cycles.unflatten(1, (-1, self.bins))[:, 1:], lobes
 
-    def _lobes(self, level: Tensor, peak: Tensor, off: Tensor) -> Tensor:
+    def _lobes(self, level: Tensor, place: Tensor, off: Tensor) -> Tensor:
         """What the phases around a partial are beyond its own, in cycles: the sum, from it to each bin, of delays.
 
         How fast an amplitude grows now, from how much it has since the frame before, and how much until then.
 
-        Shape: `(B, 2 + n, bins + 1)`, two of `(B, n, bins)` → `(B, n, bins)`.
+        Shape: `(B, 2 + n, bins + 1)`, the places of peaks among n frames and how far above those the partials are, two
+        of `(B, n * bins)` → `(B, n, bins)`.
         """
         grown = level[:, 1:, :-1] - level[:, :-1, :-1]
         until, since = grown[:, :-1], grown[:, 1:]
         growth = (since + (since - until).clamp(-_CHANGE, _CHANGE) / 2).clamp(-_GROWTH, _GROWTH)
         risen = F.pad((growth[..., 1:] + growth[..., :-1]) / 2, (1, 0)).cumsum(-1)
-        at_partial = risen.gather(2, peak) + growth.gather(2, peak) * off
-        return LATE / self.cycles * (at_partial - risen)
+        at_partial = risen.flatten(1).gather(1, place) + growth.flatten(1).gather(1, place) * off
+        return LATE / self.cycles * (at_partial.unflatten(1, (-1, self.bins)) - risen)
 
-    def _peaks(self, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The bin at the top of the slope that each bin is on, how far above it the partial is, and whether it is none.
+    def _peaks(self, level: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The place at the top of the slope that each is on, how far above it the partial is, and whether it is none.
 
-        Shape: `(B, n, bins + 1)` → three of `(B, n, bins)`.
+        Shape: `(B, n, bins + 1)`, the first place of each frame `(n, 1)` → three of `(B, n * bins)`.
         """
         here, right = level[:, :, :-1], level[:, :, 1:]
         left = torch.cat([level[:, :, 1:2], level[:, :, :-2]], dim=2)  # bin -1 is the mirror image of bin 1
         bin_of = torch.arange(self.bins, device=level.device)
         uphill = torch.where(left > torch.maximum(here, right), bin_of - 1, bin_of + (right > here).long())
-        peak = uphill.clamp(0, self.bins - 1)
+        peak = (row + uphill.clamp(0, self.bins - 1)).flatten(1)
         for _ in range(_UPHILL):
-            peak = peak.gather(2, peak)
-        curve = (2 * here - left - right).gather(2, peak)
-        off = (right - left).gather(2, peak) / 2 / curve.clamp_min(FLAT)
+            peak = peak.gather(1, peak)
+        curve = (2 * here - left - right).flatten(1).gather(1, peak)
+        off = (right - left).flatten(1).gather(1, peak) / 2 / curve.clamp_min(FLAT)
         return peak, off.clamp(-0.5, 0.5), curve < FLAT
 
 

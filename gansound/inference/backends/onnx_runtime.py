@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gansound.inference.backends.choice import SHORTER
-from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner, is_near
+from gansound.inference.backends.runner import STEP_FRAMES, BackendUnavailable, Precision, Runner, is_near
 from gansound.inference.backends.step_graph import LEAST_FRAMES, from_cache, plain_graph, step_graph
 from gansound.nn import streaming
 from gansound.nn.generator import StreamingGenerator
@@ -31,7 +31,7 @@ class OnnxRuntimeRunner(Runner):
 
     def __init__(self, generator: StreamingGenerator, precision: Precision = "fp32") -> None:
         super().__init__(generator, precision)
-        form = InferenceForm(generator, graph=True)
+        form = InferenceForm(generator, graph=True, most_frames=STEP_FRAMES[0])
         self._example = [t.numpy() for t in form.init_state(1)]
         graphs = [step_graph(form, interior=interior) for interior in (False, True)]
         if precision == "int8":
@@ -76,14 +76,18 @@ class OnnxRuntimeRunner(Runner):
         return [np.repeat(array, batch, axis=0) for array in self._example]
 
     def step(self, mel: Tensor, state: Arrays, *, interior: bool = False) -> tuple[Tensor, Arrays]:
-        columns = mel.numpy()
-        if interior:
-            position, length, *buffers = state
-            feeds = dict(zip(self._names[3:], buffers, strict=True))
-            audio, *kept = self._interior.run(None, {"mel": columns, **feeds})
-            return torch.from_numpy(audio), [position + columns.shape[-1], length, *kept]
-        audio, *kept = self._ends.run(None, dict(zip(self._names, [columns, *state], strict=True)))
-        return torch.from_numpy(audio), kept
+        sounds = []
+        for columns in mel.split(STEP_FRAMES[0], -1):
+            if interior:
+                position, length, *buffers = state
+                feeds = dict(zip(self._names[3:], buffers, strict=True))
+                audio, *kept = self._interior.run(None, {"mel": columns.numpy(), **feeds})
+                state = [position + columns.shape[-1], length, *kept]
+            else:
+                feeds = dict(zip(self._names, [columns.numpy(), *state], strict=True))
+                audio, *state = self._ends.run(None, feeds)
+            sounds.append(torch.from_numpy(audio))
+        return torch.cat(sounds, -1), state
 
     def finish(self, state: Arrays, remaining: int | Tensor = 0, items: Tensor | None = None) -> Arrays:
         return _counted(streaming.finish(_counters(state), remaining, items), state)

@@ -15,7 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansound.inference.backends.runner import BackendUnavailable, Precision, Runner, step_lengths
+from gansound.inference.backends.runner import (
+    STEP_FRAMES,
+    BackendUnavailable,
+    Precision,
+    Runner,
+    step_lengths,
+)
 from gansound.inference.backends.step_graph import step_graph
 from gansound.nn import streaming
 from gansound.nn.generator import StreamingGenerator
@@ -40,6 +46,8 @@ def _without_telemetry() -> Iterator[None]:
 with _without_telemetry():
     import openvino
     from openvino.passes import MakeStateful, Manager
+
+    from gansound.inference.backends.open_vino_graph import vectorise
 
 _EXACT_SAMPLES = 2**22  # twice the length is computed with, and a few frames are added
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -70,7 +78,7 @@ class OpenVINORunner(Runner):
         # It would compute in fp32 instead, and say nothing.
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendUnavailable("backend 'openvino' has no bf16 on this CPU, which lacks it. Take fp32")
-        form = InferenceForm(generator, graph=True)
+        form = InferenceForm(generator, graph=True, most_frames=STEP_FRAMES[0])
         self._graphs = {interior: step_graph(form, interior=interior) for interior in (False, True)}
         self._shapes = [tuple(buffer.shape[1:]) for buffer in form.init_state(1)[2:]]
         self._compiled: dict[Shape, Any] = {}
@@ -142,6 +150,7 @@ class OpenVINORunner(Runner):
         passes = Manager()
         passes.register_pass(MakeStateful({name: f"next.{name.removeprefix('state.')}" for name in names}))
         passes.run_passes(model)
+        vectorise(model, exact=self.precision == "fp32")
         return self._core.compile_model(
             model,
             "CPU",
