@@ -245,3 +245,27 @@ def test_what_a_preset_fits_may_be_normalised_all_the_same(tmp_path, capsys):
     np.save(tmp_path / "one.npy", ((mel + 5.5) / 2.1).numpy())
     assert main(["mel", str(tmp_path / "one.npy")]) == 0
     assert "logarithms normalised by the mean and deviation of a corpus" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "array, code, words",
+    [
+        (np.full((2, 80, 90), -5.0), 1, "holds 2 mels, expected one a file"),
+        (np.zeros((80, 0)), 1, "which holds no frames"),
+        (np.full((80, 63), -5.0), 0, "63 frames are too few to tell a convention"),
+        (np.full((80, 90), -500, np.int16), 0, "whole numbers (int16)"),
+        (np.full((80, 80), -5.0), 0, "which are the bands its shape doesn't tell"),
+    ],
+    ids=["batch", "empty", "short", "whole numbers", "square"],
+)
+def test_odd_mels_are_told_for_what_they_are(model, tmp_path, capsys, array, code, words):
+    np.save(tmp_path / "one.npy", array)
+    assert main(["mel", str(tmp_path / "one.npy"), "--model", model]) == code
+    said = capsys.readouterr()
+    assert words in said.out + said.err
+
+
+def test_a_recording_is_no_mel(model, tmp_path, capsys):
+    soundfile.write(tmp_path / "one.wav", np.zeros(100), 22050)
+    assert main(["mel", str(tmp_path / "one.wav"), "--model", model]) == 1
+    assert "expected a mel as .npy, .npz, .pt, .safetensors, got suffix '.wav'" in capsys.readouterr().err

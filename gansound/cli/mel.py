@@ -82,13 +82,17 @@ def _one(
 
     from gansound.mel.doctor import conventions, fitting, other_readings
     from gansound.mel.files import read_mel
-    from gansound.mel.suspicions import unlike_any_sound
+    from gansound.mel.suspicions import MIN_FRAMES, unlike_any_sound
 
     wanted = model.mel
     read = read_mel(path)
     mel = torch.from_numpy(_numbers(read)) if isinstance(read, np.ndarray) else read
     mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
-    if mel.ndim != 2 or mel.numel() == 0 or not mel.is_floating_point():
+    if mel.ndim == 3 and len(mel) > 1:
+        raise ValueError(f"holds {len(mel)} mels, expected one a file (bands x frames)")
+    if mel.ndim == 2 and mel.numel() == 0:
+        raise ValueError(f"got shape {tuple(mel.shape)}, which holds no frames")
+    if mel.ndim != 2 or not mel.is_floating_point():
         raise ValueError(
             f"got {mel.dtype} of shape {tuple(mel.shape)}, expected real numbers, bands x frames"
         )
@@ -97,6 +101,12 @@ def _one(
     mel = mel.float()
     lines = [f"{path}: {mel.shape[0]} x {mel.shape[1]}, {float(mel.min()):.2f} to {float(mel.max()):.2f}"]
     own = wanted.n_mels if said is None else said.n_mels
+    if isinstance(read, np.ndarray) and read.dtype.kind in "iu":
+        lines.append(f"  whole numbers ({read.dtype}): logarithms that were scaled to them, if it is a mel")
+    if mel.shape[0] == mel.shape[1]:
+        lines.append(
+            f"  {mel.shape[0]} rows and columns: which are the bands its shape doesn't tell; rows are taken"
+        )
     if mel.shape[0] != own and (
         mel.shape[1] == own or (not conventions(mel.shape[0]) and conventions(mel.shape[1]))
     ):
@@ -108,6 +118,8 @@ def _one(
     elif said is not None:
         against = said.suspicions(mel)
         lines.append(f"  in that convention: {'; '.join(against) if against else 'the values fit it'}")
+    elif mel.shape[1] < MIN_FRAMES:
+        lines.append(f"  {mel.shape[1]} frames are too few to tell a convention: {MIN_FRAMES} may")
     elif strange := unlike_any_sound(mel):
         lines.append(f"  {strange}")
     else:

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 HELP = """Turn mel spectrograms into sound, or recordings into sound by way of their mels (copy synthesis).
 
-Each INPUT is a mel (.npy, .pt, .safetensors; bands x frames, in the model's convention), a recording (WAV, FLAC, Ogg,
-Opus, MP3; resampled and mixed to mono where it must be), or a folder of either, searched recursively."""
+Each INPUT is a mel (.npy, .npz, .pt, .safetensors; bands x frames, in the model's convention), a recording (WAV, FLAC,
+Ogg, Opus, MP3; resampled and mixed to mono where it must be), or a folder of either, searched recursively."""
 
 EXAMPLES = """examples:
   gansound vocode speech.wav -o resynthesised.wav

@@ -30,6 +30,10 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
         PermissionError: it may not be read.
     """
     path = Path(path)
+    if path.suffix.lower() not in MEL_SUFFIXES:
+        raise ValueError(
+            f"{path}: expected a mel as {', '.join(sorted(MEL_SUFFIXES))}, got suffix {path.suffix!r}"
+        )
     try:
         size = path.stat().st_size
         if size == 0:

@@ -199,7 +199,7 @@ _HOW_TO_GIVE = (
 )
 _STANDARDISED, _STANDARDISED_AS_A_WHOLE = (
     f"these look normalised to mean 0 and deviation 1 {over}, by statistics of their own; this convention isn't. "
-    "Without that mean and deviation they can't be undone"
+    "Without that mean and deviation (--stats) they can't be undone"
     for over in ("in each band", "over all bands")
 )
 
