@@ -120,8 +120,11 @@ class Tones(nn.Module):
         heard = (bank[:, hz <= wanted_hz[-1]].sum(1) > 0).nonzero().max().item() + 1
         bank = bank[:heard]
         top_hz = hz[bank.sum(0) > 0].max().item()
-        # One below 0 Hz too: its main lobe reaches there, as the mirror image of the one above.
-        tones_hz = torch.arange(-1, 2 + top_hz * n_fft // mel.sample_rate, dtype=torch.float64)
+        # One below 0 Hz too: its main lobe reaches there, as the mirror image of the one above. Where the bands begin
+        # above it, none below the middle of the first: too little of those is heard to tell them.
+        middle = bank[bank.sum(1) > 0][0].argmax()  # of the first band
+        first = round(hz[middle].item() * n_fft / mel.sample_rate) if mel.fmin else -1
+        tones_hz = torch.arange(first, 2 + top_hz * n_fft // mel.sample_rate, dtype=torch.float64)
         tones_hz *= mel.sample_rate / n_fft
         bands_of = bank @ _main_lobe((hz[:, None] - tones_hz) * (mel.win_length / mel.sample_rate))
         louder = n_fft / mel.win_length  # a tone's peak in a longer window

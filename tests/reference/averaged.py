@@ -1,10 +1,11 @@
 """A model whose weights are the weighted mean of two of the same kind, on one path of training.
 
-    python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--between 372 373]
+    python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--even-from 372]
 
 Wortsman et al., "Model soups" (arXiv 2203.05482): the mean of nets that one begun training led to is often better than
-each of them. The configuration is END's. With --between the log-amplitudes of a universal vocoder's bins, from one to
-another, lie between those of the bins beside: where no voice has taught them, or a notch has.
+each of them. The configuration is END's. With --even-from the log-amplitudes of a universal vocoder's bins from that
+one on are each the mean of those around: where a mel tells of nothing, what one bin has over the next was learnt from
+nothing, and is a tone in pauses.
 """
 
 import argparse
@@ -13,6 +14,18 @@ from pathlib import Path
 import torch
 
 from gansound.model_folder import load_model_folder, save_model_folder
+
+AROUND_BINS = 8
+
+
+def evened(rows: torch.Tensor, first: int) -> torch.Tensor:
+    """Those from `first` on, Hann-weighted means of the eight on either side, of fewer at both ends."""
+    made = []
+    for at in range(first, len(rows)):
+        reach = min(AROUND_BINS, at - first + 1, len(rows) - 1 - at)
+        weights = torch.hann_window(2 * reach + 3, periodic=False)[1:-1]
+        made.append(torch.tensordot(weights / weights.sum(), rows[at - reach : at + reach + 1], 1))
+    return torch.stack(made)
 
 
 def main() -> None:
@@ -24,19 +37,17 @@ def main() -> None:
     parser.add_argument("end")
     parser.add_argument("out", type=Path)
     parser.add_argument("--share", type=float, default=0.7, help="of END, between 0 and 1")
-    parser.add_argument("--between", type=int, nargs=2, metavar="BIN", help="so that no line stands there")
+    parser.add_argument("--even-from", type=int, metavar="BIN", help="so that no line stands there")
     arguments = parser.parse_args()
     begin, end = load_model_folder(arguments.begin), load_model_folder(arguments.end)
     with torch.no_grad():
         for one, other in zip(end.generator.parameters(), begin.generator.parameters(), strict=True):
             one.lerp_(other, 1 - arguments.share)
-        if arguments.between:
-            low, high = arguments.between
+        if arguments.even_from is not None:
             head = end.generator.get_submodule("layers.core.spectrum.trunk.head")
             for rows in head.parameters():
-                shares = torch.arange(1, high - low + 2) / (high - low + 2)
-                below, above = rows[low - 1], rows[high + 1]
-                rows[low : high + 1] = torch.stack([below.lerp(above, float(share)) for share in shares])
+                log_amplitudes = rows.chunk(3)[0]
+                log_amplitudes[arguments.even_from :] = evened(log_amplitudes.clone(), arguments.even_from)
     save_model_folder(arguments.out, end.generator, end.mel, config=end.config, info=end.info, half=True)
 
 
