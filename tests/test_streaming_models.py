@@ -52,13 +52,19 @@ def awake(name, causal, dtype=torch.float64, seed=0, *, traced=False):
     else:
         for parameter in generator.parameters():  # as drawn, a net at frame rate says almost nothing
             nn.init.normal_(parameter, std=0.3)
-    for beginnings in [layer for layer in generator.modules() if isinstance(layer, Beginnings)]:
-        beginnings.ratios.fill_(1e3)  # all is before an onset
     for istft in [layer for layer in generator.modules() if isinstance(layer, ISTFT)]:
         # What its last layer with weights gives first are logs of amplitudes, or what is added to them.
         last = [layer for layer in generator.modules() if isinstance(layer, nn.Linear | Conv1d)][-1]
         last.bias[: istft.n_fft // 2 + 1] += float(np.log(0.3 / rms(generator(mel))))
     return generator.requires_grad_(False)
+
+
+def before_onsets(generator):
+    """The same, all of whose sound is before an onset, so that what tells of one is heard."""
+    for layer in generator.modules():
+        if isinstance(layer, Beginnings):
+            layer.ratios.fill_(1e3)
+    return generator
 
 
 def rms(audio):
@@ -110,7 +116,7 @@ def test_a_runner_synthesizes_through_the_stream(name):
 @causal_or_not
 @every_generator
 def test_the_receptive_field_is_what_gradients_reach(name, causal):
-    generator = awake(name, causal)
+    generator = before_onsets(awake(name, causal))
     field, hop = generator.receptive_field, generator.hop_length
     assert field.rate == hop
     middle = field.lookback_inputs + 1
@@ -128,7 +134,7 @@ def test_the_receptive_field_is_what_gradients_reach(name, causal):
 
 @every_generator
 def test_causal_generators_look_ahead_by_their_last_layer_only(name):
-    generator = awake(name, True)
+    generator = before_onsets(awake(name, True))
     late = FAMILIES[name].waits_samples
     assert generator.receptive_field.lookahead == late
     mel = mels(30, torch.float64, 8)
@@ -302,7 +308,7 @@ def test_layers_of_another_hop_are_refused():
 @causal_or_not
 @every_generator
 def test_a_context_cut_by_one_shows(name, causal, monkeypatch):
-    generator = awake(name, causal)
+    generator = before_onsets(awake(name, causal))
     mel = mels(45, torch.float64, 13)
     expected = generator(mel)[:, None]
     window = Cursor.window
