@@ -1,6 +1,6 @@
 """A model whose weights are the weighted mean of two of the same kind, on one path of training.
 
-    python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--even-from 372]
+    python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--even-from 386]
 
 Wortsman et al., "Model soups" (arXiv 2203.05482): the mean of nets that one begun training led to is often better than
 each of them. The configuration is END's. With --even-from the log-amplitudes of a universal vocoder's bins from that
@@ -18,11 +18,11 @@ from gansound.model_folder import load_model_folder, save_model_folder
 AROUND_BINS = 8
 
 
-def evened(rows: torch.Tensor, first: int) -> torch.Tensor:
-    """Those from `first` on, Hann-weighted means of the eight on either side, of fewer at both ends."""
+def evened(rows: torch.Tensor) -> torch.Tensor:
+    """Hann-weighted means of each row and the eight on either side, fewer at both ends."""
     made = []
-    for at in range(first, len(rows)):
-        reach = min(AROUND_BINS, at - first + 1, len(rows) - 1 - at)
+    for at in range(len(rows)):
+        reach = min(AROUND_BINS, at, len(rows) - 1 - at)
         weights = torch.hann_window(2 * reach + 3, periodic=False)[1:-1]
         made.append(torch.tensordot(weights / weights.sum(), rows[at - reach : at + reach + 1], 1))
     return torch.stack(made)
@@ -44,10 +44,9 @@ def main() -> None:
         for one, other in zip(end.generator.parameters(), begin.generator.parameters(), strict=True):
             one.lerp_(other, 1 - arguments.share)
         if arguments.even_from is not None:
-            head = end.generator.get_submodule("layers.core.spectrum.trunk.head")
-            for rows in head.parameters():
-                log_amplitudes = rows.chunk(3)[0]
-                log_amplitudes[arguments.even_from :] = evened(log_amplitudes.clone(), arguments.even_from)
+            for rows in end.generator.get_submodule("layers.core.spectrum.trunk.head").parameters():
+                even = rows.chunk(3)[0][arguments.even_from :]
+                even.copy_(evened(even.clone()))
     save_model_folder(arguments.out, end.generator, end.mel, config=end.config, info=end.info, half=True)
 
 
