@@ -109,8 +109,9 @@ def test_a_runner_synthesizes_through_the_stream(name):
     mel = mels(90, torch.float32, 6, batch=2)
     expected = generator(mel)
     runner = EagerRunner(generator)
+    bound = 2e-5 if name == "universal" else 1e-5  # what tells moments makes more of rounding
     for runner.offline_frames in (1, 7, 64, 200):
-        assert error([runner.synthesize(mel)], [expected]) <= 2e-5
+        assert error([runner.synthesize(mel)], [expected]) <= bound
 
 
 @causal_or_not

@@ -79,8 +79,8 @@ class UniversalGenerator(StreamingGenerator):
     Raises:
         ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
             size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal,
-            `single_pass_bins` is 1 or not below `n_fft // 2`, `group_delay_bands` is 1 or more than bins, or the kernel
-            is even and not causal.
+            `single_pass_bins` is 1 or not below `n_fft // 2`, `group_delay_bands` is 1 or more than bins, `tones` isn't
+            between 0 and `n_fft // 4`, or the kernel is even and not causal.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class MelInverse(nn.Module):
         own_energy = filters.hann(mel.win_length, mel.window).double().square().sum()
         scale = (filters.hann(n_fft, "hann").double().square().sum() / own_energy).sqrt()
         # Constants of the convention, not weights: derived again at construction, so they aren't stored.
-        self.register_buffer("matrix", (back * scale).float(), persistent=False)
+        self.register_buffer("matrix", (back[tones:] * scale).float(), persistent=False)
         self.register_buffer("seen", seen.float(), persistent=False)
         self.tones = Tones(mel, n_fft, tones) if tones else None
 
@@ -80,8 +80,7 @@ class MelInverse(nn.Module):
             bands = self.mel.to_magnitude(mel).transpose(1, 2)
             linear = bands @ self.matrix.to(mel.dtype).T
             if self.tones is not None:
-                low = self.tones(bands)
-                linear = torch.cat([low, linear[..., low.shape[-1] :]], dim=-1)
+                linear = torch.cat([self.tones(bands), linear], dim=-1)
         # The power that the convention added to each bin would be a hum in silence. In units of the floor's, since an
         # ONNX exporter takes the subtraction of 1e-9 for one of nothing, and leaves it out.
         added = self.mel.magnitude_eps / AMPLITUDE_FLOOR**2

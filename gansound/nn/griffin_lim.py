@@ -108,9 +108,7 @@ class GriffinLim(nn.Module):
         for inside, outside in zip(spectrum.chunk(2, 2), beside, strict=True):
             before, after = outside[..., : self.lanes], outside[..., self.lanes :]
             groups = torch.cat([before, inside, after], 2).unflatten(2, (-1, self.lanes))
-            parts.append(
-                groups.permute(0, 3, 1, 2)
-            )  # one by one: OpenVINO joins channels quickly, lanes slowly
+            parts.append(groups.permute(0, 3, 1, 2))  # OpenVINO joins channels quickly, lanes slowly
         return torch.cat(parts, 1)
 
     def _spectrum(self, image: Tensor) -> Tensor:
