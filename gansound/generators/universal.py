@@ -247,11 +247,9 @@ class UniversalGenerator(StreamingGenerator):
         return other
 
 
-def _sounding(core: OrderedDict[str, nn.Module], mel: MelSpec, n_fft: int) -> nn.Sequential:
-    """The layers up to a spectrum, and those from there to the sound; where moments are told, quiet before onsets."""
+def _sounding(core: OrderedDict[str, nn.Module], mel: MelSpec, n_fft: int) -> SharpOnsets:
+    """The layers up to a spectrum, and those from there to the sound, quiet before onsets."""
     core["istft"] = istft = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
-    if core["spectrum"].delay is None:
-        return nn.Sequential(core)
     core["bands"] = TwoBands(mel.sample_rate)
     core["beginnings"] = Beginnings(istft, mel.sample_rate)
     return SharpOnsets(core)
