@@ -106,7 +106,10 @@ FAMILIES = {
         short={"blocks": 1},
     ),
     "universal centred": Family(
-        UniversalGenerator, _FRAMES | {"n_fft": 128, "tones": 16}, framing="center", waits_samples=128 // 2
+        UniversalGenerator,
+        _FRAMES | {"n_fft": 128, "tones": 16},
+        framing="center",
+        waits_samples=128 // 2 + 6,
     ),
     "vocos": Family(VocosGenerator, _FRAMES, framing="center", waits_samples=128 // 2, short={"blocks": 1}),
     "vocos same": Family(VocosGenerator, _FRAMES | {"n_fft": 64}, waits_samples=(64 - 32) // 2),

@@ -191,11 +191,9 @@ def test_of_silence_and_of_bins_that_no_band_sees_nothing_is_held():
     assert torch.equal(bound, torch.zeros(1, 2, 9 * HOP))
 
 
-def test_a_vocoder_that_knows_moments_knows_onsets_in_every_convention():
-    own = MelSpec.preset("hifigan")
+def test_a_vocoder_knows_onsets_in_every_convention():
     small = {"channels": 16, "hidden_channels": 32, "blocks": 1, "kernel_size": 3}
-    assert not isinstance(UniversalGenerator(own, **small).layers.core, SharpOnsets)
-    net = UniversalGenerator(own, **small, group_delay_bands=4)
+    net = UniversalGenerator(MelSpec.preset("hifigan"), **small)
     centred = net.for_mel(MelSpec.preset("tacotron2"))
     assert isinstance(centred.layers.core, SharpOnsets)
     assert (net.layers.core.beginnings.late_samples, centred.layers.core.beginnings.late_samples) == (
@@ -204,3 +202,14 @@ def test_a_vocoder_that_knows_moments_knows_onsets_in_every_convention():
     )
     assert net.layers.core.state_dict().keys() == centred.layers.core.state_dict().keys()
     assert not any("beginnings" in name or "bands." in name for name in net.layers.core.istft.state_dict())
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_what_is_quiet_makes_a_causal_vocoder_wait_for_the_split_of_its_bands_alone(steps):
+    net = UniversalGenerator(
+        MelSpec.preset("hifigan"), channels=16, hidden_channels=32, blocks=1, kernel_size=3, causal=True,
+        griffin_lim=steps, look_ahead=min(steps, 1),
+    )  # fmt: skip
+    waits = ISTFT(N_FFT, HOP).trim_samples + min(steps, 1) * HOP
+    assert net.receptive_field.lookahead == waits + TwoBands(RATE).ahead
+    assert TwoBands(RATE).ahead / RATE < 0.3e-3

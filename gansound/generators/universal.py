@@ -69,8 +69,7 @@ class UniversalGenerator(StreamingGenerator):
         look_ahead: of a causal net, how many of those steps look a frame ahead too.
         single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
             48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
-        group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`, and
-            before what begins it is quiet, see `SharpOnsets`.
+        group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
         single_pass_lobes: around a partial its phases go as its amplitudes grow, see `SinglePassPhases`.
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
 
