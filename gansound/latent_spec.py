@@ -16,6 +16,7 @@ from gansound.mel import MelSpec
 from gansound.mel.frames import from_outside
 
 _MOST = {"channels": 4096, "sample_rate": 1_000_000, "hop_length": 32768}
+_GREATEST = 1e4  # of any latent
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,17 @@ class LatentSpec:
                 f"latent: got shape {shape}, expected (B, {self.channels}, F) or ({self.channels}, F){turned}. This "
                 "model takes the latents of its own acoustic model, not mels"
             )
-        return from_outside(latent, self.channels, "latent", "channels")
+        latent = from_outside(latent, self.channels, "latent", "channels")
+        if bad := int(self.beyond_sound(latent).sum()):
+            raise ValueError(
+                f"latent: {bad} of {latent.numel()} values lie beyond ±{_GREATEST:,.0f}, where no acoustic model puts "
+                f"them, the greatest at {float(latent.abs().max()):.3g}. Look at how it was saved and read"
+            )
+        return latent
+
+    def beyond_sound(self, latent: Tensor) -> Tensor:
+        """Which values (…, C, F) no acoustic model gives."""
+        return latent.abs() > _GREATEST
 
     def suspicions(self, latent: Tensor) -> list[str]:
         """None: no value of a latent is more likely than another to who doesn't know its acoustic model."""
@@ -79,4 +90,5 @@ class LatentSpec:
 
 
 FrameSpec = MelSpec | LatentSpec
-"""What a frame is that a vocoder takes. Both have `n_mels`, `sample_rate`, `hop_length`, `check` and `suspicions`."""
+"""What a frame is that a vocoder takes. Both have `n_mels`, `sample_rate`, `hop_length`, `check`, `beyond_sound`
+and `suspicions`."""

@@ -280,7 +280,7 @@ def test_mels_that_do_not_fit(refused: Refused, tmp_path: Path, model: Path, mel
         "batch.npy": (np.zeros((3, 80, 9), np.float32), ["3 mels", "one a file"]),
         "text.npy": (np.array([["a"] * 9] * 80), ["numbers"]),
         "class.pt": (Evil(mark), ["isn't unpickled", "torch.save"]),
-        "two.pt": ({"a": torch.zeros(80, 9), "b": torch.zeros(80, 9)}, ["expected one tensor", "a, b"]),
+        "two.pt": ({"a": torch.zeros(80, 9), "b": torch.zeros(80, 9)}, ["expected one array", "a, b"]),
         "list.pt": ([1, 2], ["list"]),
         "bands.pt": (torch.zeros(100, 9), ["100 bands"]),
     }

@@ -216,7 +216,8 @@ def test_transformers_normalisation_becomes_the_convention(tmp_path):
     torch.testing.assert_close(raw.convert(mel, vocoder.mel_spec), (mel - mean[:, None]) / scale[:, None])
 
 
-def test_parallel_wavegans_hifigan(tmp_path):
+@pytest.mark.parametrize("suffix", [".npy", ".h5"])
+def test_parallel_wavegans_hifigan(tmp_path, suffix):
     net = loud(hifigan.Generator(**SIZES))
     state = {}
     for key, value in net.state_dict().items():
@@ -235,9 +236,17 @@ def test_parallel_wavegans_hifigan(tmp_path):
     )
     with pytest.raises(ImportFailed, match=r"no stats\.h5"):
         import_checkpoint([weights], tmp_path / "out")
-    np.save(tmp_path / "in" / "stats.npy", np.stack([np.zeros(20), np.ones(20)]))
+    mean, scale = np.linspace(-4, -1, 20, dtype=np.float32), np.linspace(0.5, 2, 20, dtype=np.float32)
+    if suffix == ".h5":
+        h5py = pytest.importorskip("h5py", reason="stats.h5 needs h5py (pip install h5py)")
+        with h5py.File(tmp_path / "in" / "stats.h5", "w") as file:
+            file["mean"], file["scale"] = mean, scale
+    else:
+        np.save(tmp_path / "in" / "stats.npy", np.stack([mean, scale]))
     import_checkpoint([weights], tmp_path / "out")
-    assert assert_same(tmp_path / "out", net, mels()).mel_spec.fmax == 12000
+    spec = assert_same(tmp_path / "out", net, mels()).mel_spec
+    assert spec.fmax == 12000
+    assert (spec.mean, spec.scale) == (tuple(mean.tolist()), tuple(scale.tolist()))
 
 
 @pytest.mark.parametrize("version, cutoff", [("0.4.2", 0.15), ("0.5.0", 0.142), (None, 0.142)])

@@ -294,7 +294,7 @@ def test_clip_can_not_be_undone():
         (np.zeros(80, np.float32), "shape"),
         (np.zeros((1, 1, 80, 5)), "shape"),
         (np.zeros((1, 80, 0)), "no frames"),
-        (np.array([[1.0], [1.0, 2.0]], dtype=object), "array of object"),
+        (np.array([[1.0], [1.0, 2.0]], dtype=object), "values of object"),
         (np.zeros((80, 5), complex), "complex"),
         (np.full((80, 5), np.nan), "400 of 400 values are NaN"),
         (torch.full((80, 5), -math.inf), "infinite"),

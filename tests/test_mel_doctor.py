@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gansound.audio import resample
 from gansound.cli import main
 from gansound.mel import MelSpec, presets
 from gansound.mel.doctor import ALIKE, alike, conventions, fitting, matches
+from gansound.mel.statistics import read_statistics
 from tests.test_mel_suspicions import latent, speech_like
 from tests.tiny import save_tiny_model
 
@@ -157,7 +159,12 @@ def test_what_is_not_exact_or_not_known_is_not_written(model, tmp_path, capsys):
 
 def saved(path, mean, scale):
     """Statistics as a project saves them: ParallelWaveGAN, ESPnet, Matcha-TTS, a dict of tensors."""
-    if path.suffix == ".npz":
+    if path.suffix == ".h5":  # by its write_hdf5, in float32
+        h5py = pytest.importorskip("h5py", reason="ParallelWaveGAN's stats.h5 needs h5py (pip install h5py)")
+        with h5py.File(path, "w") as file:
+            file.create_dataset("mean", data=mean.astype(np.float32))
+            file.create_dataset("scale", data=scale.astype(np.float32))
+    elif path.suffix == ".npz":
         count = 1000
         np.savez(path, count=count, sum=mean * count, sum_square=(scale**2 + mean**2) * count)
     elif path.suffix == ".npy":
@@ -169,7 +176,7 @@ def saved(path, mean, scale):
     return str(path)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".json", ".pt"])
+@pytest.mark.parametrize("suffix", [".h5", ".npy", ".npz", ".json", ".pt"])
 def test_statistics_of_a_corpus_are_given_and_undone(suffix, model, tmp_path, capsys):
     mel = HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0].numpy()
     mean, scale = np.full(80, -5.5), np.full(80, 2.1)
@@ -186,6 +193,33 @@ def test_statistics_of_a_corpus_are_given_and_undone(suffix, model, tmp_path, ca
     np.testing.assert_allclose(np.load(tmp_path / "out" / "one.npy"), mel, atol=1e-5)
     assert main([*command, "--stats", stats]) == 2
     assert "--mel hifigan" in capsys.readouterr().err
+    vocode = ["vocode", str(tmp_path / "one.npy"), "-o", str(tmp_path / "one.wav"), "--model", model]
+    assert main([*vocode, *told]) == 0
+    assert capsys.readouterr().err == ""  # no suspicion
+
+
+def test_an_hdf5_file_is_read_as_far_as_it_is_statistics(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="stats.h5 needs h5py (pip install h5py)")
+    for name, content, words in [
+        ("empty", {}, "got nothing"),
+        ("half", {"mean": np.zeros(80)}, "got mean"),
+        ("huge", {"mean": (1 << 40,), "scale": (1 << 40,)}, "would unpack to 17,592,186,044,416 bytes"),
+        ("group", {"mean": {}, "scale": np.ones(80)}, "got scale"),
+        ("zero", {"mean": np.zeros(80), "scale": np.zeros(80)}, "got 0 and 0 for band 0"),
+    ]:
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for key, value in content.items():
+                if isinstance(value, dict):
+                    file.create_group(key)
+                elif isinstance(value, tuple):
+                    file.create_dataset(key, value, dtype="f8", chunks=(1024,))  # nothing of it is on disk
+                else:
+                    file.create_dataset(key, data=value)
+        with pytest.raises(ValueError, match=re.escape(words)):
+            read_statistics(tmp_path / f"{name}.h5")
+    (tmp_path / "text.h5").write_text("mean 3\n")
+    with pytest.raises(ValueError, match="can't be read as mean and scale"):
+        read_statistics(tmp_path / "text.h5")
 
 
 def test_what_are_no_statistics_is_refused(model, tmp_path, capsys):
@@ -254,9 +288,12 @@ def test_what_a_preset_fits_may_be_normalised_all_the_same(tmp_path, capsys):
         (np.zeros((80, 0)), 1, "which holds no frames"),
         (np.full((80, 63), -5.0), 0, "63 frames are too few to tell a convention"),
         (np.full((80, 90), -500, np.int16), 0, "whole numbers (int16)"),
+        (np.zeros((513, 90)), 0, "no preset has 513 bands; a spectrum of n_fft 1024"),
+        (np.array(3.0), 1, "got shape (), expected bands x frames"),
+        (np.ones((80, 90), bool), 1, "got values of bool"),
         (np.full((80, 80), -5.0), 0, "which are the bands its shape doesn't tell"),
     ],
-    ids=["batch", "empty", "short", "whole numbers", "square"],
+    ids=["batch", "empty", "short", "whole numbers", "spectrum", "number", "bool", "square"],
 )
 def test_odd_mels_are_told_for_what_they_are(model, tmp_path, capsys, array, code, words):
     np.save(tmp_path / "one.npy", array)

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from gansound import cli
+from gansound.mel import MelSpec, presets
 from gansound.mel.files import read_mel
 from tests.tiny import save_tiny_model
 
@@ -121,7 +122,7 @@ def two(path: Path) -> None:
         (pointer, ".npy", "git lfs pull"),
         (pointer, ".pt", "git lfs pull"),
         (pointer, ".safetensors", "git lfs pull"),
-        (two, ".safetensors", "expected one tensor, got 2: a, b"),
+        (two, ".safetensors", "expected one array, got 2: a, b"),
     ],
 )
 def test_what_claims_more_than_it_holds_is_refused(
@@ -138,6 +139,69 @@ def test_what_claims_more_than_it_holds_is_refused(
         make is not pointer
     )  # there is nothing wrong with the array
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 40_000  # KiB
+
+
+@pytest.mark.parametrize(
+    "array, words",
+    [
+        ((MEL * 100).astype(np.int16), "got whole numbers (int16), expected real ones"),
+        (MEL.astype(np.uint8), "got whole numbers (uint8)"),
+        (MEL > 0, "got values of bool, expected numbers"),
+        (MEL.astype(np.complex64), "got values of complex64"),
+        (np.array(3.0), "got shape (), expected"),
+        (
+            np.zeros(22050, np.int16),
+            "got shape (22050,), expected (B, 80, F) or (80, F); of samples make the mel",
+        ),
+        (MEL[None, None], "got shape (1, 1, 80, 7)"),
+        (MEL[:, :0], "holds no frames"),
+        (np.zeros((513, 7)), "a spectrum of n_fft 1024"),
+        (np.where(MEL > 2, np.nan, MEL), "are NaN or infinite"),
+        (MEL.astype(np.float64) * 1e300, "are NaN or infinite, as float32"),
+        (MEL * 100, "such as no sound has in this convention"),
+        (np.full_like(MEL, -5e4), "such as no sound has"),
+    ],
+    ids=lambda value: f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else "",
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".safetensors"])
+def test_arrays_that_are_no_mel_are_refused_before_any_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture, array: np.ndarray, words: str, suffix: str
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    tensor = torch.from_numpy(array)
+    if suffix == ".npy":
+        np.save(path, array)
+    elif suffix == ".npz":
+        np.savez(path, array)
+    elif suffix == ".pt":
+        torch.save(tensor, path)
+    else:
+        safetensors.torch.save_file({"mel": tensor.contiguous()}, path)
+    model = save_tiny_model(tmp_path / "model")
+    there = path.read_bytes()
+    assert cli.main(["vocode", str(path), "-o", str(tmp_path / "a.wav"), "--model", str(model)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}: mel: ")
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "a.wav").exists()
+    assert path.read_bytes() == there
+    if suffix == ".npy":
+        assert cli.main(
+            ["stream", "-i", str(path), "-o", str(tmp_path / "a.wav"), "--model", str(model)]
+        ) in (0, 1)
+        assert "refusing to write" not in capsys.readouterr().err
+
+
+def test_no_sound_is_beyond_sound() -> None:
+    """A square wave as 16 bits that nobody divided, the loudest that a mistake makes, isn't refused but warned of."""
+    for name in presets():
+        spec = MelSpec.preset(name)
+        square = torch.sign(torch.sin(torch.arange(20_000) * 0.05)) * 32768
+        assert not spec.beyond_sound(spec.mel(square[None])).any(), name
+        assert spec.beyond_sound(
+            spec.mel(square[None]) * 0 + spec.from_magnitude(torch.tensor(1e12))
+        ).any() == (spec.clip is None)
 
 
 def test_the_commands_take_no_more_either(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -10,7 +10,6 @@ from gansound.cli.backend import add_mel_argument, given_mel
 from gansound.cli.errors import UsageError, explain
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from gansound.mel import MelSpec
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     files: list[Path] = list(dict.fromkeys(args.files))
     for path in (*files, *([args.audio] if args.audio else [])):
         if not path.is_file():
-            raise UsageError(f"{path}: no such file")
+            raise UsageError(f"{path}: {'is a folder, expected files' if path.is_dir() else 'no such file'}")
     if args.audio and len(files) > 1:
         raise UsageError(
             f"--audio: is of one mel, got {len(files)}; put recordings of the same names beside them"
@@ -82,27 +81,31 @@ def _one(
 
     from gansound.mel.doctor import conventions, fitting, other_readings
     from gansound.mel.files import read_mel
+    from gansound.mel.frames import check_numbers, of_a_spectrum, whole_numbers
     from gansound.mel.suspicions import MIN_FRAMES, unlike_any_sound
 
     wanted = model.mel
     read = read_mel(path)
-    mel = torch.from_numpy(_numbers(read)) if isinstance(read, np.ndarray) else read
+    check_numbers(read)
+    whole = whole_numbers(read)
+    mel = torch.from_numpy(np.asarray(read, np.float32, order="C")) if isinstance(read, np.ndarray) else read
+    mel = mel.float()
     mel = mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
     if mel.ndim == 3 and len(mel) > 1:
         raise ValueError(f"holds {len(mel)} mels, expected one a file (bands x frames)")
-    if mel.ndim == 2 and mel.numel() == 0:
+    if mel.ndim != 2:
+        raise ValueError(f"got shape {tuple(mel.shape)}, expected bands x frames")
+    if mel.numel() == 0:
         raise ValueError(f"got shape {tuple(mel.shape)}, which holds no frames")
-    if mel.ndim != 2 or not mel.is_floating_point():
-        raise ValueError(
-            f"got {mel.dtype} of shape {tuple(mel.shape)}, expected real numbers, bands x frames"
-        )
     if bad := int((~mel.isfinite()).sum()):
-        raise ValueError(f"{bad} of {mel.numel()} values are NaN or infinite")
-    mel = mel.float()
+        raise ValueError(f"{bad} of {mel.numel()} values are NaN or infinite, as float32")
     lines = [f"{path}: {mel.shape[0]} x {mel.shape[1]}, {float(mel.min()):.2f} to {float(mel.max()):.2f}"]
     own = wanted.n_mels if said is None else said.n_mels
-    if isinstance(read, np.ndarray) and read.dtype.kind in "iu":
-        lines.append(f"  whole numbers ({read.dtype}): logarithms that were scaled to them, if it is a mel")
+    if whole:
+        lines.append(
+            f"  whole numbers ({whole}): logarithms that were scaled to them, if it is a mel; scale them back, for "
+            "vocode refuses them"
+        )
     if mel.shape[0] == mel.shape[1]:
         lines.append(
             f"  {mel.shape[0]} rows and columns: which are the bands its shape doesn't tell; rows are taken"
@@ -120,6 +123,16 @@ def _one(
         lines.append(f"  in that convention: {'; '.join(against) if against else 'the values fit it'}")
     elif mel.shape[1] < MIN_FRAMES:
         lines.append(f"  {mel.shape[1]} frames are too few to tell a convention: {MIN_FRAMES} may")
+    elif not conventions(len(mel)) and wanted.n_mels != len(mel):
+        n_fft = of_a_spectrum(len(mel))
+        lines.append(
+            f"  no preset has {len(mel)} bands"
+            + (
+                f"; a spectrum of n_fft {n_fft} has so many rows, and is no mel before its filters"
+                if n_fft
+                else ""
+            )
+        )
     elif strange := unlike_any_sound(mel):
         lines.append(f"  {strange}")
     else:
@@ -131,7 +144,7 @@ def _one(
             guessed = not against and not output
             convention = wanted if guessed else None
         named = ", ".join(name for names in fitting(mel).values() for name in names)
-        may_be = [*([named] if named else []), *other_readings(mel)]
+        may_be = [*([named] if named else []), *other_readings(mel, fits_a_preset=bool(named))]
         lines.append(
             f"  by its values alone it may be {' or '.join(may_be)}; a recording beside it would decide"
             if may_be
@@ -147,14 +160,6 @@ def _one(
                 "nothing is written: say its convention with --mel, or put its recording beside it"
             )
         _write(output / f"{path.stem}.npy", convention.convert(convention.check(mel)[0], wanted))
-
-
-def _numbers(array: "np.ndarray") -> "np.ndarray":
-    import numpy as np
-
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"got an array of {array.dtype}, expected numbers")
-    return np.ascontiguousarray(array, np.float32)
 
 
 def _by_sound(mel: "Tensor", recording: Path, wanted: "MelSpec", lines: list[str]) -> "MelSpec | None":
@@ -200,7 +205,11 @@ def _way(mel: "Tensor", convention: "MelSpec | None", model: "LoadedModel") -> s
     if convention == wanted:
         return "  it is the model's convention: nothing to convert"
     try:
-        convention.convert(convention.check(mel)[0], wanted)
+        checked = convention.check(mel)[0]
+    except ValueError as error:
+        return f"  to the model's convention: {error}"
+    try:
+        convention.convert(checked, wanted)
     except ValueError as error:
         try:
             in_convention(model, convention)

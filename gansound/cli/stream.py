@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gansound.inference.vocoder import Vocoder
+    from gansound.latent_spec import FrameSpec
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     with sink(args.output, spec.sample_rate, wav=args.wav) as write, stream:
         failure: BadFramesError | None = None
         try:
-            for mel in _shown(sound_only(mels, args.input), total, shown=to_file and not args.quiet):
+            for mel in _shown(sound_only(mels, args.input, spec), total, shown=to_file and not args.quiet):
                 write(stream.push(mel))
         except BadFramesError as error:
             failure = error  # what came before it is sound
@@ -218,6 +219,7 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
     import numpy as np
 
     from gansound.mel.files import check_npy
+    from gansound.mel.frames import check_not_whole, check_numbers
 
     def opened() -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -232,8 +234,8 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
             f"{path}: can't be read as a mel: {reason}. Save one array of numbers, bands x frames"
         ) from None
     shape = mel.shape
-    if mel.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: holds {mel.dtype}, expected numbers (float32)")
+    check_numbers(mel, str(path))
+    check_not_whole(mel, str(path))
     if len(shape) not in (2, 3) or shape[-2] != n_mels or shape[:-2] not in ((), (1,)):
         turned = "; it looks transposed: save mel.T" if len(shape) > 1 and shape[-1] == n_mels else ""
         raise ValueError(f"{path}: holds shape {shape}, expected ({n_mels} bands, frames){turned}")
@@ -250,26 +252,26 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
     return pieces(), frames
 
 
-def sound_only(mels: "Iterable[np.ndarray]", name: str) -> "Iterator[np.ndarray]":
+def sound_only(mels: "Iterable[np.ndarray]", name: str, spec: "FrameSpec") -> "Iterator[np.ndarray]":
     """The pieces as they are, up to the first frame that no mel of sound holds.
 
     Raises:
         BadFramesError: such a frame, by its number and value, and what the input may be instead.
     """
     import numpy as np
-
-    from gansound.mel.spec import GREATEST_VALUE
+    import torch
 
     before = 0
     for mel in mels:
-        good = np.abs(mel) <= GREATEST_VALUE  # neither does NaN pass
+        good = np.isfinite(mel) & ~spec.beyond_sound(torch.tensor(mel)).numpy()
         if not good.all():
             first = int(np.argmin(good.all(axis=0)))
             band = int(np.argmin(good[:, first]))
             yield mel[:, :first]
             raise BadFramesError(
                 f"{'stdin' if name == STDIO else name}: frame {before + first} (counted from 0) holds "
-                f"{mel[band, first]:.4g} in band {band}, as no mel does{_other_reading(mel)}; the sound ends before it"
+                f"{mel[band, first]:.4g} in band {band}, as no sound does in this convention{_other_reading(mel)}; "
+                "the sound ends before it"
             )
         before += mel.shape[1]
         yield mel

@@ -300,7 +300,12 @@ def opened(source: Path, *, debug: bool = False) -> Input | Failure:
             return Input(mel=read_mel(source))
         return Input(info=audio.probe(source), channel=audio.cancelling(source), blocks=_Blocks(source))
     except ERRORS as error:
-        return Failure.of(error, debug=debug)
+        failure = Failure.of(error, debug=debug)
+        if source.suffix.lower() in audio.AUDIO_SUFFIXES | MEL_SUFFIXES:
+            return failure
+        return replace(
+            failure, message=f"{failure.message}. A mel is taken as {', '.join(sorted(MEL_SUFFIXES))}"
+        )
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gansound.mel.presets import presets
-from gansound.mel.spec import MelSpec
+from gansound.mel.spec import JUDGED_FRAMES, MelSpec
 from gansound.mel.suspicions import behind_another_reading, fitting_readings, unknown_normalisations
 
 SAME = 0.05
 """Mean distance of two mels in natural logarithms, below which one is the other."""
 ALIKE = 0.4
 """Below it they are of one sound, such as an acoustic model's guess at a recording."""
-JUDGED_FRAMES = 4096
 MOST_OFFSET_FRAMES = 16
 _LEAST_FRAMES = 16
 _NO_FURTHER, _ROUNDING = 1.02, 1e-5
@@ -59,10 +58,10 @@ def fitting(mel: Tensor) -> dict[MelSpec, tuple[str, ...]]:
     }
 
 
-def other_readings(mel: Tensor) -> list[str]:
+def other_readings(mel: Tensor, *, fits_a_preset: bool) -> list[str]:
     """What else values of a mel `(M, F)` may be, for people: what no preset takes, the likeliest first."""
     judged = mel[..., :JUDGED_FRAMES].float()
-    if fitting(judged):
+    if fits_a_preset:
         return unknown_normalisations(judged)
     found: dict[str, int] = {}
     known = list(conventions(mel.shape[-2]))

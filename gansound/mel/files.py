@@ -46,7 +46,7 @@ def read_mel(path: str | os.PathLike[str]) -> Tensor | np.ndarray:
         # torch's own text advises to load it anyway, and so to run whatever the file says.
         raise ValueError(
             f"{path}: holds something else than plain tensors, and isn't unpickled: a pickle can run any code. "
-            f"{_WHAT_TO_DO}, with torch.save(mel, ...)"
+            f"{_WHAT_TO_DO}, with torch.save(torch.as_tensor(mel), ...)"
         ) from None
     except _NotThere as error:
         raise ValueError(f"{path}: can't be read as a mel: {error}") from None
@@ -105,6 +105,9 @@ def _npz(path: Path, size: int) -> np.ndarray:
 
 
 def _pt(path: Path, size: int) -> Tensor:
+    with path.open("rb") as file:
+        if file.read(1) not in (b"\x80", b"P"):  # a pickle, a zip archive
+            raise ValueError("it is no file of torch.save")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -117,7 +120,7 @@ def _pt(path: Path, size: int) -> Tensor:
         raise ValueError(f"it holds a {type(found).__name__}, expected a tensor")
     if found.layout != torch.strided or found.device.type != "cpu" or found.is_quantized:
         raise ValueError(
-            f"it holds a tensor of layout {found.layout} on {found.device}, expected a plain one"
+            f"it holds a tensor of {found.dtype}, layout {found.layout}, on {found.device}, expected a plain one"
         )
     claimed = found.numel() * found.element_size()
     if claimed > size:
@@ -141,7 +144,8 @@ def _only(found: Any) -> Any:
     if not isinstance(found, dict):
         return found
     if len(found) != 1:
-        raise ValueError(f"expected one tensor, got {len(found)}: {', '.join(map(str, list(found)[:5]))}")
+        names = f"{len(found)}: {', '.join(map(str, list(found)[:5]))}" if found else "none"
+        raise ValueError(f"expected one array, got {names}")
     return next(iter(found.values()))
 
 

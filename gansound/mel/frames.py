@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_WHOLE = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
 
 def from_outside(
     frames: Tensor | np.ndarray, rows: int, what: str = "mel", rows_are: str = "bands"
@@ -16,25 +18,63 @@ def from_outside(
         what: their name in a message.
         rows_are: likewise.
     """
-    if isinstance(frames, np.ndarray):
-        if frames.dtype == object or frames.dtype.kind not in "fiu":
-            raise ValueError(f"{what}: got an array of {frames.dtype}, expected numbers (float32)")
-        frames = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32))
-    if not isinstance(frames, Tensor):
+    if not isinstance(frames, Tensor | np.ndarray):
         raise ValueError(
             f"{what}: got {type(frames).__name__}, expected a tensor or an array of shape (B, {what[0].upper()}, F)"
         )
-    if frames.is_complex() or frames.dtype == torch.bool:
-        raise ValueError(f"{what}: got a tensor of {frames.dtype}, expected real numbers (float32)")
+    check_numbers(frames, what)
     shape = tuple(frames.shape)
     if frames.ndim not in (2, 3):
-        raise ValueError(f"{what}: got shape {shape}, expected (B, {rows}, F) or ({rows}, F)")
+        hint = "; of samples make the mel first" if frames.ndim == 1 and len(frames) > rows else ""
+        raise ValueError(f"{what}: got shape {shape}, expected (B, {rows}, F) or ({rows}, F){hint}")
     if shape[-2] != rows:
-        hint = f"; it looks transposed: swap the last two axes of shape {shape}" if shape[-1] == rows else ""
+        hint = ""
+        if shape[-1] == rows:
+            hint = f"; it looks transposed: swap the last two axes of shape {shape}"
+        elif n_fft := of_a_spectrum(shape[-2]):
+            hint = f"; a spectrum of n_fft {n_fft} has so many rows, and is no mel before its filters"
         raise ValueError(f"{what}: got {shape[-2]} {rows_are} (shape {shape}), expected {rows}{hint}")
-    if frames.numel() == 0:
+    if 0 in shape:
         raise ValueError(f"{what}: got shape {shape}, which holds no frames")
+    check_not_whole(frames, what)
+    if isinstance(frames, np.ndarray):
+        frames = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
     frames = frames.to(torch.float32)
     if bad := int((~torch.isfinite(frames)).sum()):
-        raise ValueError(f"{what}: {bad} of {frames.numel()} values are NaN or infinite")
+        raise ValueError(f"{what}: {bad} of {frames.numel()} values are NaN or infinite, as float32")
     return frames if frames.ndim == 3 else frames.unsqueeze(0)
+
+
+def check_numbers(frames: Tensor | np.ndarray, what: str = "mel") -> None:
+    """Refuse what isn't real numbers, whole ones aside. Raises ValueError."""
+    if isinstance(frames, Tensor):
+        are_numbers = frames.is_floating_point() or frames.dtype in _WHOLE
+    else:
+        are_numbers = frames.dtype.kind in "fiu"
+    if not are_numbers:
+        raise ValueError(f"{what}: got values of {_kind(frames)}, expected numbers (float32)")
+
+
+def check_not_whole(frames: Tensor | np.ndarray, what: str = "mel") -> None:
+    """Refuse whole numbers: logarithms aren't whole, and those scaled to be mean nothing as they are."""
+    if whole := whole_numbers(frames):
+        raise ValueError(
+            f"{what}: got whole numbers ({whole}), expected real ones (float32). If they were scaled to be whole, "
+            "scale them back; made float32 they are taken as they are"
+        )
+
+
+def whole_numbers(frames: Tensor | np.ndarray) -> str:
+    """Their dtype, such as int16; "" of any other."""
+    is_whole = frames.dtype in _WHOLE if isinstance(frames, Tensor) else frames.dtype.kind in "iu"
+    return _kind(frames) if is_whole else ""
+
+
+def _kind(frames: Tensor | np.ndarray) -> str:
+    return str(frames.dtype).removeprefix("torch.")
+
+
+def of_a_spectrum(rows: int) -> int:
+    """The n_fft whose spectrum has so many bins, of those that are usual; else 0."""
+    n_fft = 2 * (rows - 1)
+    return n_fft if 256 <= n_fft <= 4096 and n_fft & (n_fft - 1) == 0 else 0

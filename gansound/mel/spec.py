@@ -15,7 +15,10 @@ from gansound.mel.conversion import LN_PER_UNIT, conversion
 from gansound.mel.frames import from_outside
 from gansound.mel.presets import PRESETS
 
-GREATEST_VALUE = 1e4  # of a mel in any unit; what is beyond was read wrongly, and overflows inside a net
+JUDGED_FRAMES = 4096  # of a mel; judging takes ten times their memory
+LEAST_VALUE = -1e4  # of a mel in any unit
+LOUDEST_LN = 25.0
+"""Of magnitude, natural log: full scale comes to 9, 16-bit samples as they are to 18; little more overflows in nets."""
 Framing = Literal["same", "center"]
 Padding = Literal["reflect", "zero"]
 Window = Literal["hann", "hann_symmetric"]
@@ -221,12 +224,19 @@ class MelSpec:
         Shape: (B, M, F) or (M, F), torch or numpy.
         """
         mel = from_outside(mel, self.n_mels)
-        if bad := int((mel.abs() > GREATEST_VALUE).sum()):
+        if bad := int(self.beyond_sound(mel).sum()):
+            said = self.suspicions(mel[..., :JUDGED_FRAMES])
             raise ValueError(
-                f"mel: {bad} of {mel.numel()} values lie beyond ±{GREATEST_VALUE:,.0f}, where no mel of sound does, "
-                f"the greatest at {float(mel.abs().max()):.3g}. Look at how it was saved and read"
+                f"mel: {bad} of {mel.numel()} values are such as no sound has in this convention, the least "
+                f"{float(mel.min()):.3g} and the greatest {float(mel.max()):.3g}: "
+                f"{said[0] if said else 'look at how it was saved and read; gansound mel may tell what it is'}"
             )
         return mel
+
+    def beyond_sound(self, mel: Tensor) -> Tensor:
+        """Which values (…, M, F) are far louder than any sound, or below all floors: those of another kind of mel."""
+        ln = self._log_value(mel) * LN_PER_UNIT[self.log]
+        return (ln > LOUDEST_LN) | (mel < LEAST_VALUE)
 
     def suspicions(self, mel: Tensor) -> list[str]:
         """What the values themselves say against this convention; empty where they fit."""

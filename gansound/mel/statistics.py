@@ -53,7 +53,15 @@ def read_statistics(path: Path) -> tuple[Numbers, Numbers]:
         ) from None
     except OSError as error:
         raise ValueError(f"{path}: can't be read as mean and scale: {error}. {_EXPECTED}") from error
-    except (ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as error:
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{path}: can't be read as mean and scale: {said.rstrip('.')}. {_EXPECTED}"
@@ -81,14 +89,18 @@ def _content(path: Path) -> Any:
         import h5py
 
         with h5py.File(path, "r") as file:
-            return {name: file[name][()] for name in (*_MEAN, *_SCALE, *_VARIANCE) if name in file}
+            named = {name: file.get(name) for name in (*_MEAN, *_SCALE, *_VARIANCE)}
+            found = {name: one for name, one in named.items() if isinstance(one, h5py.Dataset)}
+            if (unpacked := sum(one.nbytes for one in found.values())) > _MOST_BYTES:
+                raise ValueError(f"it would unpack to {unpacked:,} bytes")
+            return {name: one[()] for name, one in found.items()}
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
     with zipfile.ZipFile(path) as archive:
         if (unpacked := sum(entry.file_size for entry in archive.infolist())) > _MOST_BYTES:
             raise ValueError(f"it would unpack to {unpacked:,} bytes")
-    with np.load(path, allow_pickle=False) as found:
-        return dict(found)
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _mean_and_scale(content: Any) -> tuple[np.ndarray, np.ndarray]:
