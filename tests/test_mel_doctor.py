@@ -120,7 +120,7 @@ def test_sound_beside_the_mel_decides(model, tmp_path, capsys):
     soundfile.write(tmp_path / "one.wav", audio, 22050, subtype="FLOAT")
     assert main(["mel", str(tmp_path / "one.npy"), "--model", model]) == 0
     said = capsys.readouterr().out
-    assert "turned round" in said
+    assert "turned round here; vocode takes bands x frames" in said
     assert "one.wav in tacotron2, offset +0 frames" in said
     assert "can't be converted exactly: framing center → same" in said
     assert main(["mel", str(tmp_path / "one.npy")]) == 0  # the shipped model

@@ -114,7 +114,9 @@ def _one(
         mel.shape[1] == own or (not conventions(mel.shape[0]) and conventions(mel.shape[1]))
     ):
         mel = mel.T.contiguous()
-        lines.append("  frames x bands: turned round")
+        lines.append(
+            "  frames x bands: turned round here; vocode takes bands x frames, so save mel.T, or let -o write it"
+        )
     convention, guessed = said, False
     if recording is not None:
         convention = _by_sound(mel, recording, wanted, lines) or said
