@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from gansound.generators.freev import FreeVGenerator
 from gansound.mel import MelSpec, filters
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
+from gansound.nn.between_partials import BetweenPartials
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
@@ -72,6 +73,8 @@ class UniversalGenerator(StreamingGenerator):
         group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
         single_pass_lobes: around a partial its phases go as its amplitudes grow, see `SinglePassPhases`.
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
+        between_partials: width of the convolutions that turn the phases between the partials of the lowest bins, see
+            `BetweenPartials`; 0: none.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -98,6 +101,7 @@ class UniversalGenerator(StreamingGenerator):
         group_delay_bands: int = 0,
         single_pass_lobes: bool = False,
         tones: int = 0,
+        between_partials: int = 0,
     ) -> None:
         super().__init__()
         if min(channels, hidden_channels, blocks, bands) < 1:
@@ -153,7 +157,11 @@ class UniversalGenerator(StreamingGenerator):
         if group_delay_bands:
             noisy = None if causal else math.ceil(NOISY_HZ * n_fft / mel.sample_rate)
             delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, ahead=not causal, noisy_bin=noisy)
-        core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins, delay)
+        phases: nn.Module = _After(bins)
+        if between_partials:
+            cycles = mel.hop_length / n_fft
+            phases = BetweenPartials(bins, single_pass_bins, cycles, between_partials, causal=causal)
+        core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins, phases, delay)
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
@@ -390,12 +398,14 @@ class _Spectrum(Parallel):
     columns_dim = 1
     middle: Tensor
 
-    def __init__(self, trunk: nn.Module, bins: int, low: int, delay: GroupDelay | None) -> None:
+    def __init__(
+        self, trunk: nn.Module, bins: int, low: int, phases: nn.Module, delay: GroupDelay | None
+    ) -> None:
         nn.Module.__init__(self)
         self.low = low
         self.given = _Log(bins)
         self.trunk = trunk
-        self.phases = _After(bins)
+        self.phases = phases
         self.delay = delay
         # In the middle of a frame, whose phases are told from its start.
         self.register_buffer("middle", (-1.0) ** torch.arange(bins), persistent=False)
