@@ -5,9 +5,10 @@ import math
 import torch
 
 from gansound.nn import streaming
-from gansound.nn.between_partials import LAYERS, BetweenPartials
+from gansound.nn.between_partials import FRAMES, BetweenPartials
 
 COLUMNS, BINS, CYCLES = 40, 24, 0.25
+AHEAD = sum(frames // 2 for frames in FRAMES)
 
 
 def layer(*, causal: bool = False, drawn: bool = True) -> BetweenPartials:
@@ -55,13 +56,13 @@ def test_a_tone_is_turned_alike_in_every_frame():
     steady = given(angle[None])
     steady[:, :, :COLUMNS] = steady[:, :1, :COLUMNS]
     turns = as_complex(layer()(steady))[0] / torch.polar(torch.ones_like(angle), angle)
-    inside = turns[LAYERS + 1 : -LAYERS]
+    inside = turns[AHEAD + 1 : -AHEAD]
     assert torch.allclose(inside, inside[:1].expand_as(inside), atol=1e-12)
     assert (turns[0] - inside[0]).abs().max() > 1e-3
 
 
 def test_it_looks_so_many_frames_ahead():
-    for causal, ahead in ((False, LAYERS), (True, 0)):
+    for causal, ahead in ((False, AHEAD), (True, 0)):
         net, frames = layer(causal=causal), given(any_phases(batch=1))
         changed = frames.clone()
         changed[:, 10] = frames[:, 9]
@@ -69,7 +70,7 @@ def test_it_looks_so_many_frames_ahead():
         assert first == 10 - ahead
         field = streaming.receptive_field(net, frames[:, :1])
         assert field.lookahead_inputs == ahead
-        assert field.lookback_inputs == 2 * LAYERS + 1 - ahead
+        assert field.lookback_inputs == 2 * AHEAD + 1 - ahead
 
 
 def test_a_small_turn_is_faint_and_a_whole_one_is_not():

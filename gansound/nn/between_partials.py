@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Cursor, Pointwise
 
-LAYERS = 4
+FRAMES = (1, 3, 3, 1)
+"""Seen by each of the convolutions; all see three bins."""
 RADIUS = 0.1
 """Of a turn; within it the amplitude falls with it, since an angle of nearly nothing would turn rounding into sound."""
 _FLOOR = 1e-7  # of an amplitude
@@ -35,7 +36,7 @@ class BetweenPartials(Parallel):
         bins: so many of the lowest have a phase.
         cycles: of bin 1, from one frame to the next.
         channels: width of the convolutions.
-        causal: look at the past only; else `LAYERS` frames ahead.
+        causal: look at the past only; else two frames ahead.
 
     Shape: `(B, F, columns + 2 * bins)`, amplitudes, cosines and sines, as `SinglePassPhases` gives them → `(B, F, 2 *
     bins)`, the cosines and sines.
@@ -46,14 +47,14 @@ class BetweenPartials(Parallel):
     def __init__(self, columns: int, bins: int, cycles: float, channels: int, *, causal: bool) -> None:
         nn.Module.__init__(self)
         self.given = _Phases(columns)
-        widths = [_Differences.CHANNELS, *[channels] * (LAYERS - 1), 2]
-        layers: list[nn.Module] = [_Differences(columns, bins, cycles)]
-        for width, following in zip(widths, widths[1:], strict=False):
-            layers += [_Convolution(width, following, causal=causal), nn.GELU()]
-        self.layers = nn.Sequential(*layers[:-1], _Columns())
-        last = layers[-2].conv
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        widths = [_Differences.CHANNELS, *[channels] * (len(FRAMES) - 1), 2]
+        layers: list[nn.Module] = []
+        for width, following, frames in zip(widths, widths[1:], FRAMES, strict=False):
+            layers += [_Convolution(width, following, frames, causal=causal), nn.GELU()]
+        last = layers[-2]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.layers = nn.Sequential(_Differences(columns, bins, cycles), *layers[:-1], _Columns())
 
     def paths(self) -> list[nn.Module]:
         return [self.given, self.layers]
@@ -118,20 +119,21 @@ class _Differences(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """Three bins and three frames, outside of which all is zero. Shape: `(B, in, F, bins)` → `(B, out, F, bins)`."""
+    """Three bins and so many frames, outside of which all is zero. Shape: `(B, in, F, bins)` → `(B, out, F, bins)`."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, causal: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, frames: int, *, causal: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=(0, 1))
-        self.ahead = 0 if causal else 1
+        self.conv = nn.Conv2d(in_channels, out_channels, (frames, 3), padding=(0, 1))
+        self.ahead = 0 if causal else frames // 2
+        self.before = frames - 1 - self.ahead
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.conv(F.pad(image, (0, 0, 2 - self.ahead, self.ahead)))
+        return self.conv(F.pad(image, (0, 0, self.before, self.ahead)))
 
     def stream(self, image: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, in, n, bins)` → `(B, out, n, bins)`."""
-        window = cursor.window(image, 2, dim=2)
-        cursor.late(self.ahead, 2 - self.ahead)
+        window = cursor.window(image, self.before + self.ahead, dim=2)
+        cursor.late(self.ahead, self.before)
         return self.conv(window)
 
 
