@@ -246,6 +246,19 @@ class UniversalGenerator(StreamingGenerator):
         """The same convention before another core, such as the average of its weights."""
         return self._with(inverse=self.layers.inverse, core=core)
 
+    def for_inference(self) -> nn.Sequential:
+        """A copy of the layers in which what the trunk hears of the convention's bins is part of its bands' bias."""
+        layers = super().for_inference()
+        trunk = layers.core.spectrum.trunk  # type: ignore[union-attr]
+        bins, seen, bands = trunk.input.bins, layers.inverse.seen, trunk.bands  # type: ignore[union-attr]
+        with torch.no_grad():
+            amplitudes, told, others = bands.weight.split([bins, bins, bands.in_features - 2 * bins], 1)  # type: ignore[union-attr]
+            trunk.bands = told_of = nn.Linear(bins + others.shape[1], len(told)).to(bands.weight)
+            told_of.weight.copy_(torch.cat([amplitudes * seen.to(told), others], 1))
+            told_of.bias.copy_(bands.bias + told @ seen.to(told))  # type: ignore[union-attr]
+        trunk.input = _LoudBins(bins)
+        return layers
+
     def _with(self, inverse: Any, core: nn.Module) -> Self:
         other = copy.copy(self)
         other._modules = {
@@ -347,15 +360,26 @@ class _Inverse(MelInverse, Pointwise):
     """The mel's log, affine and filter bank undone. Shape: `(B, n_mels, F)` -> `(B, F, n_fft // 2 + 1)`."""
 
 
-class _SeenBins(Pointwise):
-    """What the trunk sees: ln(amplitude) of speech lies around -5 with a spread of 3; then which bins there are.
+class _LoudBins(Pointwise):
+    """What the trunk hears: ln(amplitude) of speech lies around -5 with a spread of 3; then what else it is given.
 
-    Shape: `(B, F, bins + others)` -> `(B, F, 2 * bins + others)`.
+    Shape: `(B, F, bins + others)` -> the same.
     """
 
     def __init__(self, bins: int) -> None:
         super().__init__()
         self.bins = bins
+
+    def forward(self, given: Tensor) -> Tensor:
+        amplitude, others = given[..., : self.bins], given[..., self.bins :]
+        return torch.cat([(_log(amplitude) + 5) / 3, others], dim=-1)
+
+
+class _SeenBins(_LoudBins):
+    """That of bins that the convention tells of, 0 of others, and between it and the rest which they are.
+
+    Shape: `(B, F, bins + others)` -> `(B, F, 2 * bins + others)`.
+    """
 
     def forward(self, given: Tensor) -> Tensor:
         amplitude, others = given[..., : self.bins], given[..., self.bins :]

@@ -1,5 +1,7 @@
 """What every mel-to-waveform generator of convolutions does alike, its layers whatever they are."""
 
+import copy
+
 from torch import Tensor, nn
 
 from gansound.nn import streaming
@@ -68,6 +70,12 @@ class StreamingGenerator(nn.Module):
         """
         audio, state = streaming.step(self.layers, mel, state, interior=interior)
         return audio.flatten(1), state
+
+    def for_inference(self) -> nn.Sequential:
+        """A copy of the layers that `gansound.nn.inference_form` lays out: where weights no longer change, so may less
+        be computed.
+        """
+        return copy.deepcopy(self.layers)
 
     finish = staticmethod(streaming.finish)
     reset = staticmethod(streaming.reset)

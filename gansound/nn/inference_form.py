@@ -64,7 +64,7 @@ class InferenceForm(StreamingGenerator):
         self.n_mels = generator.n_mels
         self.hop_length = generator.hop_length
         self._example = generator._frame(1)
-        layers = fold_parametrizations(copy.deepcopy(generator.layers).eval()).requires_grad_(False)
+        layers = fold_parametrizations(generator.for_inference().eval()).requires_grad_(False)
         images = any(isinstance(layer, Conv1d | TransposedConv1d | PQMF) for layer in layers.modules())
         converted = nn.Sequential(
             *(_on_images(one, graph) if images else _on_frames(one, graph) for one in layers)
