@@ -76,10 +76,10 @@ def test_it_looks_so_many_frames_ahead():
 def test_a_small_turn_is_faint_and_a_whole_one_is_not():
     """Where nothing is left of a turn there is no phase to tell, and nothing is told of rounding."""
     net = layer(drawn=False)
-    net.layers[-2].conv.bias.data[0] = -1.0
+    net.layers[-1].bias.data[0] = -1.0
     angle = any_phases()
     assert as_complex(net(given(angle))).abs().max() < 1e-12
-    net.layers[-2].conv.bias.data[0] = 1.0
+    net.layers[-1].bias.data[0] = 1.0
     assert (as_complex(net(given(angle))).abs() - 1).abs().max() < 0.01
 
 

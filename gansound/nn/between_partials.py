@@ -18,18 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansound.nn.residual import Parallel
-from gansound.nn.streaming import Cursor, Pointwise
+from gansound.nn.streaming import Cursor
 
 FRAMES = (1, 3, 3, 1)
 """Seen by each of the convolutions; all see three bins."""
 RADIUS = 0.1
 """Of a turn; within it the amplitude falls with it, since an angle of nearly nothing would turn rounding into sound."""
 _FLOOR = 1e-7  # of an amplitude
+_DIFFERENCES = 5
 
 
-class BetweenPartials(Parallel):
+class BetweenPartials(nn.Module):
     """The phases of the lowest bins, turned where partials meet. At first they aren't turned.
+
+    Outside of an utterance nothing sounds.
 
     Args:
         columns: amplitudes of each frame.
@@ -42,103 +44,58 @@ class BetweenPartials(Parallel):
     bins)`, the cosines and sines.
     """
 
-    columns_dim = 1
-
-    def __init__(self, columns: int, bins: int, cycles: float, channels: int, *, causal: bool) -> None:
-        nn.Module.__init__(self)
-        self.given = _Phases(columns)
-        widths = [_Differences.CHANNELS, *[channels] * (len(FRAMES) - 1), 2]
-        layers: list[nn.Module] = []
-        for width, following, frames in zip(widths, widths[1:], FRAMES, strict=False):
-            layers += [_Convolution(width, following, frames, causal=causal), nn.GELU()]
-        last = layers[-2]
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
-        self.layers = nn.Sequential(_Differences(columns, bins, cycles), *layers[:-1], _Columns())
-
-    def paths(self) -> list[nn.Module]:
-        return [self.given, self.layers]
-
-    def combine(self, *outputs: Tensor) -> Tensor:
-        phases, turns = outputs
-        turns = turns.to(phases.dtype)
-        cosine, sine = phases.chunk(2, dim=-1)
-        x, y = turns.chunk(2, dim=-1)
-        x = x + 1
-        scale = (x.square() + y.square() + RADIUS**2).rsqrt() * math.sqrt(1 + RADIUS**2)
-        x, y = x * scale, y * scale
-        return torch.cat([cosine * x - sine * y, sine * x + cosine * y], dim=-1)
-
-
-class _Phases(Pointwise):
-    """What stands behind the amplitudes."""
-
-    def __init__(self, columns: int) -> None:
-        super().__init__()
-        self.columns = columns
-
-    def forward(self, given: Tensor) -> Tensor:
-        return given[..., self.columns :]
-
-
-class _Differences(nn.Module):
-    """Loudness, and cosines and sines of how phases differ from bin to bin, and from what a tone's would have moved on.
-
-    Shape: `(B, F, columns + 2 * bins)` → `(B, 5, F, bins)`.
-    """
-
-    CHANNELS = 5
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, columns: int, bins: int, cycles: float) -> None:
+    def __init__(self, columns: int, bins: int, cycles: float, channels: int, *, causal: bool) -> None:
         super().__init__()
         self.columns, self.bins = columns, bins
+        around = sum(frames - 1 for frames in FRAMES)
+        self.ahead = 0 if causal else around // 2
+        self.before = 1 + around - self.ahead
+        widths = [_DIFFERENCES, *[channels] * (len(FRAMES) - 1), 2]
+        layers: list[nn.Module] = []
+        for width, following, frames in zip(widths, widths[1:], FRAMES, strict=False):
+            layers += [nn.Conv2d(width, following, (frames, 3), padding=(0, 1)), nn.GELU()]
+        *layers, last, _ = layers
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.layers = nn.Sequential(*layers, last)
         angle = 2 * math.pi * cycles * torch.arange(bins, dtype=torch.float64)
         self.register_buffer("cosine", angle.cos().float(), persistent=False)
         self.register_buffer("sine", angle.sin().float(), persistent=False)
 
     def forward(self, given: Tensor) -> Tensor:
-        return self._seen(F.pad(given, (0, 0, 1, 0)))
+        return self._told(F.pad(self._heard(given), (0, 0, self.before, self.ahead)))
 
     def stream(self, given: Tensor, cursor: Cursor) -> Tensor:
-        """Shape: `(B, n, columns + 2 * bins)` → `(B, 5, n, bins)`."""
-        window = cursor.window(given, 1, dim=1)
-        cursor.late(0, 1)
-        return self._seen(window)
+        """Shape: `(B, n, columns + 2 * bins)` → `(B, n, 2 * bins)`."""
+        window = cursor.window(self._heard(given), self.before + self.ahead, dim=1)
+        cursor.late(self.ahead, self.before)
+        return self._told(window)
 
-    def _seen(self, window: Tensor) -> Tensor:
-        loudness = (window[:, 1:, : self.bins].clamp_min(_FLOOR).log() + 5) / 3
-        cosine, sine = window[..., self.columns :].chunk(2, dim=-1)
+    def _heard(self, given: Tensor) -> Tensor:
+        return torch.cat([given[..., : self.bins], given[..., self.columns :]], dim=-1)
+
+    def _told(self, window: Tensor) -> Tensor:
+        """Shape: `(B, before + n + ahead, 3 * bins)` → `(B, n, 2 * bins)`."""
+        own = window[:, self.before : window.shape[1] - self.ahead, self.bins :]
+        cosine, sine = own.chunk(2, dim=-1)
+        turn = self.layers(self._differences(window)).to(own.dtype)
+        x, y = 1 + turn[:, 0], turn[:, 1]
+        scale = math.sqrt(1 + RADIUS**2) * (x.square() + y.square() + RADIUS**2).rsqrt()
+        x, y = x * scale, y * scale
+        return torch.cat([cosine * x - sine * y, sine * x + cosine * y], dim=-1)
+
+    def _differences(self, window: Tensor) -> Tensor:
+        """Loudness, and how phases differ from bin to bin, and from what a tone at the bin would have moved on to.
+
+        Shape: `(B, 1 + n, 3 * bins)` → `(B, 5, n, bins)`, of the phases cosines and sines.
+        """
+        amplitudes, cosine, sine = window.split(self.bins, dim=-1)
         x, y = cosine[:, 1:], sine[:, 1:]
         up = [F.pad(part[..., 1:], (0, 1)) for part in (x, y)]
-        before = cosine[:, :-1], sine[:, :-1]
-        on = before[0] * self.cosine - before[1] * self.sine, before[0] * self.sine + before[1] * self.cosine
-        differences = [part for there in (up, on) for part in (x * there[0] + y * there[1], x * there[1] - y * there[0])]
-        return torch.stack([loudness, *differences], dim=1)
-
-
-class _Convolution(nn.Module):
-    """Three bins and so many frames, outside of which all is zero. Shape: `(B, in, F, bins)` → `(B, out, F, bins)`."""
-
-    def __init__(self, in_channels: int, out_channels: int, frames: int, *, causal: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, (frames, 3), padding=(0, 1))
-        self.ahead = 0 if causal else frames // 2
-        self.before = frames - 1 - self.ahead
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.conv(F.pad(image, (0, 0, self.before, self.ahead)))
-
-    def stream(self, image: Tensor, cursor: Cursor) -> Tensor:
-        """Shape: `(B, in, n, bins)` → `(B, out, n, bins)`."""
-        window = cursor.window(image, self.before + self.ahead, dim=2)
-        cursor.late(self.ahead, self.before)
-        return self.conv(window)
-
-
-class _Columns(Pointwise):
-    """Shape: `(B, 2, F, bins)` → `(B, F, 2 * bins)`."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        return image.transpose(1, 2).flatten(2)
+        before_x, before_y = cosine[:, :-1], sine[:, :-1]
+        on = before_x * self.cosine - before_y * self.sine, before_x * self.sine + before_y * self.cosine
+        made = [part for u, v in (up, on) for part in (x * u + y * v, x * v - y * u)]
+        return torch.stack([(amplitudes[:, 1:].clamp_min(_FLOOR).log() + 5) / 3, *made], dim=1)

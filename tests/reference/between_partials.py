@@ -116,7 +116,7 @@ def _batch(examples: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Ten
 
 def _losses(taught: torch.nn.Module, amplitudes: Tensor, told: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
     """Of the phases as they were told, and as they are turned."""
-    columns = taught.given.columns
+    columns = taught.columns
     given = F.pad(amplitudes, (0, columns - amplitudes.shape[-1]))
     cosine, sine = taught(torch.cat([given, told.cos(), told.sin()], dim=-1)).chunk(2, dim=-1)
     loudness = spectra.abs().clamp_min(1e-7)
