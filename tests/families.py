@@ -101,7 +101,7 @@ FAMILIES = {
         UniversalGenerator,
         _FRAMES
         | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20, "single_pass_lobes": True}
-        | {"group_delay_bands": 3},
+        | {"between_partials": 6, "group_delay_bands": 3},
         waits_samples=(128 - 32) // 2 + 6,  # half of the mean that parts lows from highs
         short={"blocks": 1},
     ),

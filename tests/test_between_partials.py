@@ -44,8 +44,12 @@ def test_at_first_phases_stay_as_they_are():
 def test_what_turns_all_phases_turns_what_is_told():
     net, angle = layer(), any_phases()
     turned = as_complex(net(given(angle + 1.3)))
-    assert torch.allclose(turned, as_complex(net(given(angle))) * complex(math.cos(1.3), math.sin(1.3)), atol=1e-12)
-    assert not torch.allclose(turned.angle(), torch.polar(torch.ones_like(angle), angle + 1.3).angle(), atol=0.1)
+    assert torch.allclose(
+        turned, as_complex(net(given(angle))) * complex(math.cos(1.3), math.sin(1.3)), atol=1e-12
+    )
+    assert not torch.allclose(
+        turned.angle(), torch.polar(torch.ones_like(angle), angle + 1.3).angle(), atol=0.1
+    )
 
 
 def test_a_tone_is_turned_alike_in_every_frame():
@@ -95,7 +99,9 @@ def test_it_learns_where_two_partials_meet():
         low = 6 + 2 * torch.rand(16, 1)
         high = low + 3.2 + 0.6 * torch.rand(16, 1)
         sound = sum((2 * math.pi * (f * time / n_fft + torch.rand(16, 1))).cos() for f in (low, high))
-        spectra = torch.stft(sound, n_fft, hop, window=window, center=False, return_complex=True).transpose(1, 2)
+        spectra = torch.stft(sound, n_fft, hop, window=window, center=False, return_complex=True).transpose(
+            1, 2
+        )
         spectra = spectra * (-1.0) ** torch.arange(n_fft // 2 + 1)
         peak = torch.where(torch.arange(BINS) < (low + high) / 2, low.round(), high.round()).long()[:, None]
         angle = spectra.angle().gather(2, peak.expand(-1, spectra.shape[1], -1))

@@ -622,6 +622,38 @@ def test_bins_that_have_no_phases_are_refused(bins):
         UniversalGenerator(OWN, **SMALL, single_pass_bins=bins)
 
 
+@pytest.mark.parametrize("width, bins", [(-1, 20), (8, 0)])
+def test_phases_between_partials_are_refused_without_those_of_partials(width, bins):
+    with pytest.raises(
+        ValueError, match=f"between_partials must be 0, .* got {width} with single_pass_bins {bins}"
+    ):
+        UniversalGenerator(OWN, **SMALL, between_partials=width, single_pass_bins=bins)
+
+
+def test_a_net_begins_to_learn_phases_between_partials_where_it_was():
+    taught = generator(single_pass_bins=20)
+    begun = UniversalGenerator(OWN, **SMALL, single_pass_bins=20, between_partials=8)
+    begun = begun.around(begun.begun_as(taught))
+    mel = OWN.mel(torch.randn(1, 8000, generator=torch.Generator().manual_seed(5)) / 10)
+    assert torch.allclose(begun(mel), taught(mel), atol=1e-5)
+
+
+def test_a_causal_net_takes_over_phases_between_partials_as_if_all_frames_to_come_were_the_last():
+    """A steady sound's turns, where all that it sees is steady, are those of the net that looked ahead."""
+    made = {"single_pass_bins": 20, "between_partials": 8}
+    ahead = generator(**made)
+    between = ahead.layers.core.spectrum.phases
+    for parameter in between.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(3))
+    causal = UniversalGenerator(OWN, **SMALL, **made, causal=True).begun_as(ahead).spectrum.phases
+    frame = torch.rand(1, 1, 513 + 40, generator=torch.Generator().manual_seed(4))
+    steady = frame.expand(-1, 20, -1)
+    with torch.no_grad():
+        assert torch.allclose(causal(steady)[:, 12], between(steady)[:, 12], atol=1e-5)
+        assert not torch.allclose(causal(steady)[:, 12], steady[:, 12, 513:], atol=0.1)
+    assert (causal.ahead, between.ahead) == (0, 2)
+
+
 @pytest.mark.parametrize("settings", [{"own_share": 1.5}, {"conventions": 0}])
 def test_shares_that_leave_nothing_are_refused(settings):
     with pytest.raises(ValueError, match="own_share"):

@@ -6,7 +6,8 @@ frequency, 0 in the bins that the convention never saw. A convention is then no 
 layer, without a weight, and another one may be put in its place at any time.
 
 What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
-cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them. What
+cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them, once
+`BetweenPartials` has told those between the partials. What
 comes at one moment, a click, has phases as many as there are moments in a frame; `GroupDelay` reads the moment from the
 amplitudes; there a click's phases are added to what the trunk says, and both are turned to that moment. What is made
 before an onset where the amplitudes tell of none is held down by `SharpOnsets`.
@@ -81,8 +82,9 @@ class UniversalGenerator(StreamingGenerator):
     Raises:
         ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
             size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal,
-            `single_pass_bins` is 1 or not below `n_fft // 2`, `group_delay_bands` is 1 or more than bins, `tones` isn't
-            between 0 and `n_fft // 4`, or the kernel is even and not causal.
+            `single_pass_bins` is 1 or not below `n_fft // 2`, `between_partials` is negative or without those bins,
+            `group_delay_bands` is 1 or more than bins, `tones` isn't between 0 and `n_fft // 4`, or the kernel is even
+            and not causal.
     """
 
     def __init__(
@@ -124,6 +126,11 @@ class UniversalGenerator(StreamingGenerator):
         if group_delay_bands not in (0, *range(2, bins + 1)):
             raise ValueError(
                 f"group_delay_bands must be 0, or 2 to {bins} with n_fft {n_fft}; got {group_delay_bands}"
+            )
+        if between_partials < 0 or (between_partials and not single_pass_bins):
+            raise ValueError(
+                "between_partials must be 0, or the width of convolutions over the phases of single_pass_bins; got "
+                f"{between_partials} with single_pass_bins {single_pass_bins}"
             )
         self.n_mels = mel.n_mels
         self.hop_length = mel.hop_length
@@ -201,6 +208,12 @@ class UniversalGenerator(StreamingGenerator):
                 given[f"{name}.conv.weight"] = _without_future(
                     module.conv.weight.detach(), module.right_frames
                 )
+            if isinstance(module, BetweenPartials) and getattr(mine, "ahead", module.ahead) < module.ahead:
+                for at, conv in module.layers.named_children():
+                    if isinstance(conv, nn.Conv2d):
+                        turned = conv.weight.detach().transpose(2, 3)
+                        ahead = conv.kernel_size[0] // 2
+                        given[f"{name}.layers.{at}.weight"] = _without_future(turned, ahead).transpose(2, 3)
         steps = {name: value for name, value in state.items() if name.startswith("griffin_lim.")}
         if {name: value.shape for name, value in steps.items()} != {
             name: value.shape for name, value in given.items() if name.startswith("griffin_lim.")
@@ -278,7 +291,7 @@ def _sounding(core: OrderedDict[str, nn.Module], mel: MelSpec, n_fft: int) -> Sh
 def _without_future(kernel: Tensor, ahead: int) -> Tensor:
     """A kernel of the same size whose last tap is the present, which stands for the `ahead` frames after it too.
 
-    Shape: `(out, in, 1, k)` -> the same.
+    Shape: `(..., k)` -> the same.
     """
     if not ahead:
         return kernel

@@ -49,7 +49,9 @@ def main() -> None:
     optimizer = torch.optim.AdamW(taught.parameters(), betas=(0.9, 0.98))
     losses = []
     for step in range(options.steps):
-        rate = options.learning_rate * min(1, step / 50) * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
+        rate = (
+            options.learning_rate * min(1, step / 50) * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate + 1e-5
         _, loss = _losses(taught, *_batch(examples["train"]))
@@ -92,7 +94,9 @@ def _frames(model: torch.nn.Module, sound: Tensor, bins: int) -> tuple[Tensor, T
     amplitudes = model.layers.inverse(model.mel.mel(sound[None]))
     side = (n_fft - hop) // 2
     padded = F.pad(sound, (side, side))
-    spectra = torch.stft(padded, n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True)
+    spectra = torch.stft(
+        padded, n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True
+    )
     spectra = spectra.T[:, : bins + 1] * (-1.0) ** torch.arange(bins + 1)  # at the middle of each frame
     frames = min(len(spectra), amplitudes.shape[1])
     amplitudes, spectra = amplitudes[:, :frames, : bins + 1], spectra[:frames]
@@ -114,7 +118,9 @@ def _batch(examples: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Ten
     return gain * amplitudes, told, spectra
 
 
-def _losses(taught: torch.nn.Module, amplitudes: Tensor, told: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
+def _losses(
+    taught: torch.nn.Module, amplitudes: Tensor, told: Tensor, spectra: Tensor
+) -> tuple[Tensor, Tensor]:
     """Of the phases as they were told, and as they are turned."""
     columns = taught.columns
     given = F.pad(amplitudes, (0, columns - amplitudes.shape[-1]))
