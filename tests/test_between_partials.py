@@ -88,7 +88,7 @@ def test_a_small_turn_is_faint_and_a_whole_one_is_not():
 
 
 def test_it_learns_where_two_partials_meet():
-    """Two tones whose phases are known at their peaks: of the bins between them the nearest peak's phase tells little."""
+    """Two tones whose phases are known at their peaks; between them the phase of the nearest tells little."""
     torch.manual_seed(0)
     hop, n_fft = 64, 256
     net = BetweenPartials(n_fft // 2 + 1, BINS, hop / n_fft, 12, causal=False)
