@@ -261,14 +261,14 @@ class UniversalGenerator(StreamingGenerator):
 
     def for_inference(self) -> nn.Sequential:
         """A copy of the layers in which what the trunk hears of the convention's bins is part of its bands' bias."""
-        layers = super().for_inference()
-        trunk = layers.core.spectrum.trunk  # type: ignore[union-attr]
-        bins, seen, bands = trunk.input.bins, layers.inverse.seen, trunk.bands  # type: ignore[union-attr]
+        layers: Any = super().for_inference()  # whose names mypy doesn't know
+        trunk, seen = layers.core.spectrum.trunk, layers.inverse.seen
+        bins, bands = trunk.input.bins, trunk.bands
         with torch.no_grad():
-            amplitudes, told, others = bands.weight.split([bins, bins, bands.in_features - 2 * bins], 1)  # type: ignore[union-attr]
-            trunk.bands = told_of = nn.Linear(bins + others.shape[1], len(told)).to(bands.weight)
-            told_of.weight.copy_(torch.cat([amplitudes * seen.to(told), others], 1))
-            told_of.bias.copy_(bands.bias + told @ seen.to(told))  # type: ignore[union-attr]
+            loud, told, others = bands.weight.split([bins, bins, bands.in_features - 2 * bins], 1)
+            trunk.bands = gathered = nn.Linear(bins + others.shape[1], len(loud)).to(bands.weight)
+            gathered.weight.copy_(torch.cat([loud * seen.to(loud), others], 1))
+            gathered.bias.copy_(bands.bias + told @ seen.to(told))
         trunk.input = _LoudBins(bins)
         return layers
 
