@@ -1,17 +1,21 @@
 """A model whose weights are the weighted mean of two of the same kind, on one path of training.
 
-    python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--even-from 386]
+    python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--even-from 386 [--down-to 372] [--louder-db 1]]
 
 Wortsman et al., "Model soups" (arXiv 2203.05482): the mean of nets that one begun training led to is often better than
 each of them. The configuration is END's. With --even-from the log-amplitudes of a universal vocoder's bins from that
 one on are each the mean of those around: where a mel tells of nothing, what one bin has over the next was learnt from
-nothing, and is a tone in pauses.
+nothing, and is a tone in pauses. With --down-to the bins from there on are as those above: at the edge of the mel some
+may have learnt to be silent beside loud ones, of which no mean is like either. A mean of logarithms is fainter than
+what it is of, by --louder-db.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from gansound.model_folder import load_model_folder, save_model_folder
 
@@ -28,6 +32,16 @@ def evened(rows: torch.Tensor) -> torch.Tensor:
     return torch.stack(made)
 
 
+def even(head: nn.Linear, begin: int, down_to: int, louder_db: float) -> None:
+    """The log-amplitudes of a head's bins from `begin` on as means; down to another as the lowest whole one."""
+    for rows in (head.weight, head.bias):
+        amplitudes = rows.chunk(3)[0]
+        amplitudes[begin:] = evened(amplitudes[begin:].clone())
+        if down_to < begin:
+            amplitudes[down_to : begin + AROUND_BINS] = amplitudes[begin + AROUND_BINS].clone()
+    head.bias[down_to : len(head.bias) // 3] += louder_db * math.log(10) / 20
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(
@@ -38,15 +52,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--share", type=float, default=0.7, help="of END, between 0 and 1")
     parser.add_argument("--even-from", type=int, metavar="BIN", help="so that no line stands there")
+    parser.add_argument("--down-to", type=int, metavar="BIN", help="bins from there on are as those above")
+    parser.add_argument("--louder-db", type=float, default=0.0)
     arguments = parser.parse_args()
     begin, end = load_model_folder(arguments.begin), load_model_folder(arguments.end)
     with torch.no_grad():
         for one, other in zip(end.generator.parameters(), begin.generator.parameters(), strict=True):
             one.lerp_(other, 1 - arguments.share)
         if arguments.even_from is not None:
-            for rows in end.generator.get_submodule("layers.core.spectrum.trunk.head").parameters():
-                even = rows.chunk(3)[0][arguments.even_from :]
-                even.copy_(evened(even.clone()))
+            head = end.generator.get_submodule("layers.core.spectrum.trunk.head")
+            even(head, arguments.even_from, arguments.down_to or arguments.even_from, arguments.louder_db)
     save_model_folder(arguments.out, end.generator, end.mel, config=end.config, info=end.info, half=True)
 
 
