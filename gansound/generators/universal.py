@@ -173,6 +173,7 @@ class UniversalGenerator(StreamingGenerator):
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
         inverse = _Inverse(mel, n_fft, tones)
+        self.learnt_by = mel
         self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=_sounding(core, mel, n_fft)))
         self.mel = mel
         for module in self.modules():
@@ -250,7 +251,7 @@ class UniversalGenerator(StreamingGenerator):
                     "takes every convention of its own sample rate and hop"
                 )
         core = OrderedDict(self.layers.core.named_children())  # type: ignore[union-attr]
-        inverse = _Inverse(mel, self.n_fft, self.tones)
+        inverse = _Inverse(mel, self.n_fft, self.tones, self.learnt_by)
         other = self._with(inverse=inverse, core=_sounding(core, mel, self.n_fft))
         other.mel, other.n_mels = mel, mel.n_mels
         return other.to(next(self.parameters()).device)

@@ -37,6 +37,8 @@ class MelInverse(nn.Module):
         mel: the convention.
         n_fft: of the spectrum that is wanted.
         tones: so many of the lowest bins are told as those of tones, see `Tones`; 0 for none.
+        beyond: another convention, by which a net was trained. What that tells of above this one's last bin is as loud
+            as the last ones are: the net has hardly learnt to make that up.
 
     Shape:
         `(B, n_mels, F)` → `(B, F, n_fft // 2 + 1)`, at least `AMPLITUDE_FLOOR` in the bins that the convention's bands
@@ -50,7 +52,7 @@ class MelInverse(nn.Module):
     matrix: Tensor
     seen: Tensor
 
-    def __init__(self, mel: MelSpec, n_fft: int, tones: int = 0) -> None:
+    def __init__(self, mel: MelSpec, n_fft: int, tones: int = 0, beyond: MelSpec | None = None) -> None:
         super().__init__()
         if not mel.win_length <= 2 * n_fft <= 4 * mel.win_length:
             raise ValueError(
@@ -60,12 +62,9 @@ class MelInverse(nn.Module):
         if not 0 <= tones <= n_fft // 4:
             raise ValueError(f"tones: got {tones} bins, expected 0 to {n_fft // 4} with n_fft {n_fft}")
         self.mel = mel
-        bank = mel.filter_bank().double()
-        back = torch.linalg.pinv(bank, rtol=_RELATIVE_TOLERANCE)
-        seen = (bank.sum(0) > 0).double()
-        if mel.n_fft != n_fft:
-            between = _interpolation(mel.n_fft // 2 + 1, n_fft // 2 + 1)
-            back, seen = between @ back, (between @ seen > 0.5).double()
+        back, seen = _undone(mel, n_fft)
+        if beyond is not None:
+            back, seen = _as_loud_beyond(back, seen, beyond, n_fft)
         own_energy = filters.hann(mel.win_length, mel.window).double().square().sum()
         scale = (filters.hann(n_fft, "hann").double().square().sum() / own_energy).sqrt()
         # Constants of the convention, not weights: derived again at construction, so they aren't stored.
@@ -87,6 +86,32 @@ class MelInverse(nn.Module):
         seen = self.seen.to(mel.dtype)
         power = ((linear * seen / AMPLITUDE_FLOOR).square() - added).clamp_min(1.0)
         return AMPLITUDE_FLOOR * power.sqrt() * seen
+
+
+def _undone(mel: MelSpec, n_fft: int) -> tuple[Tensor, Tensor]:
+    """The pseudo-inverse of the filter bank, `(bins, n_mels)`, and which bins it covers, `(bins,)`."""
+    bank = mel.filter_bank().double()
+    back = torch.linalg.pinv(bank, rtol=_RELATIVE_TOLERANCE)
+    seen = bank.sum(0) > 0
+    if mel.n_fft != n_fft:
+        between = _interpolation(mel.n_fft // 2 + 1, n_fft // 2 + 1)
+        back, seen = between @ back, between @ seen.double() > 0.5
+    return back, seen
+
+
+def _as_loud_beyond(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int) -> tuple[Tensor, Tensor]:
+    """Those with the bins that another convention covers above their last one, as it tells of a flat spectrum there."""
+    others, covered = _undone(other, n_fft)
+    last, top = int(seen.nonzero().max()), int(covered.nonzero().max())
+    if top <= last:
+        return back, seen
+    middle = int(back[:, -1].argmax())  # of the last band, which is half on either side
+    as_loud = back[2 * middle - last : middle + 1].mean(0)
+    flat = others @ other.filter_bank().double().sum(1)
+    share = ((torch.arange(len(back)) - middle) / (last - middle)).clamp(0, 1)[:, None]
+    return back * (1 - share) + share * flat[:, None] * as_loud, seen | (
+        torch.arange(len(seen)) <= top
+    ) & covered
 
 
 class Tones(nn.Module):

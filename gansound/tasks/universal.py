@@ -86,7 +86,7 @@ class UniversalVocoderTask(VocoderTask):
         specs = [mel, *drawn_conventions(mel, conventions)]
         self.tops_hz = [spec.fmax for spec in specs]
         self.views = nn.ModuleList(
-            nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft, generator.tones))
+            nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft, generator.tones, mel))
             for spec in specs
         )
 
