@@ -102,7 +102,7 @@ FAMILIES = {
         _FRAMES
         | {"n_fft": 128, "griffin_lim": 2, "single_pass_bins": 20, "single_pass_lobes": True}
         | {"between_partials": 6, "group_delay_bands": 3},
-        waits_samples=(128 - 32) // 2 + 6,  # half of the mean that parts lows from highs
+        waits_samples=(128 - 32) // 2 + 32 + 6,  # the frame ahead of clicks; half of the mean that parts bands
         short={"blocks": 1},
     ),
     "universal centred": Family(

@@ -13,8 +13,8 @@ N_FFT, HOP, BANDS = 256, 64, 6
 BINS = N_FFT // 2 + 1
 
 
-def layer(*, ahead: bool = True, hop_length: int = HOP) -> GroupDelay:
-    return GroupDelay(N_FFT, hop_length, BANDS, ahead=ahead).double()
+def layer(*, alone: bool = False, hop_length: int = HOP) -> GroupDelay:
+    return GroupDelay(N_FFT, hop_length, BANDS, alone=alone).double()
 
 
 def spectrum(sound: Tensor, hop_length: int = HOP) -> Tensor:
@@ -51,26 +51,26 @@ def test_a_click_has_the_phases_of_its_place(place, hop_length):
     torch.testing.assert_close(turns * true.abs(), true, atol=1e-4, rtol=0)
 
 
-def test_without_the_frame_ahead_a_click_is_placed_from_its_second_frame_on():
+def test_what_is_no_click_alone_has_no_moment_where_only_those_are_told():
     place = 1017
-    true = spectrum(clicks(place))
-    net = layer(ahead=False)
-    delay = net(true.abs())[..., :BANDS]
-    for frame in range(true.shape[1]):
-        within = place - frame * HOP
-        if 0 < within < N_FFT - HOP:
-            assert delay[0, frame].sub(within / N_FFT - 0.5).abs().max() < 1e-6
-        elif N_FFT - HOP <= within < N_FFT:
-            assert delay[0, frame].sub(0.5 - HOP / N_FFT).abs().max() < 1e-6  # as early as it may have come
+    click = spectrum(clicks(place)).abs()
+    net = layer(alone=True)
+    frame = place // HOP - 1
+    torch.testing.assert_close(net(click)[0, frame - 1 : frame + 2], layer()(click)[0, frame - 1 : frame + 2])
+    begun = torch.zeros(2048, dtype=torch.float64)
+    begun[place:] = torch.randn(2048 - place, generator=torch.Generator().manual_seed(0))
+    ringing = click.clone()
+    ringing[..., 20:24] = 1.0  # a tone beside it
+    for other in (spectrum(begun).abs(), ringing):
+        assert layer()(other)[0, frame, BANDS:].max() > 0.5
+        assert not net(other)[0, frame].any()
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_what_lasts_or_dies_away_or_is_silent_has_no_moment(ahead):
+def test_what_lasts_or_dies_away_or_is_silent_has_no_moment():
     steady = torch.rand(1, 1, BINS, dtype=torch.float64).expand(1, 9, BINS)
-    inside = slice(1, -1) if ahead else slice(2, None)
     for sound in (steady, steady * torch.exp(-0.8 * torch.arange(9.0, dtype=torch.float64))[:, None]):
-        assert torch.equal(layer(ahead=ahead)(sound)[:, inside], torch.zeros(1, 7, 2 * BANDS))
-    silence = layer(ahead=ahead)(torch.zeros(1, 5, BINS, dtype=torch.float64))
+        assert torch.equal(layer()(sound)[:, 1:-1], torch.zeros(1, 7, 2 * BANDS))
+    silence = layer()(torch.zeros(1, 5, BINS, dtype=torch.float64))
     assert bool(silence.isfinite().all())
     share, cosine, sine = layer().phases(torch.zeros(1, 1, 2 * BANDS, dtype=torch.float64))
     assert torch.equal(share, torch.zeros_like(share))
@@ -99,8 +99,6 @@ def test_between_a_click_and_what_lasts_it_fades():
         torch.testing.assert_close(
             made[BANDS:], torch.full((BANDS,), share, dtype=torch.float64), atol=1e-6, rtol=0
         )
-        late = layer(ahead=False)(frames[None, :, None].expand(1, 3, BINS))[0, 2]
-        torch.testing.assert_close(late[BANDS:], made[BANDS:])
         if share == 1:
             whole = made[:BANDS]
         else:
@@ -139,12 +137,11 @@ def test_what_no_band_has_seen_comes_with_what_is_heard_nearest():
     torch.testing.assert_close(layer()(unseen), layer()(amplitudes), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("ahead", [True, False])
 @pytest.mark.parametrize("chunks", [[1] * 29, [7, 1, 21]])
-def test_a_stream_has_the_delays_of_the_whole(chunks, ahead):
+def test_a_stream_has_the_delays_of_the_whole(chunks):
     torch.manual_seed(0)
     amplitudes = torch.rand(2, 29, BINS, dtype=torch.float64)
-    net = layer(ahead=ahead)
+    net = layer()
     state = streaming.init_state(net, amplitudes[:, :1])
     made = []
     for chunk in amplitudes.split(chunks, 1):
@@ -152,8 +149,7 @@ def test_a_stream_has_the_delays_of_the_whole(chunks, ahead):
         made.append(out)
     state = streaming.finish(state)
     made.append(streaming.step(net, amplitudes[:, :1], state, columns_dim=1)[0])
-    late = int(ahead)
-    torch.testing.assert_close(torch.cat(made, 1)[:, late : 29 + late], net(amplitudes), atol=1e-12, rtol=0)
+    torch.testing.assert_close(torch.cat(made, 1)[:, 1:30], net(amplitudes), atol=1e-12, rtol=0)
 
 
 def test_delays_are_of_full_precision_under_autocast():
@@ -164,7 +160,7 @@ def test_delays_are_of_full_precision_under_autocast():
 
 
 def test_between_bands_shares_are_linear_and_phases_add_up_delays():
-    net = GroupDelay(N_FFT, HOP, 9, ahead=True).double()  # a band every 16 bins
+    net = GroupDelay(N_FFT, HOP, 9).double()  # a band every 16 bins
     moments = torch.rand(1, 3, 18, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     moments[..., :9] -= 0.5
     bins = torch.nn.functional.interpolate(moments.reshape(3, 2, 9), BINS, mode="linear", align_corners=True)
@@ -178,7 +174,7 @@ def test_between_bands_shares_are_linear_and_phases_add_up_delays():
 
 
 def test_phases_are_single_precision_under_autocast():
-    net = GroupDelay(N_FFT, HOP, 9, ahead=True)
+    net = GroupDelay(N_FFT, HOP, 9)
     moments = torch.rand(1, 3, 18, generator=torch.Generator().manual_seed(0)) - 0.5
     with torch.autocast("cpu", torch.bfloat16):
         halved = net.phases(moments)
@@ -197,16 +193,15 @@ def test_of_both_frames_beside_it_the_louder_counts_more():
     torch.testing.assert_close(made, torch.full((BANDS,), delay, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_three_frames_are_heard(ahead):
-    field = streaming.receptive_field(layer(ahead=ahead), torch.zeros(1, 1, BINS, dtype=torch.float64))
-    assert (field.lookback_inputs, field.lookahead_inputs) == ((1, 1) if ahead else (2, 0))
+def test_three_frames_are_heard():
+    field = streaming.receptive_field(layer(), torch.zeros(1, 1, BINS, dtype=torch.float64))
+    assert (field.lookback_inputs, field.lookahead_inputs) == (1, 1)
 
 
 def test_from_a_bin_on_what_lasts_moves_with_the_amplitudes_around_it():
     torch.manual_seed(0)
     noise = spectrum(torch.randn(2048, dtype=torch.float64)).abs()
-    still, moving = layer()(noise), GroupDelay(N_FFT, HOP, BANDS, ahead=True, noisy_bin=52).double()(noise)
+    still, moving = layer()(noise), GroupDelay(N_FFT, HOP, BANDS, noisy_bin=52).double()(noise)
     band = 3  # bins 25.6 apart: from 76.8 on
     assert torch.equal(moving[..., :band], still[..., :band])
     assert torch.equal(moving[..., BANDS:], still[..., BANDS:])

@@ -24,6 +24,7 @@ from gansound.model_folder import load_model_folder
 from gansound.nn.conv import Conv1d
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
+from gansound.nn.group_delay import GroupDelay
 from gansound.nn.istft import ISTFT
 from gansound.nn.onsets import Beginnings
 from gansound.nn.streaming import Cursor
@@ -60,8 +61,10 @@ def awake(name, causal, dtype=torch.float64, seed=0, *, traced=False):
 
 
 def before_onsets(generator):
-    """The same, all of whose sound is before an onset, so that what tells of one is heard."""
+    """The same, all of whose sound is before an onset and has its moments: what tells of these is heard."""
     for layer in generator.modules():
+        if isinstance(layer, GroupDelay):
+            layer.always.fill_(1)
         if isinstance(layer, Beginnings):
             layer.ratios.fill_(1e3)
     return generator

@@ -613,13 +613,33 @@ def test_what_the_trunk_says_is_turned_to_the_moment():
     torch.testing.assert_close(made, true * complex(5, 1) / abs(complex(5, 1)), atol=2e-3, rtol=0)
 
 
-def test_what_lasts_moves_from_8_khz_on_where_a_frame_ahead_is_heard():
+def test_what_lasts_moves_from_8_khz_on():
     always = generator(group_delay_bands=8).layers.core.spectrum.delay.always
     assert always.tolist() == [0, 0, 0, 0, 0, 0, 1, 1]  # of 11025 / 7 Hz
     mel = MelSpec.preset("bigvgan_44khz")
     wide = UniversalGenerator(mel, **(SMALL | {"n_fft": 2048, "bands": 100}), group_delay_bands=8)
     assert wide.layers.core.spectrum.delay.always.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    assert not generator(group_delay_bands=8, causal=True).layers.core.spectrum.delay.always.any()
+
+
+@pytest.mark.parametrize("place", [4017, 4100, 4200])
+def test_a_causal_net_has_a_click_in_its_place_for_what_griffin_lim_waits_for_anyway(place):
+    """Whatever the net says of it; what lasts, it says alone."""
+    causal = {"causal": True, "griffin_lim": 2, "look_ahead": 1}
+    net, silent = (generator(**causal, group_delay_bands=bands).eval() for bands in (8, 0))
+    silent.load_state_dict(net.state_dict())
+    assert net.receptive_field.lookahead == silent.receptive_field.lookahead
+    sound = torch.zeros(8192)
+    sound[place] = 0.5
+    window = torch.hann_window(1024)
+    padded = torch.nn.functional.pad(sound, (384, 384))
+    amplitudes = torch.stft(padded, 1024, 256, window=window, center=False, return_complex=True).abs().T[None]
+    with torch.no_grad():
+        made = net.layers.core(amplitudes)[0]
+        torch.testing.assert_close(
+            net.layers.core(torch.ones(1, 32, 513)), silent.layers.core(torch.ones(1, 32, 513))
+        )
+    assert int(made.abs().argmax()) == place
+    assert float(made[: place - 66].square().mean()) < 1e-6 * float(made.abs().max()) ** 2
 
 
 def test_a_net_without_group_delays_goes_on_with_them():

@@ -49,6 +49,7 @@ NOISY_HZ = 8000.0
 """Above, phases are a noise's, whatever sounds."""
 PHASE_FEATURES = 32
 """Of the phases that the trunk hears beside its bands."""
+_SILENCE = 1e-20  # of a power, so that its root has a finite slope
 
 
 class UniversalGenerator(StreamingGenerator):
@@ -71,7 +72,9 @@ class UniversalGenerator(StreamingGenerator):
         look_ahead: of a causal net, how many of those steps look a frame ahead too.
         single_pass_bins: so many of the lowest bins have phases that go on from frame to frame, see `SinglePassPhases`;
             48 are a kilohertz of 22.05 kHz. Such a net remembers what its receptive field doesn't tell.
-        group_delay_bands: in so many bands what comes at one moment is told from the amplitudes, see `GroupDelay`.
+        group_delay_bands: in so many bands what comes at one moment is told by amplitudes and the frame ahead, see
+            `GroupDelay`; in a causal net clicks alone, behind the steps of `griffin_lim`: where the last of these looks
+            a frame ahead too, it waits no longer.
         single_pass_lobes: around a partial its phases go as its amplitudes grow, see `SinglePassPhases`.
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
         between_partials: width of the convolutions that turn the phases between the partials of the lowest bins, see
@@ -161,9 +164,9 @@ class UniversalGenerator(StreamingGenerator):
                 n_fft, mel.hop_length, single_pass_bins, lobes=single_pass_lobes
             )
         delay = None
-        if group_delay_bands:
-            noisy = None if causal else math.ceil(NOISY_HZ * n_fft / mel.sample_rate)
-            delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, ahead=not causal, noisy_bin=noisy)
+        if group_delay_bands and not causal:
+            noisy = math.ceil(NOISY_HZ * n_fft / mel.sample_rate)
+            delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, noisy_bin=noisy)
         phases: nn.Module = _After(bins)
         if between_partials:
             cycles = mel.hop_length / n_fft
@@ -172,6 +175,8 @@ class UniversalGenerator(StreamingGenerator):
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
+        if group_delay_bands and causal:  # behind what waits for the frame ahead anyway
+            core["clicks"] = _Clicks(n_fft, mel.hop_length, group_delay_bands)
         inverse = _Inverse(mel, n_fft, tones)
         self.learnt_by = mel
         self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=_sounding(core, mel, n_fft)))
@@ -468,6 +473,27 @@ class _Spectrum(Parallel):
         if self.delay:
             real, imaginary = _turned(real, imaginary, *turn)
         return torch.cat([real, imaginary], dim=-1)
+
+
+class _Clicks(GroupDelay):
+    """In a spectrum, phases of the moment at which the amplitudes say that a click comes, if nothing else comes there.
+
+    Shape of `applied`: `(B, F, n_fft + 2)`, real parts before imaginary parts, and the moments → as the former.
+    """
+
+    columns_dim = 1
+    middle: Tensor
+
+    def __init__(self, n_fft: int, hop_length: int, bands: int) -> None:
+        super().__init__(n_fft, hop_length, bands, alone=True)
+        self.register_buffer("middle", (-1.0) ** torch.arange(self.bins), persistent=False)
+
+    def applied(self, spectrum: Tensor, moments: Tensor) -> Tensor:
+        share, *turn = self.phases(moments)
+        real, imaginary = spectrum.chunk(2, dim=-1)
+        amplitude = (real.square() + imaginary.square() + _SILENCE).sqrt()
+        real, imaginary = real + share * (self.middle * amplitude - real), imaginary - share * imaginary
+        return torch.cat(_turned(real, imaginary, *turn), dim=-1)
 
 
 def _turned(real: Tensor, imaginary: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:

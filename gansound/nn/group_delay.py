@@ -23,6 +23,8 @@ from gansound.nn.streaming import Cursor
 SUDDEN, LASTS = 1 / 15, 4 / 15
 """Of the way from a click to what lasts, in the product of the amplitudes on both sides of a frame over the square of
 its own: up to the first a frame's sound has come at one moment, from the second on it has not."""
+AGREED = 0.02
+"""Of a window: up to that the frames on both sides of a click may disagree on its moment; at twice that it is none."""
 _LOUD = 1e10  # for amplitudes, so that beside them 1e-7 is nothing
 _SILENCE = 1e-7  # an ONNX exporter takes less than 1e-8 for nothing, and leaves it out
 
@@ -40,9 +42,8 @@ class GroupDelay(nn.Module):
         n_fft: samples of a frame and of its Hann window.
         hop_length: samples from one frame to the next.
         bands: 2 or more.
-        ahead: listen to the frame after too. Without it, what the latest frame is the first to hear comes as early as
-            it may have come, and what lasts half a hop early.
         noisy_bin: None for none.
+        alone: a moment is told only where all bands hear a click, and the frames on both sides the same.
 
     Shape: `(B, F, columns)`, amplitudes of `n_fft // 2 + 1` bins and what stands behind them → `(B, F, 2 * bands)`:
     delays from the middle of the frame on, as a part of `n_fft`, -1/2 to 1/2; then shares of what comes at that moment,
@@ -55,11 +56,11 @@ class GroupDelay(nn.Module):
     nearest: Tensor
 
     def __init__(
-        self, n_fft: int, hop_length: int, bands: int, *, ahead: bool, noisy_bin: int | None = None
+        self, n_fft: int, hop_length: int, bands: int, *, noisy_bin: int | None = None, alone: bool = False
     ) -> None:
         super().__init__()
         self.bins = n_fft // 2 + 1
-        self.ahead = int(ahead)
+        self.alone = alone
         self.shift = math.pi * hop_length / n_fft
         click = math.cos(self.shift) ** 4  # in the middle of a frame, elsewhere less
         self.sudden, self.lasts = (click + part * (1 - click) for part in (SUDDEN, LASTS))
@@ -77,12 +78,12 @@ class GroupDelay(nn.Module):
         self.register_buffer("nearest", (1 - away).clamp_min(0).float(), persistent=False)
 
     def forward(self, amplitudes: Tensor) -> Tensor:
-        return self._moments(F.pad(self._loudness(amplitudes), (0, 0, 2 - self.ahead, self.ahead)))
+        return self._moments(F.pad(self._loudness(amplitudes), (0, 0, 1, 1)))
 
     def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, n, columns)` → `(B, n, 2 * bands)`."""
         window = cursor.window(self._loudness(amplitudes), 2, dim=1)
-        cursor.late(self.ahead, 2 - self.ahead)
+        cursor.late(1, 1)
         return self._moments(window)
 
     def phases(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,12 +114,14 @@ class GroupDelay(nn.Module):
         first, second, third = (loudness[:, i : loudness.shape[1] - 2 + i] for i in range(3))
         lasting = (first * third / (second.square() + _SILENCE)).square()
         sudden = ((self.lasts - lasting) / (self.lasts - self.sudden)).clamp(0, 1)
-        if self.ahead:
-            delays = self._since(first, second) - 0.5, 0.5 - self._since(third, second)
-            weights = first.square(), third.square()
-            delay = (weights[0] * delays[0] + weights[1] * delays[1]) / (weights[0] + weights[1] + _SILENCE)
-        else:
-            delay = self._since(second, third) - 0.5
+        delays = self._since(first, second) - 0.5, 0.5 - self._since(third, second)
+        if self.alone:
+            edge = 0.5 - self.shift / math.pi  # what the frame beside doesn't hear may lie anywhere behind it
+            apart = (delays[0].clamp(-edge, edge) - delays[1].clamp(-edge, edge)).abs()
+            sudden = sudden * (2 - apart / AGREED).clamp(0, 1)
+            sudden = sudden.amin(-1, keepdim=True).expand_as(sudden)
+        weights = first.square(), third.square()
+        delay = (weights[0] * delays[0] + weights[1] * delays[1]) / (weights[0] + weights[1] + _SILENCE)
         return torch.cat([torch.maximum(sudden, self.always) * delay, sudden], dim=-1)
 
     def _since(self, beside: Tensor, here: Tensor) -> Tensor:

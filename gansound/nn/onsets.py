@@ -10,6 +10,7 @@ attack is cut.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,32 +38,32 @@ _SILENCE = 1e-7  # an ONNX exporter takes less than 1e-8 for nothing, and leaves
 
 
 class SharpOnsets(nn.Sequential):
-    """Layers from amplitudes to the two bands of a sound, and last `Beginnings`, which hears those amplitudes too.
+    """Layers from amplitudes to a sound, of which those with `applied` hear the amplitudes too, as `Beginnings` does.
 
-    Shape: what `Beginnings` and the first layer take → `(B, F * hop_length)`.
+    What such a layer makes of the amplitudes is applied to what the layers before it made; what is there first waits.
+
+    Shape: what the first layer takes → `(B, F * hop_length)`.
     """
 
     def forward(self, amplitudes: Tensor) -> Tensor:
-        *layers, beginnings = self
         sound = amplitudes
-        for layer in layers:
-            sound = layer(sound)
-        return _held(sound, beginnings(amplitudes))
+        layer: Any
+        for layer in self:
+            sound = layer.applied(sound, layer(amplitudes)) if hasattr(layer, "applied") else layer(sound)
+        return sound
 
     def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, n, columns)` → `(B, n * hop_length)`."""
-        *layers, beginnings = self
-        cursors = [cursor.fork(), cursor.fork()]
-        sound = amplitudes
-        for layer in layers:
-            sound = stream(layer, sound, cursors[0])
-        return _held(*cursor.join(cursors, [sound, stream(beginnings, amplitudes, cursors[1])]))
-
-
-def _held(sound: Tensor, bound: Tensor) -> Tensor:
-    """`(B, 2, T)`, its bands and by what they are bounded → `(B, T)`."""
-    held = sound * (1 + bound * sound.square()).rsqrt()
-    return held[:, 0] + held[:, 1]
+        start, sound = cursor.fork(), amplitudes
+        layer: Any
+        for layer in self:
+            if hasattr(layer, "applied"):
+                paths = [cursor.fork(), start.fork()]
+                own = stream(layer, amplitudes, paths[1])
+                sound = layer.applied(*cursor.join(paths, [sound, own], dim=layer.columns_dim))
+            else:
+                sound = stream(layer, sound, cursor)
+        return sound
 
 
 class TwoBands(nn.Module):
@@ -111,6 +112,7 @@ class Beginnings(nn.Module):
     hop_length)`, the bands of `TwoBands`.
     """
 
+    columns_dim = -1
     gains: Tensor
     ratios: Tensor
     place: Tensor
@@ -154,6 +156,11 @@ class Beginnings(nn.Module):
         window = cursor.window(bound, early, padding=None)
         cursor.late(early - self.late_samples, self.late_samples + self.hop_length - 1)
         return window[..., : bound.shape[-1]]
+
+    def applied(self, sound: Tensor, bound: Tensor) -> Tensor:
+        """Two bands and by what they are bounded, `(B, 2, T)` → `(B, T)`."""
+        held = sound * (1 + bound * sound.square()).rsqrt()
+        return held[:, 0] + held[:, 1]
 
     def _power(self, amplitudes: Tensor) -> Tensor:
         """`(B, F, columns)` → `(B, F, 2)`. Products one by one: those of matrices are rounded by how many they are."""
