@@ -60,7 +60,7 @@ def test_what_is_no_click_alone_has_no_moment_where_only_those_are_told():
     begun = torch.zeros(2048, dtype=torch.float64)
     begun[place:] = torch.randn(2048 - place, generator=torch.Generator().manual_seed(0))
     ringing = click.clone()
-    ringing[..., 20:24] = 1.0  # a tone beside it
+    ringing[..., 20:24] = 4.0  # a tone beside it
     for other in (spectrum(begun).abs(), ringing):
         assert layer()(other)[0, frame, BANDS:].max() > 0.5
         assert not net(other)[0, frame].any()
