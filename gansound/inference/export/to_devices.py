@@ -47,6 +47,9 @@ def export_executorch(vocoder: "Vocoder", path: str | os.PathLike[str], *, frame
         from executorch.exir import to_edge_transform_and_lower
 
         step, inputs = fixed_step(form, frames)
+        for module in step.modules():
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module.register_buffer(name, buffer)  # persistent, as XNNPACK's passes take every one to be
         with torch.no_grad():
             exported = torch.export.export(step, inputs)
         lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
