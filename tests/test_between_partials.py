@@ -7,13 +7,13 @@ import torch
 from gansound.nn import streaming
 from gansound.nn.between_partials import FRAMES, BetweenPartials
 
-COLUMNS, BINS, CYCLES = 40, 24, 0.25
+COLUMNS, BINS, TURNED, CYCLES = 40, 24, 17, 0.25
 AHEAD = sum(frames // 2 for frames in FRAMES)
 
 
 def layer(*, causal: bool = False, drawn: bool = True) -> BetweenPartials:
     torch.manual_seed(0)
-    made = BetweenPartials(COLUMNS, BINS, CYCLES, 8, causal=causal)
+    made = BetweenPartials(COLUMNS, BINS, TURNED, CYCLES, 8, causal=causal)
     if drawn:
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -82,7 +82,9 @@ def test_a_small_turn_is_faint_and_a_whole_one_is_not():
     net = layer(drawn=False)
     net.layers[-1].bias.data[0] = -1.0
     angle = any_phases()
-    assert as_complex(net(given(angle))).abs().max() < 1e-12
+    told = as_complex(net(given(angle)))
+    assert told[..., :TURNED].abs().max() < 1e-12
+    assert torch.equal(told[..., TURNED:], torch.complex(angle.cos(), angle.sin())[..., TURNED:])
     net.layers[-1].bias.data[0] = 1.0
     assert (as_complex(net(given(angle))).abs() - 1).abs().max() < 0.01
 
@@ -91,7 +93,7 @@ def test_it_learns_where_two_partials_meet():
     """Two tones whose phases are known at their peaks; between them the phase of the nearest tells little."""
     torch.manual_seed(0)
     hop, n_fft = 64, 256
-    net = BetweenPartials(n_fft // 2 + 1, BINS, hop / n_fft, 12, causal=False)
+    net = BetweenPartials(n_fft // 2 + 1, BINS, BINS, hop / n_fft, 12, causal=False)
     window = torch.hann_window(n_fft)
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:

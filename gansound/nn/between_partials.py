@@ -35,21 +35,25 @@ class BetweenPartials(nn.Module):
 
     Args:
         columns: amplitudes of each frame.
-        bins: so many of the lowest have a phase.
+        phases: so many of the lowest bins have one.
+        bins: so many of these are turned.
         cycles: of bin 1, from one frame to the next.
         channels: width of the convolutions.
         causal: look at the past only; else two frames ahead.
 
-    Shape: `(B, F, columns + 2 * bins)`, amplitudes, cosines and sines, as `SinglePassPhases` gives them → `(B, F, 2 *
-    bins)`, the cosines and sines.
+    Shape: `(B, F, columns + 2 * phases)`, amplitudes, cosines and sines, as `SinglePassPhases` gives them → `(B, F, 2 *
+    phases)`, the cosines and sines.
     """
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, columns: int, bins: int, cycles: float, channels: int, *, causal: bool) -> None:
+    def __init__(
+        self, columns: int, phases: int, bins: int, cycles: float, channels: int, *, causal: bool
+    ) -> None:
         super().__init__()
         self.columns, self.bins = columns, bins
+        self.above = 1 if phases > bins else 0  # whose phases differ from the highest's
         around = sum(frames - 1 for frames in FRAMES)
         self.ahead = 0 if causal else around // 2
         self.before = 1 + around - self.ahead
@@ -69,7 +73,7 @@ class BetweenPartials(nn.Module):
         return self._told(F.pad(self._heard(given), (0, 0, self.before, self.ahead)))
 
     def stream(self, given: Tensor, cursor: Cursor) -> Tensor:
-        """Shape: `(B, n, columns + 2 * bins)` → `(B, n, 2 * bins)`."""
+        """Shape: `(B, n, columns + 2 * phases)` → `(B, n, 2 * phases)`."""
         window = cursor.window(self._heard(given), self.before + self.ahead, dim=1)
         cursor.late(self.ahead, self.before)
         return self._told(window)
@@ -78,24 +82,27 @@ class BetweenPartials(nn.Module):
         return torch.cat([given[..., : self.bins], given[..., self.columns :]], dim=-1)
 
     def _told(self, window: Tensor) -> Tensor:
-        """Shape: `(B, before + n + ahead, 3 * bins)` → `(B, n, 2 * bins)`."""
+        """Shape: `(B, before + n + ahead, bins + 2 * phases)` → `(B, n, 2 * phases)`."""
         own = window[:, self.before : window.shape[1] - self.ahead, self.bins :]
         cosine, sine = own.chunk(2, dim=-1)
         turn = self.layers(self._differences(window)).to(own.dtype)
         x, y = 1 + turn[:, 0], turn[:, 1]
         scale = math.sqrt(1 + RADIUS**2) * (x.square() + y.square() + RADIUS**2).rsqrt()
         x, y = x * scale, y * scale
-        return torch.cat([cosine * x - sine * y, sine * x + cosine * y], dim=-1)
+        u, v = cosine[..., : self.bins], sine[..., : self.bins]
+        higher = cosine[..., self.bins :], sine[..., self.bins :]
+        return torch.cat([u * x - v * y, higher[0], v * x + u * y, higher[1]], dim=-1)
 
     def _differences(self, window: Tensor) -> Tensor:
         """Loudness, and how phases differ from bin to bin, and from what a tone at the bin would have moved on to.
 
-        Shape: `(B, 1 + n, 3 * bins)` → `(B, 5, n, bins)`, of the phases cosines and sines.
+        Shape: `(B, 1 + n, bins + 2 * phases)` → `(B, 5, n, bins)`, of the phases cosines and sines.
         """
-        amplitudes, cosine, sine = window.split(self.bins, dim=-1)
-        x, y = cosine[:, 1:], sine[:, 1:]
-        up = [F.pad(part[..., 1:], (0, 1)) for part in (x, y)]
-        before_x, before_y = cosine[:, :-1], sine[:, :-1]
+        amplitudes, phases = window[..., : self.bins], window[..., self.bins :]
+        parts = [part[..., : self.bins + self.above] for part in phases.chunk(2, dim=-1)]
+        up = [F.pad(part[:, 1:, 1:], (0, 1 - self.above)) for part in parts]
+        x, y = (part[:, 1:, : self.bins] for part in parts)
+        before_x, before_y = (part[:, :-1, : self.bins] for part in parts)
         on = before_x * self.cosine - before_y * self.sine, before_x * self.sine + before_y * self.cosine
         made = [part for u, v in (up, on) for part in (x * u + y * v, x * v - y * u)]
         return torch.stack([(amplitudes[:, 1:].clamp_min(_FLOOR).log() + 5) / 3, *made], dim=1)
