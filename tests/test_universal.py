@@ -262,6 +262,8 @@ def test_what_a_convention_lacks_of_the_nets_own_is_as_loud_as_the_last_it_tells
     assert (other[between] / own[between] - 1).abs().max() < 1
     assert heard(UniversalGenerator(spec, **SMALL), spec)[between].min() == 0
     assert torch.equal(heard(net.for_mel(spec).for_mel(OWN), OWN), own)
+    higher = replace(spec, fmin=80.0)  # what is below stays unseen
+    assert torch.equal(heard(net.for_mel(higher), higher)[:4] > 0, heard(generator(higher), higher)[:4] > 0)
 
 
 def test_centred_frames_stand_half_a_hop_earlier():

@@ -63,7 +63,7 @@ class MelInverse(nn.Module):
             raise ValueError(f"tones: got {tones} bins, expected 0 to {n_fft // 4} with n_fft {n_fft}")
         self.mel = mel
         back, seen = _undone(mel, n_fft)
-        if beyond is not None:
+        if beyond not in (None, mel):
             back, seen = _as_loud_beyond(back, seen, beyond, n_fft)
         own_energy = filters.hann(mel.win_length, mel.window).double().square().sum()
         scale = (filters.hann(n_fft, "hann").double().square().sum() / own_energy).sqrt()
@@ -109,9 +109,8 @@ def _as_loud_beyond(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int) -> t
     as_loud = back[2 * middle - last : middle + 1].mean(0)
     flat = others @ other.filter_bank().double().sum(1)
     share = ((torch.arange(len(back)) - middle) / (last - middle)).clamp(0, 1)[:, None]
-    return back * (1 - share) + share * flat[:, None] * as_loud, seen | (
-        torch.arange(len(seen)) <= top
-    ) & covered
+    above = torch.arange(len(seen)) > last
+    return back * (1 - share) + share * flat[:, None] * as_loud, seen | above & covered
 
 
 class Tones(nn.Module):

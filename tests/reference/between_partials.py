@@ -24,6 +24,7 @@ from gansound.audio import read, resample
 from gansound.model_folder import load_model_folder, save_model_folder
 
 FRAMES, ITEMS = 32, 32
+LEARNING_RATE = 3e-3
 EACH = 60  # recordings of each folder, of 4 seconds at most
 
 
@@ -34,7 +35,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -49,9 +49,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(taught.parameters(), betas=(0.9, 0.98))
     losses = []
     for step in range(options.steps):
-        rate = (
-            options.learning_rate * min(1, step / 50) * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
-        )
+        rate = LEARNING_RATE * min(1, step / 50) * (0.5 + 0.5 * math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate + 1e-5
         _, loss = _losses(taught, *_batch(examples["train"]))
