@@ -1,9 +1,11 @@
-"""A frame-rate vocoder for the mels of every convention of its rate and hop.
+"""A frame-rate vocoder for the mels of every convention of about its frame rate.
 
 FreeV (Lv et al., arXiv 2406.08196) begins with the pseudo-inverse of the mel filter bank, but its network still reads
 the mel itself, and so knows one convention only. Here the network reads what the inverse yields: amplitudes of linear
 frequency, 0 in the bins that the convention never saw. A convention is then no more than a matrix before the first
-layer, without a weight, and another one may be put in its place at any time.
+layer, without a weight, and another one may be put in its place at any time. Nor does the net know the rate of its
+samples: frames of another rate or hop are to it those of a voice that speaks faster or slower, higher or lower, and the
+inverse STFT gives each as many samples as it lasts.
 
 What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
 cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them, once
@@ -51,6 +53,10 @@ BETWEEN_HZ = 700.0
 """Above, phases between partials are as the partials' own: a third of the time to turn them is worth 0.005 of PESQ."""
 PHASE_FEATURES = 32
 """Of the phases that the trunk hears beside its bands."""
+FRAME_RATES = (0.7, 1.3)
+"""Of another convention, times the net's own: beyond, voices are to it such as it has hardly heard."""
+LEAST_TOP = 0.8
+"""Of what another convention tells of, up to which the net must make sound."""
 _SILENCE = 1e-20  # of a power, so that its root has a finite slope
 
 
@@ -61,8 +67,7 @@ class UniversalGenerator(StreamingGenerator):
     `(B, F, n_fft // 2 + 1)`.
 
     Args:
-        mel: the convention of the mels it is given. Its sample rate and hop are the model's; everything else of it may
-            be another than in training.
+        mel: the convention of the mels it is given; everything of it may be another than in training.
         n_fft: window of the inverse STFT, and of the amplitudes that the network reads, in samples.
         channels: width of the trunk.
         hidden_channels: width inside each block.
@@ -81,15 +86,18 @@ class UniversalGenerator(StreamingGenerator):
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
         between_partials: width of the convolutions that turn the phases between the partials of the lowest bins, see
             `BetweenPartials`; 0: none.
+        learnt_by: the convention (or its fields) that the layers were trained for, where `mel` is of another sample
+            rate or hop. `n_fft` is of that rate.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
     Raises:
-        ValueError: the mel's window differs from `n_fft` by more than twice, the STFT cannot be inverted hop by hop, a
-            size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or the net isn't causal,
-            `single_pass_bins` is 1 or not below `n_fft // 2`, `between_partials` is negative or without those bins,
-            `group_delay_bands` is 1 or more than bins, `tones` isn't between 0 and `n_fft // 4`, or the kernel is even
-            and not causal.
+        ValueError: the mel's window lasts more than twice or less than half as long as `n_fft`, its frames' rate is too
+            far from that of training or tells of more than the net makes (`FRAME_RATES`, `LEAST_TOP`), the STFT cannot
+            be inverted hop by hop, a size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or
+            the net isn't causal, `single_pass_bins` is 1 or not below `n_fft // 2`, `between_partials` is negative or
+            without those bins, `group_delay_bands` is 1 or more than bins, `tones` isn't between 0 and `n_fft // 4`, or
+            the kernel is even and not causal.
     """
 
     def __init__(
@@ -109,8 +117,11 @@ class UniversalGenerator(StreamingGenerator):
         single_pass_lobes: bool = False,
         tones: int = 0,
         between_partials: int = 0,
+        learnt_by: MelSpec | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        own = mel if learnt_by is None else learnt_by
+        own = own if isinstance(own, MelSpec) else MelSpec.from_dict(dict(own))
         if min(channels, hidden_channels, blocks, bands) < 1:
             raise ValueError(
                 "channels, hidden_channels, blocks and bands must be 1 or more, got "
@@ -137,8 +148,6 @@ class UniversalGenerator(StreamingGenerator):
                 "between_partials must be 0, or the width of convolutions over the phases of single_pass_bins; got "
                 f"{between_partials} with single_pass_bins {single_pass_bins}"
             )
-        self.n_mels = mel.n_mels
-        self.hop_length = mel.hop_length
         self.n_fft = n_fft
         self.single_pass_bins = single_pass_bins
         self.tones = tones
@@ -163,33 +172,32 @@ class UniversalGenerator(StreamingGenerator):
         core = OrderedDict[str, nn.Module]()
         if single_pass_bins:
             core["single_pass"] = SinglePassPhases(
-                n_fft, mel.hop_length, single_pass_bins, lobes=single_pass_lobes
+                n_fft, own.hop_length, single_pass_bins, lobes=single_pass_lobes
             )
         delay = None
         if group_delay_bands and not causal:
-            noisy = math.ceil(NOISY_HZ * n_fft / mel.sample_rate)
-            delay = GroupDelay(n_fft, mel.hop_length, group_delay_bands, noisy_bin=noisy)
+            noisy = math.ceil(NOISY_HZ * n_fft / own.sample_rate)
+            delay = GroupDelay(n_fft, own.hop_length, group_delay_bands, noisy_bin=noisy)
         phases: nn.Module = _After(bins)
         if between_partials:
-            turned = min(single_pass_bins, max(2, int(BETWEEN_HZ * n_fft / mel.sample_rate)))
-            cycles = mel.hop_length / n_fft
+            turned = min(single_pass_bins, max(2, int(BETWEEN_HZ * n_fft / own.sample_rate)))
+            cycles = own.hop_length / n_fft
             phases = BetweenPartials(bins, single_pass_bins, turned, cycles, between_partials, causal=causal)
         core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins, phases, delay)
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
-            core["griffin_lim"] = GriffinLim(n_fft, mel.hop_length, griffin_lim, ahead)
+            core["griffin_lim"] = GriffinLim(n_fft, own.hop_length, griffin_lim, ahead)
         if group_delay_bands and causal:  # behind what waits for the frame ahead anyway
-            core["clicks"] = _Clicks(n_fft, mel.hop_length, group_delay_bands)
-        inverse = _Inverse(mel, n_fft, tones)
-        self.learnt_by = mel
-        self.layers = nn.Sequential(OrderedDict(inverse=inverse, core=_sounding(core, mel, n_fft)))
-        self.mel = mel
+            core["clicks"] = _Clicks(n_fft, own.hop_length, group_delay_bands)
+        self.learnt_by = own
+        self.layers = nn.Sequential(self._layers_for(mel, core))
+        self._takes(mel)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        _begin_as_filter_bank(gathered, bands, mel, n_fft)
+        _begin_as_filter_bank(gathered, bands, own, n_fft)
         if single_pass_bins:
             _begin_as_single_pass(gathered, head, bands, single_pass_bins)
 
@@ -242,27 +250,52 @@ class UniversalGenerator(StreamingGenerator):
 
     def _hears_more_than(self, other: "UniversalGenerator") -> bool:
         """Bins and frames as far apart as the other's, and more bins."""
-        higher = self.mel.sample_rate / other.mel.sample_rate
-        sizes = (self.n_fft, self.hop_length), (other.n_fft * higher, other.hop_length * higher)
+        higher = self.learnt_by.sample_rate / other.learnt_by.sample_rate
+        sizes = (
+            (self.n_fft, self.learnt_by.hop_length),
+            (other.n_fft * higher, other.learnt_by.hop_length * higher),
+        )
         return higher > 1 and sizes[0] == sizes[1]
 
     def for_mel(self, mel: MelSpec) -> Self:
-        """The same net, sharing its weights, for mels of another convention.
+        """The same net, sharing its weights, for mels of another convention, and another rate or hop.
 
         Raises:
-            ValueError: of another rate or hop, or with a window too different to be inverted.
+            ValueError: see the class.
         """
-        for name in ("sample_rate", "hop_length"):
-            if getattr(mel, name) != getattr(self.mel, name):
-                raise ValueError(
-                    f"mel {name}: got {getattr(mel, name)}, expected {getattr(self.mel, name)}: a universal vocoder "
-                    "takes every convention of its own sample rate and hop"
-                )
         core = OrderedDict(self.layers.core.named_children())  # type: ignore[union-attr]
-        inverse = _Inverse(mel, self.n_fft, self.tones, self.learnt_by)
-        other = self._with(inverse=inverse, core=_sounding(core, mel, self.n_fft))
-        other.mel, other.n_mels = mel, mel.n_mels
+        other = self._with(**self._layers_for(mel, core))
+        other._takes(mel)
         return other.to(next(self.parameters()).device)
+
+    def _layers_for(self, mel: MelSpec, core: OrderedDict[str, nn.Module]) -> OrderedDict[str, nn.Module]:
+        """Those of a convention about what has weights, up to the spectrum."""
+        own, n_fft = self.learnt_by, self.n_fft
+        frames_a_second, usual = mel.sample_rate / mel.hop_length, own.sample_rate / own.hop_length
+        least, most = (share * usual for share in FRAME_RATES)
+        if not least <= frames_a_second <= most:
+            raise ValueError(
+                f"mel sample_rate, hop_length: got {mel.sample_rate} Hz and {mel.hop_length}, {frames_a_second:.3g} "
+                f"frames a second, expected {least:.3g} to {most:.3g}: this universal vocoder was trained on "
+                f"{usual:.3g} and takes every convention of about as many"
+            )
+        lasting = n_fft * mel.hop_length // own.hop_length
+        top_hz = n_fft // 2 * mel.sample_rate / lasting
+        if top_hz < LEAST_TOP * mel.fmax:
+            raise ValueError(
+                f"mel fmax: got {mel.fmax:g} Hz, expected at most {top_hz / LEAST_TOP:.0f} with a hop of "
+                f"{mel.hop_length} at {mel.sample_rate} Hz: this universal vocoder makes sound up to {top_hz:.0f} Hz "
+                "of such frames. Take one of a higher rate, such as default-44khz"
+            )
+        istft = ISTFT(lasting, mel.hop_length, mel.framing, n_fft // 2 + 1)
+        core = OrderedDict(
+            core, istft=istft, bands=TwoBands(mel.sample_rate), beginnings=Beginnings(istft, mel.sample_rate)
+        )
+        inverse = _Inverse(mel, n_fft, self.tones, own, lasting)
+        return OrderedDict(inverse=inverse, core=SharpOnsets(core))
+
+    def _takes(self, mel: MelSpec) -> None:
+        self.mel, self.n_mels, self.hop_length = mel, mel.n_mels, mel.hop_length
 
     def around(self, core: nn.Module) -> Self:
         """The same convention before another core, such as the average of its weights."""
@@ -287,14 +320,6 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
-
-
-def _sounding(core: OrderedDict[str, nn.Module], mel: MelSpec, n_fft: int) -> SharpOnsets:
-    """The layers up to a spectrum, and those from there to the sound, quiet before onsets."""
-    core["istft"] = istft = ISTFT(n_fft, mel.hop_length, framing=mel.framing)
-    core["bands"] = TwoBands(mel.sample_rate)
-    core["beginnings"] = Beginnings(istft, mel.sample_rate)
-    return SharpOnsets(core)
 
 
 def _without_future(kernel: Tensor, ahead: int) -> Tensor:

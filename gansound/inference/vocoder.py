@@ -109,8 +109,9 @@ class Vocoder:
             name_or_path: `default` is the shipped vocoder.
             device: such as `cpu` or `cuda:1`.
             mel: the convention of the mels it will be given, a preset's name or a `MelSpec`, where it isn't the model's
-                own: a universal vocoder takes every one of its rate and hop, any other those whose values become its
-                own by an exact formula (another logarithm, statistics, or lower floor).
+                own: a universal vocoder takes every one of about its frames a second, and then makes sound of that
+                rate, any other those whose values become its own by an exact formula (another logarithm, statistics,
+                or lower floor).
             backend: what runs it, see the class.
             precision: what it computes in, see the class.
             allow: packages besides gansound whose generator classes the folder may name.
@@ -468,8 +469,14 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
     if mel == model.mel:
         return model
     generator: nn.Module
+    config = model.config
     if isinstance(model.generator, UniversalGenerator):
-        generator = model.generator.for_mel(mel)
+        try:
+            generator = model.generator.for_mel(mel)
+        except ValueError as error:
+            raise ValueError(f"{model.path}: {error}") from None
+        arguments = {**config["init_args"], "learnt_by": generator.learnt_by.to_dict()}
+        config = {**config, "init_args": arguments}
     else:
         if not isinstance(model.generator, StreamingGenerator):
             raise ValueError(
@@ -481,7 +488,7 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
         except ValueError as error:
             raise ValueError(
                 f"{model.path}: {error}. Make such mels, or take a universal vocoder (recipe universal_cpu), which "
-                "takes all of its rate and hop; `gansound mel FILE --model M` says what a mel is in and what its "
+                "takes all of about its frame rate; `gansound mel FILE --model M` says what a mel is in and what its "
                 "conversion lacks"
             ) from None
-    return replace(model, generator=generator, takes=mel)
+    return replace(model, generator=generator, takes=mel, config=config)

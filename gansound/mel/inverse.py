@@ -19,10 +19,14 @@ from gansound.mel.spec import MelSpec
 AMPLITUDE_FLOOR = 1e-5
 """Of a bin that was seen: less is silence. A bin that wasn't seen is 0."""
 
+WHOLE = 0.93
+"""Of all bins: conventions that tell of so many are to a net as those that tell of all."""
+
 # Wide banks of many bands have rows that differ by little; what only their difference tells is rounding.
 _RELATIVE_TOLERANCE = 1e-3
 _ROUNDS = 10
 _NOTHING = 1e-9  # of a magnitude
+_NEARLY = 3  # bins
 
 
 class MelInverse(nn.Module):
@@ -37,40 +41,52 @@ class MelInverse(nn.Module):
         mel: the convention.
         n_fft: of the spectrum that is wanted.
         tones: so many of the lowest bins are told as those of tones, see `Tones`; 0 for none.
-        beyond: another convention, by which a net was trained. What that tells of above this one's last bin is as loud
-            as the last ones are: the net has hardly learnt to make that up.
+        beyond: the convention by which a net was trained. Where this one ends below it, what it lacks is as loud as its
+            last bins are; where it ends further up but short of all (`WHOLE`), the rest is left out: the net has hardly
+            learnt what to make up from there on.
+        lasting: samples of the convention's own rate that the window lasts; `n_fft` where it is that rate. Else the
+            spectrum is that of the sound resampled to a rate at which the window has `n_fft` samples, and bins above
+            half of the convention's rate are ones that it never saw.
 
     Shape:
         `(B, n_mels, F)` → `(B, F, n_fft // 2 + 1)`, at least `AMPLITUDE_FLOOR` in the bins that the convention's bands
         cover, 0 in bins that it never saw.
 
     Raises:
-        ValueError: the convention's window is less than half or more than twice as long as `n_fft`, or `tones` isn't
-            between 0 and a quarter of it.
+        ValueError: the convention's window is less than half or more than twice as long as the spectrum's, or `tones`
+            isn't between 0 and a quarter of `n_fft`.
     """
 
     matrix: Tensor
     seen: Tensor
 
-    def __init__(self, mel: MelSpec, n_fft: int, tones: int = 0, beyond: MelSpec | None = None) -> None:
+    def __init__(
+        self,
+        mel: MelSpec,
+        n_fft: int,
+        tones: int = 0,
+        beyond: MelSpec | None = None,
+        lasting: int | None = None,
+    ) -> None:
         super().__init__()
-        if not mel.win_length <= 2 * n_fft <= 4 * mel.win_length:
+        lasting = lasting or n_fft
+        if not mel.win_length <= 2 * lasting <= 4 * mel.win_length:
             raise ValueError(
-                f"mel win_length: got {mel.win_length} samples, expected {math.ceil(n_fft / 2)} to {2 * n_fft}: the "
-                f"amplitudes of {n_fft} samples can't be told from windows so different"
+                f"mel win_length: got {mel.win_length} samples, expected {math.ceil(lasting / 2)} to {2 * lasting}: "
+                f"the amplitudes of {lasting} samples can't be told from windows so different"
             )
         if not 0 <= tones <= n_fft // 4:
             raise ValueError(f"tones: got {tones} bins, expected 0 to {n_fft // 4} with n_fft {n_fft}")
         self.mel = mel
-        back, seen = _undone(mel, n_fft)
+        back, seen = _undone(mel, n_fft, lasting)
         if beyond not in (None, mel):
-            back, seen = _as_loud_beyond(back, seen, beyond, n_fft)
+            back, seen = _ending_as(back, seen, beyond, n_fft, lasting)
         own_energy = filters.hann(mel.win_length, mel.window).double().square().sum()
-        scale = (filters.hann(n_fft, "hann").double().square().sum() / own_energy).sqrt()
+        scale = (filters.hann(lasting, "hann").double().square().sum() / own_energy).sqrt() * n_fft / lasting
         # Constants of the convention, not weights: derived again at construction, so they aren't stored.
         self.register_buffer("matrix", (back[tones:] * scale).float(), persistent=False)
         self.register_buffer("seen", seen.float(), persistent=False)
-        self.tones = Tones(mel, n_fft, tones) if tones else None
+        self.tones = Tones(mel, n_fft, tones, lasting) if tones else None
 
     def forward(self, mel: Tensor) -> Tensor:
         """The amplitudes of a mel in the convention."""
@@ -88,29 +104,41 @@ class MelInverse(nn.Module):
         return AMPLITUDE_FLOOR * power.sqrt() * seen
 
 
-def _undone(mel: MelSpec, n_fft: int) -> tuple[Tensor, Tensor]:
+def _undone(mel: MelSpec, n_fft: int, lasting: int) -> tuple[Tensor, Tensor]:
     """The pseudo-inverse of the filter bank, `(bins, n_mels)`, and which bins it covers, `(bins,)`."""
     bank = mel.filter_bank().double()
     back = torch.linalg.pinv(bank, rtol=_RELATIVE_TOLERANCE)
     seen = bank.sum(0) > 0
-    if mel.n_fft != n_fft:
-        between = _interpolation(mel.n_fft // 2 + 1, n_fft // 2 + 1)
+    if (mel.n_fft, mel.n_fft) != (n_fft, lasting):
+        places = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * mel.n_fft / lasting
+        between = (1 - (places[:, None] - torch.arange(len(seen), dtype=torch.float64)).abs()).clamp_min(0)
         back, seen = between @ back, between @ seen.double() > 0.5
     return back, seen
 
 
-def _as_loud_beyond(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int) -> tuple[Tensor, Tensor]:
-    """Those with the bins that another convention covers above their last one, as it tells of a flat spectrum there."""
-    others, covered = _undone(other, n_fft)
+def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: int) -> tuple[Tensor, Tensor]:
+    """Those as of a convention that ends where another does, or tells of all bins: elsewhere a net hardly knows an end.
+
+    What lacks is as loud as the last bins are, where the other tells of a flat spectrum; what goes further is left out.
+    """
+    others, covered = _undone(other, n_fft, n_fft)
     last, top = int(seen.nonzero().max()), int(covered.nonzero().max())
-    if top <= last:
-        return back, seen
-    middle = int(back[:, -1].argmax())  # of the last band, which is half on either side
-    as_loud = back[2 * middle - last : middle + 1].mean(0)
     flat = others @ other.filter_bank().double().sum(1)
-    share = ((torch.arange(len(back)) - middle) / (last - middle)).clamp(0, 1)[:, None]
-    above = torch.arange(len(seen)) > last
-    return back * (1 - share) + share * flat[:, None] * as_loud, seen | above & covered
+    middle, end, goal = int(back[:, -1].argmax()), last, top  # of the last band, which is half on either side
+    if last == top or last > WHOLE * (n_fft // 2):
+        return back, seen
+    if last >= lasting // 2 - _NEARLY:  # the rate ends there: nobody hears what is above
+        goal = n_fft // 2 - 1
+        flat[:] = flat[: int(others[:, -1].argmax())].median()
+    elif top < last:
+        middle, end = int(others[:, -1].argmax()), top
+    as_loud = back[2 * middle - end : middle + 1].mean(0)
+    bins = torch.arange(len(back))
+    share = ((bins - middle) / (end - middle)).clamp(0, 1)[:, None]
+    kept = bins <= goal
+    return (back * (1 - share) + share * flat[:, None] * as_loud) * kept[:, None], (
+        seen | (bins > last)
+    ) & kept
 
 
 class Tones(nn.Module):
@@ -126,6 +154,7 @@ class Tones(nn.Module):
         mel: the convention.
         n_fft: of the spectrum that is wanted.
         bins: how many.
+        lasting: samples of the convention's own rate in the window, see `MelInverse`.
 
     Shape: magnitudes `(B, F, n_mels)` → `(B, F, bins)`.
     """
@@ -135,20 +164,21 @@ class Tones(nn.Module):
     begun: Tensor
     bins_of: Tensor
 
-    def __init__(self, mel: MelSpec, n_fft: int, bins: int) -> None:
+    def __init__(self, mel: MelSpec, n_fft: int, bins: int, lasting: int | None = None) -> None:
         super().__init__()
         bank = mel.filter_bank().double()
+        lasting = lasting or n_fft
         hz = torch.arange(bank.shape[1], dtype=torch.float64) * (mel.sample_rate / mel.n_fft)
-        wanted_hz = torch.arange(bins, dtype=torch.float64) * (mel.sample_rate / n_fft)
+        wanted_hz = torch.arange(bins, dtype=torch.float64) * (mel.sample_rate / lasting)
         heard = (bank[:, hz <= wanted_hz[-1]].sum(1) > 0).nonzero().max().item() + 1
         bank = bank[:heard]
         top_hz = hz[bank.sum(0) > 0].max().item()
         # One below 0 Hz too: its main lobe reaches there, as the mirror image of the one above. Where the bands begin
         # above it, none below the middle of the first: too little of those is heard to tell them.
         middle = bank[bank.sum(1) > 0][0].argmax()  # of the first band
-        first = round(hz[middle].item() * n_fft / mel.sample_rate) if mel.fmin else -1
-        tones_hz = torch.arange(first, 2 + top_hz * n_fft // mel.sample_rate, dtype=torch.float64)
-        tones_hz *= mel.sample_rate / n_fft
+        first = round(hz[middle].item() * lasting / mel.sample_rate) if mel.fmin else -1
+        tones_hz = torch.arange(first, 2 + top_hz * lasting // mel.sample_rate, dtype=torch.float64)
+        tones_hz *= mel.sample_rate / lasting
         bands_of = bank @ _main_lobe((hz[:, None] - tones_hz) * (mel.win_length / mel.sample_rate))
         louder = n_fft / mel.win_length  # a tone's peak in a longer window
         asked_of = bands_of / bands_of.sum(0).clamp_min(_NOTHING)
@@ -156,7 +186,7 @@ class Tones(nn.Module):
             "bands_of": bands_of,
             "asked_of": asked_of,
             "begun": asked_of / bands_of.sum(1, keepdim=True).clamp_min(_NOTHING),
-            "bins_of": _main_lobe((wanted_hz[:, None] - tones_hz) * (n_fft / mel.sample_rate)) * louder,
+            "bins_of": _main_lobe((wanted_hz[:, None] - tones_hz) * (lasting / mel.sample_rate)) * louder,
         }.items():
             self.register_buffer(name, matrix.float(), persistent=False)
 
@@ -177,9 +207,3 @@ def _main_lobe(away: Tensor) -> Tensor:
     """Of a Hann window's spectrum, 1 at a tone; so far from it, in parts of the inverse of the window's length."""
     away = torch.where(away.abs() == 1, away + 1e-6, away)
     return torch.where(away.abs() < 2, torch.sinc(away) / (1 - away.square()), 0.0)
-
-
-def _interpolation(given: int, wanted: int) -> Tensor:
-    """Linear, from values at `given` equally spaced places to `wanted` over the same range: `(wanted, given)`."""
-    place = torch.linspace(0, given - 1, wanted, dtype=torch.float64)
-    return (1 - (place[:, None] - torch.arange(given, dtype=torch.float64)).abs()).clamp_min(0)

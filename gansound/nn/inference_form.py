@@ -398,15 +398,13 @@ class _MatrixISTFT(ISTFT):
     matrix: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
-        super().__init__(layer.n_fft, layer.hop_length, layer.framing)
+        super().__init__(layer.n_fft, layer.hop_length, layer.framing, layer.bins)
         self.window = layer.window
-        cosines, sines = _inverse_dft(self.n_fft, self.n_fft)
-        self.register_buffer(
-            "matrix", torch.cat([cosines, sines]).to(self.window) * self.window, persistent=False
-        )
+        matrix = torch.cat(_inverse_dft(self, self.n_fft)).to(self.window) * self.window
+        self.register_buffer("matrix", matrix, persistent=False)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
-        return spectrum @ self.matrix
+        return _kept(self, spectrum) @ self.matrix
 
 
 class _QuarteredISTFT(ISTFT):
@@ -422,17 +420,15 @@ class _QuarteredISTFT(ISTFT):
     odd_sines: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
-        super().__init__(layer.n_fft, layer.hop_length, layer.framing)
+        super().__init__(layer.n_fft, layer.hop_length, layer.framing, layer.bins)
         self.window = layer.window
-        for name, matrix in zip(
-            ("cosines", "sines"), _inverse_dft(self.n_fft, self.n_fft // 4 + 1), strict=True
-        ):
+        for name, matrix in zip(("cosines", "sines"), _inverse_dft(self, self.n_fft // 4 + 1), strict=True):
             for first, parity in enumerate(("even", "odd")):
                 rows = matrix[first::2].to(self.window).contiguous()
                 self.register_buffer(f"{parity}_{name}", rows, persistent=False)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
-        real, imaginary = spectrum.chunk(2, dim=2)
+        real, imaginary = _kept(self, spectrum).chunk(2, dim=2)
         even = real[..., ::2] @ self.even_cosines, imaginary[..., ::2] @ self.even_sines
         odd = real[..., 1::2] @ self.odd_cosines, imaginary[..., 1::2] @ self.odd_sines
         about = even[0] + odd[1], even[0] - odd[1]  # even about the quarter; before the half, and after it
@@ -442,12 +438,22 @@ class _QuarteredISTFT(ISTFT):
         return torch.stack([onward, mirrored], 3).flatten(2) * self.window
 
 
-def _inverse_dft(n_fft: int, samples: int) -> tuple[Tensor, Tensor]:
-    """What bins' real and imaginary parts give to a frame's first samples: two of `(n_fft // 2 + 1, samples)`."""
-    k = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
+def _kept(layer: ISTFT, spectrum: Tensor) -> Tensor:
+    """A spectrum's bins that the frames' rate can hold."""
+    most = layer.n_fft // 2 + 1
+    if layer.bins <= most:
+        return spectrum
+    return torch.cat([part[..., :most] for part in spectrum.chunk(2, dim=2)], dim=2)
+
+
+def _inverse_dft(layer: ISTFT, samples: int) -> tuple[Tensor, Tensor]:
+    """What those bins' real and imaginary parts give to a frame's first samples: two of `(bins, samples)`."""
+    n_fft = layer.n_fft
+    k = torch.arange(min(layer.bins, n_fft // 2 + 1), dtype=torch.float64, device="cpu")
     angle = 2 * math.pi / n_fft * torch.outer(k, torch.arange(samples, dtype=torch.float64, device="cpu"))
     share = torch.full((len(k), 1), 2.0 / n_fft, dtype=torch.float64, device="cpu")  # a bin and its conjugate
     share[k == (-k) % n_fft] /= 2  # its own
+    share *= layer.louder
     return share * angle.cos(), -share * angle.sin()
 
 

@@ -65,8 +65,10 @@ class ISTFT(nn.Module):
         n_fft: samples of a frame and of its Hann window.
         hop_length: samples from one frame to the next.
         framing: where frames stand, see above.
+        bins: of the spectrum, `n_fft // 2 + 1` where None. So many are those of a window of `2 * (bins - 1)` samples
+            that lasts as long at another rate: what this rate can't hold of it is left out, above it there is nothing.
 
-    Shape: `(B, F, n_fft + 2)` -> `(B, F * hop_length)`.
+    Shape: `(B, F, 2 * bins)` -> `(B, F * hop_length)`.
 
     Raises:
         ValueError: n_fft isn't a multiple of hop_length, or not at least twice it, or the framing can't be cut evenly.
@@ -74,7 +76,13 @@ class ISTFT(nn.Module):
 
     window: Tensor
 
-    def __init__(self, n_fft: int, hop_length: int, framing: Literal["same", "center"] = "same") -> None:
+    def __init__(
+        self,
+        n_fft: int,
+        hop_length: int,
+        framing: Literal["same", "center"] = "same",
+        bins: int | None = None,
+    ) -> None:
         super().__init__()
         cut_samples = n_fft - (hop_length if framing == "same" else 0)
         if hop_length < 1 or n_fft % hop_length or n_fft // hop_length < 2 or cut_samples % 2:
@@ -85,6 +93,8 @@ class ISTFT(nn.Module):
             )
         self.n_fft = n_fft
         self.hop_length = hop_length
+        self.bins = bins or n_fft // 2 + 1
+        self.louder = n_fft / (2 * (self.bins - 1))  # so much larger are the same sound's amplitudes here
         self.overlap_frames = n_fft // hop_length
         self.framing = framing
         self.trim_samples = cut_samples // 2  # from the start
@@ -96,7 +106,7 @@ class ISTFT(nn.Module):
         return self._trimmed(frames) / self._trimmed(envelope)
 
     def stream(self, spectrum: Tensor, cursor: Cursor) -> Tensor:
-        """Shape: `(B, n, n_fft + 2)` -> `(B, n * hop_length)`."""
+        """Shape: `(B, n, 2 * bins)` -> `(B, n * hop_length)`."""
         context = self.overlap_frames - 1
         frames = cursor.window(self._frames(spectrum), context, dim=1)
         inside = cursor.inside(frames.shape[1], context)
@@ -109,9 +119,10 @@ class ISTFT(nn.Module):
         return self._overlap_add(frames) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
-        """`(B, F, n_fft + 2)` -> windowed frames `(B, F, n_fft)`."""
+        """`(B, F, 2 * bins)` -> windowed frames `(B, F, n_fft)`."""
         real, imaginary = spectrum.chunk(2, dim=2)
-        return torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=2) * self.window
+        frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=2)  # cuts and fills bins
+        return frames * (self.window * self.louder)
 
     def _trimmed(self, frames: Tensor) -> Tensor:
         """`(B, F, n_fft)` -> `(B, F * hop_length)`."""

@@ -108,7 +108,7 @@ class Beginnings(nn.Module):
         istft: what makes the sound of those frames.
         sample_rate: of the sound, in Hz.
 
-    Shape: `(B, F, columns)`, amplitudes of `n_fft // 2 + 1` bins and what stands behind them → `(B, 2, F *
+    Shape: `(B, F, columns)`, amplitudes of `istft.bins` bins and what stands behind them → `(B, 2, F *
     hop_length)`, the bands of `TwoBands`.
     """
 
@@ -121,7 +121,7 @@ class Beginnings(nn.Module):
     def __init__(self, istft: ISTFT, sample_rate: int) -> None:
         super().__init__()
         n_fft, hop = istft.n_fft, istft.hop_length
-        self.bins, self.hop_length = n_fft // 2 + 1, hop
+        self.bins, self.hop_length = min(istft.bins, n_fft // 2 + 1), hop
         self.late_samples = n_fft - hop - istft.trim_samples  # of frame f's last hop, after sample f * hop
         window = torch.hann_window(n_fft, dtype=torch.float64).square()
         rest = window.flip(0).cumsum(0).flip(0)  # of what begins at a sample and lasts
@@ -135,8 +135,11 @@ class Beginnings(nn.Module):
         away = (torch.arange(len(mean)) - len(mean) // 2).double()
         low = (2 * math.pi / n_fft * torch.outer(torch.arange(self.bins).double(), away)).cos() @ mean
         gains = 2 * torch.stack([low, 1 - low]).square()
-        gains[:, [0, -1]] /= 2  # a bin and its conjugate
-        gains *= _LOUD / n_fft / window.sum()  # to the mean power of samples under the window
+        own = torch.arange(self.bins) % (n_fft // 2) == 0
+        gains[:, own] /= 2  # a bin and its conjugate
+        gains *= (
+            _LOUD * istft.louder**2 / n_fft / window.sum()
+        )  # to the mean power of samples under the window
         self.register_buffer("gains", gains.float(), persistent=False)
 
     def forward(self, amplitudes: Tensor) -> Tensor:

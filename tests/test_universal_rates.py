@@ -1,0 +1,231 @@
+"""A universal vocoder takes mels of other rates and hops: the same frames, with as many samples as they last."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gansound
+from gansound.audio import resample
+from gansound.generators.universal import UniversalGenerator
+from gansound.mel import MelSpec
+from gansound.mel.inverse import MelInverse
+from gansound.metrics.pesq import pesq_wb
+from gansound.model_folder import save_model_folder
+from gansound.nn.inference_form import InferenceForm, _by_products
+from gansound.nn.istft import ISTFT
+from gansound.nn.onsets import Beginnings
+from tests.streams import error, of_generator, serve
+from tests.test_universal import OWN, SMALL, generator, voice
+
+CLASS_PATH = "gansound.generators.universal.UniversalGenerator"
+# Samples a frame lasts at a rate, beside the net's own 1024 and 256 at 22050 Hz.
+RATES = [(24000, 1200, 300), (16000, 640, 160), (16000, 800, 200), (16000, 1024, 256), (24000, 1024, 256)]
+
+
+def of_rate(sample_rate: int, window: int, hop: int, **changes: object) -> MelSpec:
+    more = {"n_fft": window, "win_length": window, "hop_length": hop, "fmax": min(sample_rate / 2, 10000.0)}
+    return replace(OWN, sample_rate=sample_rate, **(more | changes))
+
+
+def tone(hz: float, sample_rate: int, seconds: float = 1.0) -> torch.Tensor:
+    return torch.sin(2 * math.pi * hz / sample_rate * torch.arange(int(seconds * sample_rate)))[None]
+
+
+def parts(audio: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
+    """Frames as `ISTFT` takes them, in framing `center`."""
+    window = torch.hann_window(n_fft, dtype=audio.dtype)
+    spectrum = torch.stft(audio, n_fft, hop, window=window, return_complex=True).transpose(1, 2)
+    return torch.cat([spectrum.real, spectrum.imag], 2)
+
+
+@pytest.mark.parametrize("n_fft, hop", [(1200, 300), (640, 160), (800, 200), (1024, 256)])
+@pytest.mark.parametrize("graph", [False, True], ids=["", "graph"])
+def test_frames_of_another_rate_become_the_sound_at_this_one(n_fft, hop, graph):
+    """A tone that both rates hold comes out as it is; one that only the frames' own holds is gone."""
+    layer = ISTFT(n_fft, hop, "center", bins=513).double()
+    layer.window = torch.hann_window(n_fft, dtype=torch.float64)
+    made = _by_products(layer) if graph else layer
+    given, wanted = 22050, 22050 * n_fft / 1024  # a frame lasts as long at either
+    for hz in (440.0, 5000.0):
+        audio = torch.sin(2 * math.pi * hz / given * torch.arange(given, dtype=torch.float64))[None]
+        sound = made(parts(audio, 1024, 256))[0]
+        expected = torch.sin(2 * math.pi * hz / wanted * torch.arange(len(sound), dtype=torch.float64))
+        inside = slice(2 * n_fft, -2 * n_fft)
+        assert (sound - expected)[inside].abs().max() < 1e-6
+    high = torch.sin(2 * math.pi * 9500.0 / given * torch.arange(given, dtype=torch.float64))[None]
+    kept = made(parts(high, 1024, 256))[0][2 * n_fft : -2 * n_fft].square().mean()
+    assert kept.item() == pytest.approx(0.5 if wanted > 19100 else 0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate, window, hop", RATES)
+@pytest.mark.parametrize("tones", [0, 96])
+def test_amplitudes_are_those_of_the_sound_at_the_rate_of_the_net(rate, window, hop, tones):
+    """Of noise and of a tone, those of a window of 1024 samples at a rate at which it lasts as long."""
+    spec, at = of_rate(rate, window, hop), rate * 1024 / window
+    inverse = MelInverse(spec, 1024, tones, lasting=window)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(2 * rate).astype(np.float32)
+    low = 0.3 * tone(600.0, rate)[0].numpy()
+    for sound, bins in ((noise, slice(20, 90)), (noise, slice(100, 280)), (low, slice(20, 40))):
+        there = torch.from_numpy(resample(sound, rate, round(at)))[None]
+        hann = torch.hann_window(1024)
+        true = torch.stft(there, 1024, 256, window=hann, return_complex=True).abs()[0, bins, 10:-10]
+        made = inverse(spec.mel(torch.from_numpy(sound)[None]))[0, 10:-10, bins]
+        assert made.square().mean().sqrt().item() == pytest.approx(
+            true.square().mean().sqrt().item(), rel=0.12
+        )
+        if sound is low and tones:
+            assert int(made.mean(0).argmax()) == int(true.mean(1).argmax())
+    above = torch.arange(513) * at / 1024 > rate / 2
+    assert not inverse.seen[above].any()
+
+
+@pytest.mark.parametrize("rate, window, hop", RATES)
+def test_another_rate_shares_the_weights_and_hears_the_same_frames(rate, window, hop):
+    net = generator(single_pass_bins=20, griffin_lim=2, tones=96, group_delay_bands=8)
+    spec = of_rate(rate, window, hop)
+    other = net.for_mel(spec)
+    assert (other.hop_length, other.n_mels, other.mel, other.learnt_by) == (hop, 80, spec, OWN)
+    mine, theirs = dict(net.named_parameters()), dict(other.named_parameters())
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name] is theirs[name] for name in mine)
+    amplitudes = net.layers.inverse(OWN.mel(voice(30 * 256)))
+    spectra = []
+    for one in (net, other):
+        given = amplitudes
+        for name, layer in one.layers.core.named_children():
+            if name == "istft":
+                break
+            given = layer(given)
+        spectra.append(given)
+    assert torch.equal(*spectra)
+    assert other(spec.mel(voice(40 * hop))).shape == (1, 40 * hop)
+    again = other.for_mel(OWN)
+    assert torch.equal(again(OWN.mel(voice(30 * 256))), net(OWN.mel(voice(30 * 256))))
+
+
+@pytest.mark.parametrize("rate, window, hop", [(24000, 1200, 300), (16000, 640, 160)])
+@pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
+@pytest.mark.parametrize("graph", [False, True], ids=["", "graph"])
+def test_streams_of_another_rate_are_the_whole(rate, window, hop, causal, graph):
+    more = {"causal": True, "look_ahead": 1} if causal else {}
+    net = generator(griffin_lim=2, **more).for_mel(of_rate(rate, window, hop)).double()
+    form = InferenceForm(net, graph=graph)
+    mels = [of_rate(rate, window, hop).mel(voice(n * hop)).double()[0] for n in (40, 1, 7)]
+    expected = [net(mel[None]) for mel in mels]
+    assert error([form(mel[None]) for mel in mels], expected) < 1e-9
+    got = serve(of_generator(form), mels, [audio.shape[1] for audio in expected], seed=1)
+    assert error(got, expected) < 1e-9
+
+
+def test_what_begins_is_told_of_frames_of_another_rate_by_the_same_power():
+    """The bound before an onset is a power of samples: of the same sound it is the same at either rate."""
+    bounds = []
+    for rate, n_fft, hop in ((22050, 1024, 256), (24000, 1024, 256), (24000, 1200, 300)):
+        begun = tone(500.0, 22050, 0.5)
+        begun[:, : 22050 // 4] *= 1e-4
+        amplitudes = parts(begun, 1024, 256).unflatten(2, (2, 513)).square().sum(2).sqrt()
+        istft = ISTFT(n_fft, hop, "center", bins=513)
+        bound = Beginnings(istft, rate)(amplitudes)
+        bounds.append((bound[0, 0].amax().item(), (bound[0, 0] > 1).float().mean().item()))
+    assert bounds[0][0] > 100
+    for bound in bounds[1:]:
+        assert bound[0] == pytest.approx(bounds[0][0], rel=0.05)
+        assert bound[1] == pytest.approx(bounds[0][1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes, ends",
+    [
+        ({"fmax": 7000.0}, 371),  # filled
+        ({"fmax": 8200.0}, 371),  # cut: the net made 23 dB too much of what was told beyond its own end
+        ({"fmax": 9500.0}, 371),
+        ({"fmax": 10600.0}, 492),  # nearly all is as all
+        ({"fmax": 11025.0}, 511),
+        ({"sample_rate": 16000, "hop_length": 200, "n_fft": 800, "win_length": 800, "fmax": 8000.0}, 511),
+        ({"sample_rate": 24000, "hop_length": 300, "n_fft": 2048, "win_length": 1200, "fmax": 7600.0}, 371),
+        ({"sample_rate": 16000, "fmax": 7600.0}, 486),
+    ],
+)
+def test_a_convention_ends_where_the_nets_own_does_or_tells_of_all(changes, ends):
+    net = generator()
+    spec = replace(OWN, **changes)
+    inverse = net.for_mel(spec).layers.inverse
+    assert int(inverse.seen.nonzero().max()) == ends
+    noise = torch.randn(1, 4 * spec.sample_rate, generator=torch.Generator().manual_seed(0)) / 10
+    heard = inverse(spec.mel(noise))[0, 4:-4].square().mean(0).sqrt()
+    near_the_end = heard[ends - 40 : ends - 8] / heard[100:200].mean()
+    assert near_the_end.min() > 0.3
+    assert near_the_end.max() < 1.6
+    assert heard[ends + 1 :].max() == 0
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"hop_length": 128}, "128, 172 frames a second, expected 60.3 to 112"),
+        ({"sample_rate": 8000, "fmax": 4000.0}, "31.2 frames a second"),
+        (
+            {"sample_rate": 44100, "n_fft": 2048, "win_length": 2048, "hop_length": 512, "fmax": 22050.0},
+            "fmax: got 22050 Hz, expected at most 13781 .* up to 11025 Hz of such frames.*default-44khz",
+        ),
+        ({"hop_length": 255}, "hop_length 255"),  # of framing `same`, whose frames can't be cut evenly
+        ({"sample_rate": 24000, "n_fft": 4096, "win_length": 4096}, "win_length: got 4096"),
+    ],
+)
+def test_frames_that_are_too_different_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        generator().for_mel(replace(OWN, **changes))
+
+
+def test_a_net_says_what_it_learnt_by_and_is_built_again_by_it():
+    spec = of_rate(24000, 1200, 300)
+    net = generator(single_pass_bins=20, group_delay_bands=8, between_partials=4)
+    built = UniversalGenerator(
+        spec, **SMALL, single_pass_bins=20, group_delay_bands=8, between_partials=4, learnt_by=OWN.to_dict()
+    )
+    built.load_state_dict(net.state_dict())
+    mel = spec.mel(voice(30 * 300))
+    with torch.no_grad():
+        assert torch.equal(built.eval()(mel), net.for_mel(spec)(mel))
+
+
+def test_a_vocoder_of_another_rate_is_written_and_read(tmp_path):
+    config = {"class_path": CLASS_PATH, "init_args": SMALL}
+    folder = save_model_folder(tmp_path / "own", generator(), OWN, config=config)
+    vocoder = gansound.Vocoder.from_pretrained(folder, mel="parallel_wavegan_24khz", backend="eager")
+    assert vocoder.sample_rate == 24000
+    mel = vocoder.mel_spec.mel(voice(9000))
+    again = gansound.Vocoder.from_pretrained(vocoder.save_pretrained(tmp_path / "it"), backend="eager")
+    assert (again.sample_rate, again.mel_spec) == (24000, vocoder.mel_spec)
+    assert torch.equal(again(mel), vocoder(mel))
+    back = gansound.Vocoder.from_pretrained(tmp_path / "it", mel=OWN, backend="eager")
+    own = OWN.mel(voice(9000))
+    assert torch.equal(back(own), gansound.Vocoder.from_pretrained(folder, backend="eager")(own))
+    with pytest.raises(ValueError, match=r"own: mel fmax: got 22050 Hz.*default-44khz"):
+        gansound.Vocoder.from_pretrained(folder, mel="bigvgan_44khz")
+
+
+@pytest.mark.parametrize("model", ["default", "default-live"])
+@pytest.mark.parametrize(
+    "name, least",
+    [("vocos_24khz", 3.5), ("bigvgan_24khz", 3.5), ("parallel_wavegan_24khz", 3.2), ("speecht5", 2.9)],
+)
+def test_the_shipped_vocoders_speak_at_16_and_24_khz(model, name, least, samples):
+    """Untold, a mel of 24 kHz would sound a tone and a half lower, and PESQ would be below 2."""
+    speech, rate = samples
+    vocoder = gansound.Vocoder.from_pretrained(model, mel=name, backend="eager")
+    audio = resample(speech, rate, vocoder.sample_rate)
+    made = vocoder.vocode_audio(audio, vocoder.sample_rate)
+    assert len(made) == len(audio)
+    assert pesq_wb(audio, made, vocoder.sample_rate) > least
+
+
+@pytest.fixture(scope="module")
+def samples() -> tuple[np.ndarray, int]:
+    import soundfile
+
+    speech, rate = soundfile.read("samples/allison_hold.flac", dtype="float32")
+    return speech, rate
