@@ -12,10 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from gansound.audio import resample
 from gansound.importers import import_checkpoint
 from gansound.inference.vocoder import Vocoder
+from gansound.metrics.pesq import pesq_wb
 from tests.tiny import save_tiny_model
 
 pytestmark = pytest.mark.hosts
@@ -94,6 +97,19 @@ def test_vocos_speaks_through_its_import(tmp_path, padding):
     torch.testing.assert_close(
         ours(audio)[:, : sound.shape[1]], sound, rtol=0, atol=1e-3
     )  # its own front end
+
+
+def test_default_speaks_the_mels_of_vocos_itself():
+    """By its own front end at 24 kHz, which is that of F5-TTS too."""
+    of("torchaudio")
+    features = of("vocos.feature_extractors").MelSpectrogramFeatures(sample_rate=24000)
+    default = Vocoder.from_pretrained("default", "cpu", mel="vocos_24khz", backend="eager")
+    speech, rate = soundfile.read("samples/allison_hold.flac", dtype="float32")
+    speech = resample(speech, rate, 24000)
+    mel = features(torch.from_numpy(speech)[None])
+    torch.testing.assert_close(mel, default.mel_spec.mel(torch.from_numpy(speech)[None]), rtol=0, atol=1e-3)
+    made = default.as_module("vocos").decode(mel)[0].numpy()
+    assert pesq_wb(speech[: len(made)], made, 24000) > 3.5
 
 
 @pytest.fixture

@@ -5,13 +5,16 @@ The reference is the same host with its own vocoder left out: its spectrogram, v
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from gansound.audio import resample
 from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.importers import import_checkpoint
 from gansound.importers.back import export_checkpoint
 from gansound.inference.vocoder import Vocoder
 from gansound.mel import MelSpec
+from gansound.metrics.pesq import pesq_wb
 from gansound.model_folder import load_model_folder, save_model_folder
 from tests.tiny import save_tiny_model
 
@@ -66,6 +69,22 @@ def test_speech_t5_speaks_through_it(speech_t5, vocoder):
     assert sound.shape == (len(spectrogram) * HOP,)
     assert sound.abs().max() > 1e-6
     torch.testing.assert_close(sound, vocoder(spectrogram.T)[0], rtol=0, atol=1e-6)
+
+
+def test_default_speaks_the_mels_of_speech_t5_itself(transformers, speech_t5):
+    """By its own feature extractor, and inside it at its 16 kHz."""
+    features = transformers.SpeechT5FeatureExtractor()
+    default = Vocoder.from_pretrained("default", "cpu", mel="speecht5", backend="eager")
+    speech, rate = soundfile.read("samples/allison_hold.flac", dtype="float32")
+    speech = resample(speech, rate, 16000)
+    mel = torch.tensor(features(audio_target=speech, sampling_rate=16000)["input_values"][0])
+    module = default.as_module("transformers")
+    made = module(mel).numpy()
+    assert module.config.sampling_rate == 16000
+    assert pesq_wb(speech[: len(made)], made[: len(speech)], 16000) > 2.9
+    spectrogram = given(speech_t5)
+    sound = given(speech_t5, vocoder=module)
+    torch.testing.assert_close(sound, default(spectrogram.T, warn=False)[0], rtol=0, atol=1e-6)
 
 
 def test_speech_t5_gives_lengths_of_a_batch(speech_t5, vocoder):

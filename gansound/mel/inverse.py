@@ -22,6 +22,9 @@ AMPLITUDE_FLOOR = 1e-5
 WHOLE = 0.93
 """Of all bins: conventions that tell of so many are to a net as those that tell of all."""
 
+FALL_DB = 2.0
+"""For each kilohertz above what a convention tells of, speech is so much fainter, as far as one can guess."""
+
 # Wide banks of many bands have rows that differ by little; what only their difference tells is rounding.
 _RELATIVE_TOLERANCE = 1e-3
 _ROUNDS = 10
@@ -119,7 +122,8 @@ def _undone(mel: MelSpec, n_fft: int, lasting: int) -> tuple[Tensor, Tensor]:
 def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: int) -> tuple[Tensor, Tensor]:
     """Those as of a convention that ends where another does, or tells of all bins: elsewhere a net hardly knows an end.
 
-    What lacks is as loud as the last bins are, where the other tells of a flat spectrum; what goes further is left out.
+    What lacks is as loud as the last bins are, or fainter the further up (`FALL_DB`), where the other tells of a flat
+    spectrum; what goes further is left out.
     """
     others, covered = _undone(other, n_fft, n_fft)
     last, top = int(seen.nonzero().max()), int(covered.nonzero().max())
@@ -132,6 +136,9 @@ def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: 
         flat[:] = flat[: int(others[:, -1].argmax())].median()
     elif top < last:
         middle, end = int(others[:, -1].argmax()), top
+    else:
+        above_khz = (torch.arange(len(flat)) - last).clamp(min=0) * (other.sample_rate / n_fft / 1000)
+        flat *= 10 ** (-FALL_DB / 20 * above_khz)
     as_loud = back[2 * middle - end : middle + 1].mean(0)
     bins = torch.arange(len(back))
     share = ((bins - middle) / (end - middle)).clamp(0, 1)[:, None]
