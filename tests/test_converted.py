@@ -111,6 +111,16 @@ def test_what_differs_by_more_is_refused_with_the_ways_out(tmp_path):
         gansound.Vocoder.from_pretrained(folder, mel=lower)
 
 
+@pytest.mark.parametrize("name", ["tacotron2", "nemo"])
+def test_what_nobody_hears_is_said_to_be_so(tmp_path, name):
+    """Of 30 recordings such mels untold had the PESQ of told ones to 0.001 (`default`, which takes both)."""
+    folder = save_melgan(tmp_path / "m", MelSpec.preset("hifigan"))
+    with pytest.raises(
+        ValueError, match=r"framing center → same.*leave the convention out \(mel=None, no --mel\)"
+    ):
+        gansound.Vocoder.from_pretrained(folder, mel=name)
+
+
 def test_a_floor_that_nothing_reaches_is_no_difference():
     """With an epsilon of 1e-6 in each bin no band falls to 1e-5, nor to 1e-7."""
     own = MelSpec.preset("amphion_24khz")

@@ -711,8 +711,8 @@ def test_a_vocoder_takes_another_convention_by_name(tmp_path):
     assert torch.equal(again(mel), whole)
     as_json = gansound.Vocoder.from_pretrained(folder, mel=OWN, backend="eager")
     assert as_json.mel_spec == OWN
-    with pytest.raises(ValueError, match="preset 'nothing' isn't known"):
-        gansound.Vocoder.from_pretrained(folder, mel="nothing")
+    with pytest.raises(ValueError, match=r"preset 'vocos' isn't known .did you mean vocos_24khz"):
+        gansound.Vocoder.from_pretrained(folder, mel="vocos")
 
 
 def test_a_graph_takes_off_what_a_convention_added_to_silence():

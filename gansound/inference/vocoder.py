@@ -40,6 +40,13 @@ _HOW_TO_STREAM = (
     "Derive it from gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
 )
 
+_INAUDIBLE = (
+    "framing",
+    "padding",
+    "window",
+    "magnitude_eps",
+)  # of one convention's mels in place of another's
+
 
 class Vocoder:
     """Mel spectrogram to waveform; or, of a VITS decoder, its latents, which then stand where a mel does below.
@@ -486,6 +493,11 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
         try:
             generator = ConvertedGenerator(model.generator, model.mel, mel)
         except ValueError as error:
+            if all(line.partition(":")[0] in _INAUDIBLE for line in mel.differences(model.mel)):
+                raise ValueError(
+                    f"{model.path}: {error}. By no more than that do they differ, which nobody hears: leave the "
+                    "convention out (mel=None, no --mel), and the sound is as good, at most half a hop earlier or later"
+                ) from None
             raise ValueError(
                 f"{model.path}: {error}. Make such mels, or take a universal vocoder (recipe universal_cpu), which "
                 "takes all of about its frame rate; `gansound mel FILE --model M` says what a mel is in and what its "

@@ -1,6 +1,7 @@
 """`MelSpec`: what a log-mel spectrogram is made of, checked, comparable and convertible."""
 
 import dataclasses
+import difflib
 import functools
 import math
 from dataclasses import dataclass
@@ -144,7 +145,9 @@ class MelSpec:
     def preset(cls, name: str) -> Self:
         """The convention of a known project; `presets()` lists the names."""
         if name not in PRESETS:
-            raise ValueError(f"mel preset {name!r} isn't known; known: {', '.join(PRESETS)}")
+            near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
+            meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+            raise ValueError(f"mel preset {name!r} isn't known{meant}; known: {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
 
     @classmethod
