@@ -1,6 +1,7 @@
 """A model whose weights are the weighted mean of two of the same kind, on one path of training.
 
     python -m tests.reference.averaged BEGIN END OUT [--share 0.7] [--even-from 386 [--down-to 372] [--louder-db 1]]
+        [--smooth 170 372 0.6]
 
 Wortsman et al., "Model soups" (arXiv 2203.05482): the mean of nets that one begun training led to is often better than
 each of them. The configuration is END's. With --even-from the log-amplitudes of a universal vocoder's bins from that
@@ -8,6 +9,10 @@ one on are each the mean of those around: where a mel tells of nothing, what one
 nothing, and is a tone in pauses. With --down-to the bins from there on are as those above: at the edge of the mel some
 may have learnt to be silent beside loud ones, of which no mean is like either. A mean of logarithms is fainter than
 what it is of, by --louder-db.
+
+With --smooth the log-amplitudes of bins between two are, to a share, the mean of those around too, but for what they
+are where the mel is flat: there they undo bumps of the mel's inverse. A mel's bands are wide there, so what a bin has
+over the next is a guess; it makes the pulses of a voice longer than they are.
 """
 
 import argparse
@@ -17,9 +22,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from gansound.generators.universal import UniversalGenerator
 from gansound.model_folder import load_model_folder, save_model_folder
 
 AROUND_BINS = 8
+FADE_BINS = 16  # below the first that is smoothed
 
 
 def evened(rows: torch.Tensor) -> torch.Tensor:
@@ -42,6 +49,26 @@ def even(head: nn.Linear, begin: int, down_to: int, louder_db: float) -> None:
     head.bias[down_to : len(head.bias) // 3] += louder_db * math.log(10) / 20
 
 
+def smooth(net: UniversalGenerator, first: int, end: int, share: float) -> None:
+    """The log-amplitudes of bins from one to before another as means, to a share, where they differ from a flat mel's."""
+    head: nn.Linear = net.get_submodule("layers.core.spectrum.trunk.head")  # type: ignore[assignment]
+    heard: list[torch.Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, given: heard.append(given[0][0]))
+    net(torch.zeros(1, net.n_mels, 60))
+    handle.remove()
+    flat = heard[0][10:-10].mean(0)
+    weight, bias = head.weight.chunk(3)[0], head.bias.chunk(3)[0]
+    begin = max(0, first - FADE_BINS)
+    said = weight[begin:end] @ flat + bias[begin:end]
+    shares = share * ((torch.arange(begin, end) - begin) / FADE_BINS).clamp(max=1)
+    for rows in (weight, bias):
+        wide = rows[begin - AROUND_BINS : end + AROUND_BINS].clone()
+        rows[begin:end] = torch.lerp(
+            rows[begin:end], evened(wide)[AROUND_BINS:-AROUND_BINS], shares.view(-1, *[1] * (rows.dim() - 1))
+        )
+    bias[begin:end] += said - (weight[begin:end] @ flat + bias[begin:end])
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(
@@ -54,6 +81,7 @@ def main() -> None:
     parser.add_argument("--even-from", type=int, metavar="BIN", help="so that no line stands there")
     parser.add_argument("--down-to", type=int, metavar="BIN", help="bins from there on are as those above")
     parser.add_argument("--louder-db", type=float, default=0.0)
+    parser.add_argument("--smooth", nargs=3, metavar=("FIRST", "END", "SHARE"), help="bins, and how much")
     arguments = parser.parse_args()
     begin, end = load_model_folder(arguments.begin), load_model_folder(arguments.end)
     with torch.no_grad():
@@ -62,6 +90,9 @@ def main() -> None:
         if arguments.even_from is not None:
             head = end.generator.get_submodule("layers.core.spectrum.trunk.head")
             even(head, arguments.even_from, arguments.down_to or arguments.even_from, arguments.louder_db)
+        if arguments.smooth is not None:
+            first, last, share = arguments.smooth
+            smooth(end.generator, int(first), int(last), float(share))
     save_model_folder(arguments.out, end.generator, end.mel, config=end.config, info=end.info, half=True)
 
 
