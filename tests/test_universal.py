@@ -369,6 +369,17 @@ def test_what_is_learnt_above_a_recording_goes_by_the_convention_drawn_for_the_i
     assert 0 < sum(taught.tolist()) < 12
 
 
+def test_what_the_inverse_leaves_out_of_a_convention_isnt_taken_for_told():
+    teacher = task(conventions=40)
+    tops = [int(view[1].seen.nonzero().max()) * 22050 / 1024 for view in teacher.views]
+    cut = 0
+    for top, told, view in zip(tops, teacher.tops_hz, teacher.views, strict=True):
+        assert told <= top + 22
+        assert told == pytest.approx(min(view[1].mel.fmax, top), abs=22)
+        cut += view[1].mel.fmax > top + 100
+    assert cut > 5
+
+
 class Listening(torch.nn.Module):
     """A discriminator that keeps what it was shown."""
 
@@ -732,8 +743,8 @@ def test_a_vocoder_of_one_convention_says_the_way_out(tmp_path):
     sizes = {"channels": 8, "hidden_channels": 8, "blocks": 1}
     config = {"class_path": "gansound.generators.freev.FreeVGenerator", "init_args": sizes}
     folder = save_model_folder(tmp_path / "one", FreeVGenerator(OWN, **sizes), OWN, config=config)
-    with pytest.raises(ValueError, match=r"can't be converted exactly: framing center → same.*universal"):
-        gansound.Vocoder.from_pretrained(folder, mel="tacotron2")
+    with pytest.raises(ValueError, match=r"can't be converted exactly: fmin 80.0 → 0.*universal"):
+        gansound.Vocoder.from_pretrained(folder, mel="parallel_wavegan")
 
 
 def test_the_recipe_builds_the_universal_task():

@@ -84,11 +84,15 @@ class UniversalVocoderTask(VocoderTask):
         self.generator = generator.layers.core  # type: ignore[assignment]
         self.own_share, self.others = own_share, conventions
         specs = [mel, *drawn_conventions(mel, conventions)]
-        self.tops_hz = [spec.fmax for spec in specs]
+        inverses = [MelInverse(spec, generator.n_fft, generator.tones, mel) for spec in specs]
         self.views = nn.ModuleList(
-            nn.Sequential(MelFrontEnd(spec), MelInverse(spec, generator.n_fft, generator.tones, mel))
-            for spec in specs
+            nn.Sequential(MelFrontEnd(spec), inverse) for spec, inverse in zip(specs, inverses, strict=True)
         )
+        # Of some the inverse leaves out what they tell.
+        self.tops_hz = [
+            min(spec.fmax, float(inverse.seen.nonzero().max() + 1) * mel.sample_rate / generator.n_fft)
+            for spec, inverse in zip(specs, inverses, strict=True)
+        ]
 
     def to(self, device: torch.device) -> None:
         """Move what is neither generator nor discriminator: the engine places those two."""

@@ -50,7 +50,7 @@ def even(head: nn.Linear, begin: int, down_to: int, louder_db: float) -> None:
 
 
 def smooth(net: UniversalGenerator, first: int, end: int, share: float) -> None:
-    """The log-amplitudes of bins from one to before another as means, to a share, where they differ from a flat mel's."""
+    """The log-amplitudes of bins from one to before another as means, to a share, but for what a flat mel has."""
     head: nn.Linear = net.get_submodule("layers.core.spectrum.trunk.head")  # type: ignore[assignment]
     heard: list[torch.Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, given: heard.append(given[0][0]))
