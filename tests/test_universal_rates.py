@@ -60,6 +60,15 @@ def test_frames_of_another_rate_become_the_sound_at_this_one(n_fft, hop, graph):
     assert kept.item() == pytest.approx(0.5 if wanted > 19100 else 0.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("n_fft, hop", [(33, 11), (9, 3), (1024, 256)])
+def test_frames_of_their_own_rate_are_as_loud_as_they_are(n_fft, hop):
+    spectrum = torch.randn(1, 6, 2 * (n_fft // 2 + 1), generator=torch.Generator().manual_seed(0))
+    frames = torch.fft.irfft(torch.complex(*spectrum.chunk(2, 2)), n=n_fft) * torch.hann_window(n_fft)
+    layer = ISTFT(n_fft, hop)
+    torch.testing.assert_close(layer._frames(spectrum), frames, atol=0, rtol=0)
+    torch.testing.assert_close(_by_products(layer)._frames(spectrum), frames, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("rate, window, hop", RATES)
 @pytest.mark.parametrize("tones", [0, 96])
 def test_amplitudes_are_those_of_the_sound_at_the_rate_of_the_net(rate, window, hop, tones):

@@ -40,12 +40,8 @@ _HOW_TO_STREAM = (
     "Derive it from gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
 )
 
-_INAUDIBLE = (
-    "framing",
-    "padding",
-    "window",
-    "magnitude_eps",
-)  # of one convention's mels in place of another's
+# Where one convention's mels stand in for another's that differs in no more.
+_INAUDIBLE = ("framing", "padding", "window", "magnitude_eps")
 
 
 class Vocoder:
@@ -482,7 +478,7 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
             generator = model.generator.for_mel(mel)
         except ValueError as error:
             raise ValueError(f"{model.path}: {error}") from None
-        arguments = {**config["init_args"], "learnt_by": generator.learnt_by.to_dict()}
+        arguments = {**config.get("init_args", {}), "learnt_by": generator.learnt_by.to_dict()}
         config = {**config, "init_args": arguments}
     else:
         if not isinstance(model.generator, StreamingGenerator):

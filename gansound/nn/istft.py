@@ -94,7 +94,10 @@ class ISTFT(nn.Module):
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.bins = bins or n_fft // 2 + 1
-        self.louder = n_fft / (2 * (self.bins - 1))  # so much larger are the same sound's amplitudes here
+        own = self.bins == n_fft // 2 + 1
+        self.louder = (
+            1.0 if own else n_fft / (2 * (self.bins - 1))
+        )  # so much are the same sound's amplitudes here
         self.overlap_frames = n_fft // hop_length
         self.framing = framing
         self.trim_samples = cut_samples // 2  # from the start

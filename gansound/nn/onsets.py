@@ -137,9 +137,8 @@ class Beginnings(nn.Module):
         gains = 2 * torch.stack([low, 1 - low]).square()
         own = torch.arange(self.bins) % (n_fft // 2) == 0
         gains[:, own] /= 2  # a bin and its conjugate
-        gains *= (
-            _LOUD * istft.louder**2 / n_fft / window.sum()
-        )  # to the mean power of samples under the window
+        # To the mean power of samples under the window.
+        gains *= _LOUD * istft.louder**2 / n_fft / window.sum()
         self.register_buffer("gains", gains.float(), persistent=False)
 
     def forward(self, amplitudes: Tensor) -> Tensor:
