@@ -22,6 +22,9 @@ AMPLITUDE_FLOOR = 1e-5
 WHOLE = 0.93
 """Of all bins: conventions that tell of so many are to a net as those that tell of all."""
 
+END_DB = 60.0
+"""So far a sound falls from the last bin that such a one tells of to the last of all, as a resampler would have it."""
+
 FALL_DB = 2.0
 """For each kilohertz above what a convention tells of, speech is so much fainter, as far as one can guess."""
 
@@ -129,16 +132,18 @@ def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: 
     last, top = int(seen.nonzero().max()), int(covered.nonzero().max())
     flat = others @ other.filter_bank().double().sum(1)
     middle, end, goal = int(back[:, -1].argmax()), last, top  # of the last band, which is half on either side
-    if last == top or last > WHOLE * (n_fft // 2):
+    above = (torch.arange(len(flat)) - last).clamp(min=0)
+    if last == top or last >= n_fft // 2 - 1:
         return back, seen
-    if last >= lasting // 2 - _NEARLY:  # the rate ends there: nobody hears what is above
+    if last > WHOLE * (n_fft // 2) or last >= lasting // 2 - _NEARLY:
         goal = n_fft // 2 - 1
         flat[:] = flat[: int(others[:, -1].argmax())].median()
+        if last < lasting // 2 - _NEARLY:  # else the rate ends there, and nobody hears what is above
+            flat *= 10 ** (-END_DB / 20 * above / (goal - last))
     elif top < last:
         middle, end = int(others[:, -1].argmax()), top
     else:
-        above_khz = (torch.arange(len(flat)) - last).clamp(min=0) * (other.sample_rate / n_fft / 1000)
-        flat *= 10 ** (-FALL_DB / 20 * above_khz)
+        flat *= 10 ** (-FALL_DB / 20 * above * (other.sample_rate / n_fft / 1000))
     as_loud = back[2 * middle - end : middle + 1].mean(0)
     bins = torch.arange(len(back))
     share = ((bins - middle) / (end - middle)).clamp(0, 1)[:, None]
