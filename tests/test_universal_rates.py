@@ -221,6 +221,14 @@ def test_a_vocoder_of_another_rate_is_written_and_read(tmp_path):
         gansound.Vocoder.from_pretrained(folder, mel="bigvgan_44khz")
 
 
+def test_a_mel_of_other_bands_is_told_whose_it_may_be():
+    vocoder = gansound.Vocoder.from_pretrained("default", backend="eager")
+    with pytest.raises(
+        ValueError, match=r"got 100 bands .* expected 80; so many have bigvgan_24khz, vocos_24khz"
+    ):
+        vocoder(torch.zeros(1, 100, 20))
+
+
 @pytest.mark.parametrize("model", ["default", "default-live"])
 @pytest.mark.parametrize(
     "name, least",

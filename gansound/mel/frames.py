@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.mel.presets import PRESETS
+
 _WHOLE = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
@@ -33,6 +35,10 @@ def from_outside(
             hint = f"; it looks transposed: swap the last two axes of shape {shape}"
         elif n_fft := of_a_spectrum(shape[-2]):
             hint = f"; a spectrum of n_fft {n_fft} has so many rows, and is no mel before its filters"
+        elif what == "mel" and (
+            known := [name for name, row in PRESETS.items() if row["n_mels"] == shape[-2]]
+        ):
+            hint = f"; so many have {', '.join(known)}: say which it is (mel=, --mel), a universal vocoder takes most"
         raise ValueError(f"{what}: got {shape[-2]} {rows_are} (shape {shape}), expected {rows}{hint}")
     if 0 in shape:
         raise ValueError(f"{what}: got shape {shape}, which holds no frames")
