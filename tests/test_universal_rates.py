@@ -175,6 +175,20 @@ def test_a_convention_ends_where_the_nets_own_does_or_tells_of_all(changes, ends
         assert heard[ends] / heard[told - 8] < 10 ** (-50 / 20)
 
 
+def test_what_a_convention_doesnt_tell_of_falls_by_two_decibels_a_kilohertz():
+    """With a top of 16 kHz `default-44khz` had 8 to 17 dB too much at 19 to 22 kHz."""
+    noise = torch.randn(1, 8 * 22050, generator=torch.Generator().manual_seed(0)) / 10
+    net = generator()
+    own, lower = (
+        each.layers.inverse(spec.mel(noise))[0, 4:-4].square().mean(0).sqrt()
+        for spec in (OWN, replace(OWN, fmax=6000.0))
+        for each in [net.for_mel(spec)]
+    )
+    db = 20 * (lower / own).log10()
+    near, far = db[290:310].mean(), db[340:360].mean()  # 50 bins, 1.08 kHz apart
+    assert float(near - far) == pytest.approx(2.0 * 50 * 22.05 / 1024, abs=0.6)
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [
