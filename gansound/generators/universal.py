@@ -86,8 +86,8 @@ class UniversalGenerator(StreamingGenerator):
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
         between_partials: width of the convolutions that turn the phases between the partials of the lowest bins, see
             `BetweenPartials`; 0: none.
-        learnt_by: the convention (or its fields) that the layers were trained for, where `mel` is of another sample
-            rate or hop. `n_fft` is of that rate.
+        learnt_by: fields of the convention that the layers were trained for, where it isn't `mel`. `n_fft` is of its
+            rate.
 
     Shape: `(B, n_mels, F)` -> `(B, F * hop_length)`.
 
@@ -117,11 +117,10 @@ class UniversalGenerator(StreamingGenerator):
         single_pass_lobes: bool = False,
         tones: int = 0,
         between_partials: int = 0,
-        learnt_by: MelSpec | Mapping[str, Any] | None = None,
+        learnt_by: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        own = mel if learnt_by is None else learnt_by
-        own = own if isinstance(own, MelSpec) else MelSpec.from_dict(dict(own))
+        own = mel if learnt_by is None else MelSpec.from_dict(dict(learnt_by))
         if min(channels, hidden_channels, blocks, bands) < 1:
             raise ValueError(
                 "channels, hidden_channels, blocks and bands must be 1 or more, got "

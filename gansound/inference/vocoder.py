@@ -489,7 +489,7 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
         try:
             generator = ConvertedGenerator(model.generator, model.mel, mel)
         except ValueError as error:
-            if all(line.partition(":")[0] in _INAUDIBLE for line in mel.differences(model.mel)):
+            if replace(mel, **{name: getattr(model.mel, name) for name in _INAUDIBLE}) == model.mel:
                 raise ValueError(
                     f"{model.path}: {error}. By no more than that do they differ, which nobody hears: leave the "
                     "convention out (mel=None, no --mel), and the sound is as good, at most half a hop earlier or later"

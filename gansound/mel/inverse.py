@@ -32,7 +32,7 @@ FALL_DB = 2.0
 _RELATIVE_TOLERANCE = 1e-3
 _ROUNDS = 10
 _NOTHING = 1e-9  # of a magnitude
-_NEARLY = 3  # bins
+_NEARLY = 3  # bins below half of a rate
 
 
 class MelInverse(nn.Module):
@@ -48,8 +48,8 @@ class MelInverse(nn.Module):
         n_fft: of the spectrum that is wanted.
         tones: so many of the lowest bins are told as those of tones, see `Tones`; 0 for none.
         beyond: the convention by which a net was trained. Where this one ends below it, what it lacks is as loud as its
-            last bins are; where it ends further up but short of all (`WHOLE`), the rest is left out: the net has hardly
-            learnt what to make up from there on.
+            last bins are; where it ends further up but short of all (`WHOLE`), the rest is left out; where it tells of
+            nearly all, it falls off from there: the net has hardly learnt what to make up above other ends.
         lasting: samples of the convention's own rate that the window lasts; `n_fft` where it is that rate. Else the
             spectrum is that of the sound resampled to a rate at which the window has `n_fft` samples, and bins above
             half of the convention's rate are ones that it never saw.
@@ -125,8 +125,8 @@ def _undone(mel: MelSpec, n_fft: int, lasting: int) -> tuple[Tensor, Tensor]:
 def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: int) -> tuple[Tensor, Tensor]:
     """Those as of a convention that ends where another does, or tells of all bins: elsewhere a net hardly knows an end.
 
-    What lacks is as loud as the last bins are, or fainter the further up (`FALL_DB`), where the other tells of a flat
-    spectrum; what goes further is left out.
+    What lacks is as loud as the last bins are where the other tells of a flat spectrum, but fainter the further up
+    (`FALL_DB`, `END_DB`); what goes further is left out.
     """
     others, covered = _undone(other, n_fft, n_fft)
     last, top = int(seen.nonzero().max()), int(covered.nonzero().max())
@@ -148,9 +148,8 @@ def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: 
     bins = torch.arange(len(back))
     share = ((bins - middle) / (end - middle)).clamp(0, 1)[:, None]
     kept = bins <= goal
-    return (back * (1 - share) + share * flat[:, None] * as_loud) * kept[:, None], (
-        seen | (bins > last)
-    ) & kept
+    back = back * (1 - share) + share * flat[:, None] * as_loud
+    return back * kept[:, None], (seen | (bins > last)) & kept
 
 
 class Tones(nn.Module):
