@@ -332,6 +332,27 @@ def test_workers_that_are_killed_again_and_again_end_a_run(planned, sounds, capl
     assert not workers_now(others)
 
 
+def look_at(event):
+    while True:
+        event.is_set()
+
+
+def test_a_worker_killed_while_it_looks_whether_to_end_holds_up_no_end():
+    context = loading.worker_context()
+    event = context.Event()
+    assert not event.is_set()
+    for _ in range(30):  # of multiprocessing's own events nearly every one is left locked by then
+        process = context.Process(target=look_at, args=(event,), daemon=True)
+        process.start()
+        time.sleep(0.01)
+        killed(process)
+    end = threading.Thread(target=event.set, daemon=True)
+    end.start()
+    end.join(60)
+    assert not end.is_alive()
+    assert event.is_set()
+
+
 def test_a_run_whose_worker_is_killed_ends_as_one_left_alone(sounds, tmp_path, caplog):
     recipe = tiny(sounds, 6, **{"data.workers": 1})
     Run(plan(recipe), tmp_path / "alone").fit()

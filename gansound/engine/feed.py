@@ -24,7 +24,7 @@ from gansound.data.pairs import open_pairs
 from gansound.data.records import Records
 from gansound.data.segments import PositionSampler, SegmentDataset
 from gansound.data.source import open_corpus
-from gansound.engine.loading import unbroken
+from gansound.engine.loading import unbroken, worker_context
 from gansound.engine.settings import RunSettings
 from gansound.engine.task import Task
 from gansound.recipe import RecipeError
@@ -160,6 +160,7 @@ class Feed:
                 collate_fn=collate,
                 pin_memory=pin_memory,
                 persistent_workers=False,
+                multiprocessing_context=worker_context() if self.settings.data.workers else None,
             )
 
         def files(number: int) -> list[str]:

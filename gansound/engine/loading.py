@@ -4,6 +4,7 @@ A batch is a function of its number, so new processes go on at the first that wa
 """
 
 import contextlib
+import copy
 import logging
 import multiprocessing
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -70,6 +72,30 @@ def unbroken(
                 ) from error
             log.warning("%s. New processes load it again", what)
         del batches  # ends what is left of the processes
+
+
+class _Flag:
+    """An event without a lock, for two sides: one sets it, the others look."""
+
+    def __init__(self, context: BaseContext) -> None:
+        self._value = context.RawValue("b", 0)
+
+    def set(self) -> None:
+        self._value.value = 1
+
+    def is_set(self) -> bool:
+        return bool(self._value.value)
+
+
+def worker_context() -> BaseContext:
+    """The machine's way to start processes, for a `DataLoader` whose workers may be killed at any time.
+
+    Its `Event`, by which a loader's processes are told to end, has no lock: one killed while it looks leaves
+    `multiprocessing.Event`'s taken, and setting it then waits for ever.
+    """
+    context = copy.copy(multiprocessing.get_context())
+    context.Event = lambda: _Flag(context)  # type: ignore[method-assign, assignment, return-value]
+    return context
 
 
 def _started(loader: DataLoader[Batch]) -> Iterator[Batch]:
