@@ -42,9 +42,9 @@ def cut(x, n_fft, hop):
     return np.pad(x, (n_fft - hop) // 2, mode="reflect")
 
 
-def hifigan_like(rate, n_fft, hop, n_mels, fmax, eps):
+def hifigan_like(rate, n_fft, hop, n_mels, fmax, eps, fmin=0):
     power = np.abs(stft(cut(signal(rate), n_fft, hop), n_fft, hop)) ** 2
-    return np.log(np.maximum(slaney(rate, n_fft, n_mels, 0, fmax) @ np.sqrt(power + eps), 1e-5))
+    return np.log(np.maximum(slaney(rate, n_fft, n_mels, fmin, fmax) @ np.sqrt(power + eps), 1e-5))
 
 
 def melgan_neurips():
@@ -52,9 +52,9 @@ def melgan_neurips():
     return np.log10(np.maximum(slaney(22050, 1024, 80, 0, 11025) @ magnitude, 1e-5))
 
 
-def tacotron2():
-    magnitude = np.abs(stft(signal(22050), 1024, 256, center=True))
-    return np.log(np.maximum(slaney(22050, 1024, 80, 0, 8000) @ magnitude, 1e-5))
+def tacotron2(rate=22050, n_mels=80, fmax=8000):
+    magnitude = np.abs(stft(signal(rate), 1024, 256, center=True))
+    return np.log(np.maximum(slaney(rate, 1024, n_mels, 0, fmax) @ magnitude, 1e-5))
 
 
 def parallel_wavegan(rate, n_fft, hop, win):
@@ -85,9 +85,11 @@ CONVENTIONS = {
     "melgan_neurips": melgan_neurips,
     "hifigan": lambda: hifigan_like(22050, 1024, 256, 80, 8000, 1e-9),
     "bigvgan_22khz": lambda: hifigan_like(22050, 1024, 256, 80, 8000, 1e-9),
+    "bigvgan_v2_22khz": lambda: hifigan_like(22050, 1024, 256, 80, 11025, 1e-9),
     "bigvgan_24khz": lambda: hifigan_like(24000, 1024, 256, 100, 12000, 1e-9),
     "bigvgan_44khz": lambda: hifigan_like(44100, 2048, 512, 128, 22050, 1e-9),
     "tacotron2": tacotron2,
+    "tortoise": lambda: tacotron2(24000, 100, 12000),
     "seungwonpark_melgan": lambda: (tacotron2() + 5) / 5,
     "parallel_wavegan": lambda: parallel_wavegan(22050, 1024, 256, 1024),
     "parallel_wavegan_24khz": lambda: parallel_wavegan(24000, 2048, 300, 1200),
@@ -97,6 +99,7 @@ CONVENTIONS = {
     "nemo": nemo,
     "amphion_24khz": lambda: hifigan_like(24000, 1024, 256, 100, 12000, 1e-6),
     "fish_44khz": lambda: hifigan_like(44100, 2048, 512, 128, 22050, 1e-6),
+    "diffsinger_44khz": lambda: hifigan_like(44100, 2048, 512, 128, 16000, 1e-9, fmin=40),
 }
 
 
