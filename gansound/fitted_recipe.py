@@ -245,6 +245,9 @@ def _generator(
         if now["channels"] % halvings:
             made["channels"] = -(-now["channels"] // halvings) * halvings
             reasons["generator.channels"] = f"{len(rates)} stages halve it, so a multiple of {halvings}"
+    elif "hop_length" in taken:
+        made["hop_length"] = spec.hop_length
+        reasons["generator.hop_length"] = "the mel's"
     elif "n_fft" in taken and (n_fft := inverted_n_fft(spec)) != (now["n_fft"] or spec.n_fft):
         made["n_fft"] = n_fft
         reasons["generator.n_fft"] = (

@@ -152,6 +152,12 @@ def save_model_folder(
             _write(temporary / DISCRIMINATORS, safetensors.torch.save(judges, metadata={"format": "pt"}))
         _read_back(temporary, state, node, path)
         _swap(temporary, path, old)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(
+            error.errno, error.strerror, str(path)
+        ) from error  # of a write, which doesn't say where
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path

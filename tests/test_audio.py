@@ -102,6 +102,9 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path):
     soundfile.write(tmp_path / "no_samples.wav", np.zeros(0, np.float32), RATE)
     (tmp_path / "headerless.raw").write_bytes(b"\0" * 100)
     soundfile.write(tmp_path / "nan.wav", np.array([0, 0.1, np.nan, 0], np.float32), RATE, subtype="FLOAT")
+    loud = 20000 * np.sin(np.arange(400, dtype=np.float32))
+    soundfile.write(tmp_path / "whole_numbers.wav", loud, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "hot.wav", loud / 1000, RATE, subtype="FLOAT")
     (tmp_path / "folder.wav").mkdir()
     reasons = {
         "text.wav": "not audio that can be read",
@@ -110,6 +113,7 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path):
         "no_samples.wav": "no samples",
         "headerless.raw": "not audio",
         "nan.wav": "NaN or infinite samples, the first at sample 2",
+        "whole_numbers.wav": r"samples up to (19999|20000).*Divide them by 32768",
         "folder.wav": "not a regular file",
         "missing.wav": "No such file",
     }
@@ -117,6 +121,7 @@ def test_every_bad_file_is_named_with_its_reason(tmp_path):
         with pytest.raises(audio.AudioError, match=reason) as caught:
             audio.read(tmp_path / name)
         assert str(caught.value).startswith(str(tmp_path / name))
+    np.testing.assert_array_equal(audio.read(tmp_path / "hot.wav")[0], loud / 1000)
     with pytest.raises(audio.AudioError, match="it holds 16000"):
         audio.read(good, start=15000, frames=1001)
 

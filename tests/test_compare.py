@@ -103,6 +103,42 @@ def test_sounds_are_found_by_path_or_by_a_name_that_is_the_only_one(folders):
         RecordedSounds(folders / "empty")
 
 
+def test_sounds_of_prepared_copies_and_of_absolute_paths_are_found_by_the_end_of_the_path(folders):
+    soundfile.write(folders / "halved" / "bob" / "1.flac", noise(3), RATE)  # of ann's name
+    sounds = RecordedSounds(folders / "halved")
+    for name, found in (
+        ("audio/ann/1.wav.flac", "ann/1.flac"),
+        ("/corpus/of mine/bob/1.wav", "bob/1.flac"),
+        ("audio/ann/0.flac.flac", "ann/0.flac"),
+        ("audio/elsewhere/2.wav.flac", "bob/2.flac"),
+    ):
+        assert sounds.file(name) == folders / "halved" / found
+    with pytest.raises(ValueError, match="2 files are called 1, expected one at audio/carl/1"):
+        sounds.file("audio/carl/1.wav.flac")
+
+
+def test_a_folder_that_lacks_the_first_recording_is_compared_on_the_others(folders, capsys):
+    (folders / "halved" / "ann" / "0.flac").unlink()
+    asked = (
+        folders / "halved",
+        folders / "noisy",
+        "--data",
+        folders / "data",
+        "--split",
+        "all",
+        "--measures",
+        "mel",
+    )
+    assert compare(*asked) == 1
+    output = capsys.readouterr()
+    assert "2 utterances" in output.out
+    assert "no file is called 0, expected one at ann/0" in output.out + output.err
+    for path in (folders / "halved").rglob("*.flac"):
+        path.rename(path.with_name("x" + path.name))
+    assert compare(*asked) == 1
+    assert "holds a sound of none of the recordings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
@@ -150,6 +186,19 @@ def test_the_page_asks_every_trial_blind(folders):
     assert power[hertz > 3900].sum() < 1e-4 * power.sum()
     # What lies below passes, in time.
     np.testing.assert_allclose(anchor(heard["anchor"], RATE)[500:-500], heard["anchor"][500:-500], atol=0.01)
+
+
+def test_pages_of_other_sounds_keep_their_answers_apart(folders):
+    def identity(folder, level):
+        with ListeningPage(folders / folder, RATE) as page:
+            page.add(Item("a.wav", lambda: (noise(0), RATE)), {GROUND_TRUTH: noise(0), "x": level * noise(0)})
+            data = re.search(r'id="data">(.*?)</script>', page.write().read_text())[1]
+        return json.loads(data)["id"]
+
+    assert identity("one", 0.5) == identity("again", 0.5) != identity("other", 0.25)
+    script = (folders / "one" / "index.html").read_text()
+    assert "localStorage.getItem(store)" in script
+    assert 'store = "gansound-listening-" + data.id;' in script
 
 
 def test_nothing_to_listen_to_writes_nothing(tmp_path):
@@ -209,6 +258,26 @@ def test_the_command_reads_answers_back(tmp_path, capsys):
     listening = json.loads(figures.read_text())["listening"]
     assert listening["rating_differences"]["a - b"]["rating_mean"] == 20.0
     assert listening["told_apart"][0]["trial_count"] == 1  # the same file twice is one answer
+
+
+def test_two_listeners_of_one_name_are_not_taken_for_one(tmp_path):
+    first = answers_file(tmp_path / "1.csv", ratings("anna", "1", reference=100, a=20, anchor=0))
+    more = answers_file(
+        tmp_path / "2.csv",
+        [
+            *ratings("anna", "1", reference=100, a=20, anchor=0),
+            *ratings("anna", "2", reference=100, a=40, anchor=0),
+        ],
+    )
+    assert mean_ratings(read_answers([first, more]))["a"].mean == 30
+    other = answers_file(tmp_path / "3.csv", ratings("anna", "1", reference=100, a=80, anchor=0))
+    with pytest.raises(
+        ValueError, match=r"3\.csv:3: 'anna' says another thing of 1 than in .*1\.csv\. Of two people"
+    ):
+        read_answers([first, other])
+    choices = [answers_file(tmp_path / f"{n}.csv", [("anna", "abx", "1", "a", "", "b", n)]) for n in (0, 1)]
+    with pytest.raises(ValueError, match="another thing"):
+        read_answers(choices)
 
 
 @pytest.mark.parametrize(

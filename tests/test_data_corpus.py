@@ -169,12 +169,16 @@ def test_ljspeech_layout(tmp_path, caplog):
         entries(tmp_path)
 
 
-def test_speakers_come_from_a_pattern(tmp_path):
+def test_speakers_come_from_a_pattern(tmp_path, caplog):
     for name in ("p1_a", "p2_a", "p3_b", "p3_c"):
         sound(tmp_path / f"{name}.wav")
     found, _ = entries(tmp_path, speaker_pattern=r"(p\d)_")
     assert [e.speaker for e in found] == ["p1", "p2", "p3", "p3"]
-    for pattern, reason in (("(", "unterminated"), ("p", "no group")):
+    assert not caplog.text
+    entries(tmp_path, speaker_pattern=r"(p3)_")
+    assert "isn't found in 2 of 4 paths, which get no speaker, such as p1_a.wav" in caplog.text
+    nowhere = r"is found in none of 4 paths such as p1_a\.wav"
+    for pattern, reason in (("(", "unterminated"), ("p", "no group"), ("(q)", nowhere)):
         with pytest.raises(ValueError, match=reason):
             entries(tmp_path, speaker_pattern=pattern)
 

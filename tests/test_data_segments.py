@@ -122,6 +122,17 @@ def test_speakers_are_drawn_by_a_power_of_their_hours(tmp_path, balance, share):
     assert drawn[0] == pytest.approx(2 * drawn[1], rel=0.2)
 
 
+def test_where_no_speaker_is_known_labels_are_balanced(tmp_path, caplog):
+    records = corpus(tmp_path, [SEGMENT * n for n in (60, 30, 10)])
+    labelled = [dataclasses.replace(r, label=s) for r, s in zip(records, "aab", strict=True)]
+    data = dataset(labelled, balance=0.0)
+    drawn = np.bincount([int(data[p]["record"]) for p in range(1500)], minlength=3) / 1500
+    assert drawn[2] == pytest.approx(0.5, abs=0.04)
+    assert "balance" not in caplog.text
+    dataset(records, balance=0.0)
+    assert "balance 0 does nothing: no file says its speaker" in caplog.text
+
+
 def test_an_item_says_how_high_its_recording_reaches(tmp_path):
     for rate, reaches_hz in ((RATE // 2, RATE // 2 / 2), (RATE, RATE / 2), (RATE * 2, RATE / 2)):
         assert float(dataset(corpus(tmp_path, [9000], rate=rate))[0]["bandwidth_hz"]) == reaches_hz

@@ -77,6 +77,35 @@ def test_recordings_come_at_the_models_rate():
     assert result.utterances[0].seconds == pytest.approx(1.0)
 
 
+def test_a_system_at_its_own_rate_hears_what_the_measured_rate_lacks():
+    """A tone above half of the measured rate reaches it; its own answer comes back at the measured one."""
+    heard = []
+
+    def vocode(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+        heard.append((audio, sample_rate))
+        return audio
+
+    tone = 0.1 * np.sin(2 * np.pi * 15000 / 44100 * np.arange(44100)).astype(np.float32)
+    low = 0.1 * np.sin(2 * np.pi * 500 / 44100 * np.arange(44100)).astype(np.float32)
+    systems = {"own": core.AtOwnRate(vocode, 44100)}
+    kept = {}
+    evaluate(
+        [item("a", tone + low, 44100)],
+        systems,
+        RATE,
+        measures=LIGHT,
+        on_audio=lambda _, audio: kept.update(audio),
+    )
+    np.testing.assert_array_equal(heard[-1][0], tone + low)
+    assert heard[-1][1] == 44100
+    assert kept["own"].size == RATE
+    np.testing.assert_allclose(kept["own"], kept[GROUND_TRUTH], atol=1e-6)
+    assert np.abs(np.fft.rfft(kept["own"] * np.hanning(RATE)))[550:].max() < 1
+    again = systems["own"](low[::2], RATE)
+    assert heard[-1][1] == 44100
+    np.testing.assert_allclose(again[200:-200], low[::2][200:-200], atol=1e-3)
+
+
 def test_a_bad_item_is_listed_and_the_others_go_on(tmp_path, caplog):
     def fragile(audio: np.ndarray, sample_rate: int) -> np.ndarray:
         return audio[:-2000] if audio.size == round(0.5 * RATE) else audio
@@ -232,6 +261,42 @@ def test_command_writes_figures_and_page(corpus, tmp_path, capsys):
     assert (page / "index.html").read_text().count("<audio") == 2 * 3
     assert "mel distance" in output.out
     assert "clip0" not in output.err
+
+
+def test_the_seed_of_intervals_moves_no_file_into_the_split(corpus, tmp_path, capsys, monkeypatch):
+    """It is the one that training makes: by seed 0 and by what the model's own training held out."""
+    from gansound.data.source import open_corpus
+
+    for index in range(5, 40):
+        soundfile.write(corpus / f"clip{index}.wav", speech(index, 0.1), RATE)
+
+    def measured(*arguments):
+        figures = tmp_path / "figures.json"
+        assert command("--model", "default", "--data", corpus, "--json", figures, *arguments) == 0
+        return {one["id"] for one in json.loads(figures.read_text())["utterances"]}
+
+    def tested(**shares):
+        return {r.path.name for r in open_corpus(corpus, **shares) if r.split == "test"}
+
+    assert measured() == measured("--seed", 5) == tested()
+    assert measured() != {r.path.name for r in open_corpus(corpus, seed=5) if r.split == "test"}
+    monkeypatch.setattr(
+        "gansound.model_folder.model_info", lambda name: {"held_out": {"valid": 0.1, "test": 0.4}}
+    )
+    assert measured() == tested(valid=0.1, test=0.4) != tested()
+
+
+@pytest.mark.parametrize("layout", ["one folder", "folders", "labels"])
+def test_a_speaker_is_the_label_or_a_folder_of_several(tmp_path, layout):
+    from gansound.cli.evaluate import items_of
+    from gansound.data.manifest import Record
+
+    names = {"one folder": ("wavs/a.wav", "wavs/b.wav"), "folders": ("ann/a.wav", "bob/b.wav")}
+    paths = names.get(layout, ("audio/ann/a.flac", "audio/bob/b.flac"))
+    labels = ("ann", "bob") if layout == "labels" else (None, None)
+    records = [Record(tmp_path / p, RATE, 9, label=one) for p, one in zip(paths, labels, strict=True)]
+    expected = [None, None] if layout == "one folder" else ["ann", "bob"]
+    assert [item.speaker for item in items_of(records, tmp_path)] == expected
 
 
 def test_command_says_what_is_in_no_mean(corpus, capsys):

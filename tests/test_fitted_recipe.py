@@ -11,6 +11,7 @@ from gansound.engine.plan import plan
 from gansound.fitted_recipe import (
     FAMILIES,
     RATES_HZ,
+    _generator,
     _scaled_resolutions,
     fit,
     inverted_n_fft,
@@ -281,3 +282,21 @@ def test_phases_go_on_and_tones_reach_below_the_same_frequency_at_any_rate(rate,
     made = fit("universal", rate).recipe.get("generator", {}).get("init_args", {})
     assert made.get("single_pass_bins", 48) == bins
     assert made.get("tones", 96) == tones  # of at most half of the bins
+
+
+class Hopping:
+    """As the smallest vocoder of CONTRIBUTING takes its sizes."""
+
+    def __init__(self, n_mels: int = 80, hop_length: int = 256) -> None:
+        pass
+
+
+def test_a_generator_that_takes_the_hop_gets_the_mels(monkeypatch):
+    monkeypatch.setattr("gansound.fitted_recipe.ALLOWED", ("tests",))
+    node = {"class_path": "tests.test_fitted_recipe.Hopping"}
+    reasons = {}
+    changed = _generator(
+        {"generator": node}, MelSpec.preset("hifigan"), MelSpec.preset("bigvgan_44khz"), reasons
+    )
+    assert changed == {"n_mels": 128, "hop_length": 512}
+    assert reasons["generator.hop_length"] == "the mel's"

@@ -1,5 +1,6 @@
 """Model folders: what goes in comes out, what can't be trusted stays out, and nothing is half-written."""
 
+import errno
 import json
 import os
 import random
@@ -363,6 +364,18 @@ def test_the_hub_gives_only_the_two_files(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load_model_folder("owner/name", allow=["tests"]).mel == MEL
     assert asked == {"repository": "owner/name", "allow_patterns": ["config.json", "model.safetensors"]}
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write says it: without a name
+
+    monkeypatch.setattr("gansound.model_folder._write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        saved(tmp_path / "m")
+    assert caught.value.filename == str(tmp_path / "m")
+    assert caught.value.errno == errno.ENOSPC
+    assert listing(tmp_path) == []
 
 
 def test_a_file_size_limit_leaves_nothing(tmp_path):

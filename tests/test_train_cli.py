@@ -213,6 +213,7 @@ def test_tensorboard_holds_figures_sounds_and_pictures(run: Path) -> None:
 def test_the_model_it_leaves_vocodes(run: Path, corpus: Path, tmp_path: Path) -> None:
     vocoder = Vocoder.from_pretrained(run / "model", device="cpu")
     assert vocoder.info["steps"] == 3
+    assert set(vocoder.info["held_out"]) == {"valid", "test"}
     assert vocoder(torch.zeros(80, 7)).shape == (1, 7 * 256)
     out = tmp_path / "out.wav"
     assert main(["vocode", str(corpus / "clip00.wav"), "-o", str(out), "--model", str(run / "model")]) == 0

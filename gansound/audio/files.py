@@ -37,6 +37,8 @@ _UNKNOWN_FRAMES = 2**62
 _MOST_SAMPLES_A_BYTE = 8192  # FLAC keeps 65,535 samples of silence in 11 bytes
 _PIECE_SAMPLES = 1 << 22  # decoded at a time, so that memory is what is there and not what a header says
 _CANCELS = 0.01
+_UNBOUNDED = frozenset({"FLOAT", "DOUBLE"})  # subtypes of any values
+_LOUDEST = 32.0  # 30 dB over full scale
 _EDGE_BYTES = 4096
 
 
@@ -308,6 +310,11 @@ class _Sound:
                 bad = first + int(np.argmin(np.isfinite(samples).all(axis=1)))
                 raise AudioError(
                     f"{self.path}: holds NaN or infinite samples, the first at sample {bad}. Render it again"
+                )
+            if self.info.subtype in _UNBOUNDED and (loudest := float(np.abs(samples).max())) > _LOUDEST:
+                raise AudioError(
+                    f"{self.path}: holds samples up to {loudest:.6g}, expected -1 to 1. Whole numbers of 16 bits, "
+                    "saved as floating-point ones? Divide them by 32768"
                 )
             left -= len(samples)
             pieces.append(mixed(samples, channel) if mono else samples)

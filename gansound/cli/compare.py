@@ -13,12 +13,14 @@ from gansound.extras import require
 if TYPE_CHECKING:
     from gansound.metrics.evaluation import Evaluation, Item, System
     from gansound.metrics.listening import Answers
+    from gansound.metrics.recorded import RecordedSounds
 
 HELP = """Compare models, or folders of sounds made elsewhere, over the same recordings.
 
 Each system's figures as `gansound evaluate` gives them, then the paired difference of every two of them with its 95 %
 bootstrap interval, in a table, as JSON, and as a picture. A folder of sounds has a file for each recording, at the same
-path below it or of the same name. Everything is measured at the lowest sample rate of the systems.
+path below it or of the same name. Each model hears the recording at its own rate; everything is measured at the lowest
+sample rate of the systems.
 
 --page writes a page for blind listening that needs nothing but a browser: which of two is X (A/B/X), and ratings beside
 a hidden reference and an anchor (MUSHRA, ITU-R BS.1534). Listeners send back the CSV that it saves; --answers reads any
@@ -62,9 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that measure (default: 1)"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, of the intervals and of the page's order"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals and of the page's order")
     parser.add_argument("--device", help="cpu (one thread, the default), cuda, cuda:1 ...")
     parser.add_argument("--allow", action="append", default=[], metavar="PACKAGE",
                         help="package whose generator classes a model folder may name")  # fmt: skip
@@ -139,7 +139,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     import torch
     from threadpoolctl import threadpool_limits
 
-    from gansound.cli.evaluate import choose, items_of
+    from gansound.cli.evaluate import choose, items_of, shares_of
     from gansound.cli.progress import progress
     from gansound.data.source import open_corpus
     from gansound.metrics.evaluation import evaluate
@@ -151,7 +151,8 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         measures = check_measures([name.strip() for name in asked])
     except ValueError as error:
         raise UsageError(f"--measures: {error}") from None
-    records = choose(open_corpus(args.data, seed=args.seed), args.split, args.limit, args.data)
+    models = [name for name in args.systems if _sounds(name) is None]
+    records = choose(open_corpus(args.data, **shares_of(models)), args.split, args.limit, args.data)
     items = items_of(records, args.data)
     systems, rate, hop = _open(args, items)
     threads = torch.get_num_threads()
@@ -184,31 +185,36 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
 
 def _open(args: argparse.Namespace, items: "list[Item]") -> "tuple[dict[str, System], int, int | None]":
     """Systems by name, the rate they are compared at, and the hop where all models share it."""
-    from gansound.audio import AUDIO_SUFFIXES, probe, resample
+    from gansound.audio import probe
     from gansound.inference.vocoder import Vocoder
-    from gansound.metrics.recorded import RecordedSounds
+    from gansound.metrics.evaluation import AtOwnRate
 
     systems: dict[str, System] = {}
     rates: list[int] = []
     hops: set[int] = set()
     for name, given in zip(_names(args.systems), args.systems, strict=True):
-        folder = Path(given)
-        sounds = folder.is_dir() and not (folder / "config.json").exists()
-        if sounds and any(path.suffix.lower() in AUDIO_SUFFIXES for path in folder.rglob("*")):
-            recorded = RecordedSounds(folder)
-            rates.append(probe(recorded.file(items[0].id)).sample_rate)
+        if (recorded := _sounds(given)) is not None:
+            rates.append(probe(recorded.first(item.id for item in items)).sample_rate)
             systems[name] = recorded
             continue
         vocoder = Vocoder.from_pretrained(given, args.device or "cpu", allow=args.allow)
         rates.append(vocoder.sample_rate)
         hops.add(vocoder.mel_spec.hop_length)
-
-        def vocode(audio: Any, rate: int, vocoder: Vocoder = vocoder) -> Any:
-            return resample(vocoder.vocode_audio(audio, rate), vocoder.sample_rate, rate)
-
-        systems[name] = vocode
+        systems[name] = AtOwnRate(vocoder.vocode_audio, vocoder.sample_rate)
     one_rate = len(set(rates)) == 1
     return systems, min(rates), hops.pop() if one_rate and len(hops) == 1 else None
+
+
+def _sounds(given: str) -> "RecordedSounds | None":
+    """The sounds of a folder that is no model's; None of a model."""
+    from gansound.audio import AUDIO_SUFFIXES
+    from gansound.metrics.recorded import RecordedSounds
+
+    folder = Path(given)
+    sounds = folder.is_dir() and not (folder / "config.json").exists()
+    if sounds and any(path.suffix.lower() in AUDIO_SUFFIXES for path in folder.rglob("*")):
+        return RecordedSounds(folder)
+    return None
 
 
 def _names(given: list[str]) -> list[str]:

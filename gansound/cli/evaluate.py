@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gansound.cli import evaluate_sets
 from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from gansound.data.manifest import Record
     from gansound.metrics.evaluation import Evaluation, Item
     from gansound.model_folder import LoadedModel
+
+log = logging.getLogger(__name__)
 
 HELP = """Measure a vocoder against recordings, or a generator of sounds against held-out ones.
 
@@ -65,9 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html-clips", type=int, default=30, metavar="N", help="utterances with players (30)"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, as in training, and of the intervals"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals and of what is drawn")
     parser.add_argument("--device", help="cpu (one thread, the default), cuda, cuda:1 ...")
     add_mel_argument(parser)
     add_backend_arguments(parser)
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         measures = check_measures([name.strip() for name in asked])
     except ValueError as error:
         raise UsageError(f"--measures: {error}") from None
-    records = choose(open_corpus(args.data, seed=args.seed), args.split, args.limit, args.data)
+    records = choose(open_corpus(args.data, **shares_of([args.model])), args.split, args.limit, args.data)
     evaluation = _evaluate(args, items_of(records, args.data), measures)
     _show(args, evaluation, measures)
     return 1 if evaluation.failures else 0
@@ -115,6 +117,21 @@ def _clip_model(args: argparse.Namespace) -> "LoadedModel | None":
     return None
 
 
+def shares_of(models: Sequence[str]) -> dict[str, Any]:
+    """The shares that the training of some models held out, by which `open_corpus` makes the split it made."""
+    from gansound.model_folder import model_info
+
+    found = [dict(model_info(name).get("held_out") or {}) for name in models]
+    told = [shares for shares in found if shares]
+    if any(shares != told[0] for shares in told):
+        log.warning(
+            "the models held out other shares of their data (%s): what one was tested on another may have been trained "
+            "on, unless the data says its own split, as 'gansound data prepare' writes it",
+            "; ".join(map(str, told)),
+        )
+    return told[0] if told else {}
+
+
 def choose(records: "Sequence[Record]", split: str, limit: int | None, source: Path | str) -> "list[Record]":
     """The records of a split, `limit` of them evenly spread; ValueError when there are none."""
     chosen = [record for record in records if split == "all" or (record.split or "train") == split]
@@ -129,22 +146,26 @@ def choose(records: "Sequence[Record]", split: str, limit: int | None, source: P
 
 
 def items_of(records: "Sequence[Record]", source: Path | str) -> "list[Item]":
-    """Items named by their path below the data's folder, whose first folder is the speaker if nothing else says.
+    """Items named by their path below the data's folder.
 
-    Shards say names below the corpus's folder.
+    Where nothing says a speaker it is the label, or else the first folder, if they lie in several. Shards say names
+    below the corpus's folder.
     """
     from gansound.data import sound
     from gansound.metrics.evaluation import Item
 
     folder = Path() if isinstance(source, str) else source if source.is_dir() else source.parent
-    items = []
+    items, firsts = [], []
     for record in records:
         inside = record.stored is None and record.path.is_relative_to(folder)
         name = (record.path.relative_to(folder) if inside else record.path).as_posix()
-        speaker = record.speaker
-        if speaker is None and (inside or record.stored is not None) and "/" in name:
-            speaker = name.split("/", 1)[0]
-        items.append(Item(name, partial(sound.read, record), record.text, speaker))
+        first = name.split("/", 1)[0] if (inside or record.stored is not None) and "/" in name else None
+        firsts.append(first)
+        items.append(Item(name, partial(sound.read, record), record.text, record.speaker or record.label))
+    if len(set(firsts)) > 1:
+        items = [
+            replace(item, speaker=item.speaker or first) for item, first in zip(items, firsts, strict=True)
+        ]
     return items
 
 

@@ -1,6 +1,7 @@
 """From files to records: public corpora in their own layouts, or any folder of audio."""
 
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,8 @@ from gansound.data.readers import READERS
 from gansound.data.readers.entry import Entry, Reader, names
 from gansound.data.records import Records
 from gansound.machine import usable_cores
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["LAYOUTS", "Entry", "Scan", "by_split", "entries", "in_threads", "recognised", "scan"]
 
@@ -62,6 +65,20 @@ def entries(
         )
     if speaker is not None:
         matches = [speaker.search(entry.name) for entry in found]
+        unmatched = [entry.name for entry, match in zip(found, matches, strict=True) if not match]
+        if found and len(unmatched) == len(found):
+            raise ValueError(
+                f"speaker pattern {speaker_pattern!r} is found in none of {len(found)} paths such as {unmatched[0]}. "
+                "Its first (group) must be the speaker's part of such a path"
+            )
+        if unmatched:
+            logger.warning(
+                "speaker pattern %r isn't found in %d of %d paths, which get no speaker, such as %s",
+                speaker_pattern,
+                len(unmatched),
+                len(found),
+                unmatched[0],
+            )
         found = [
             dataclasses.replace(entry, speaker=match.group(1) if match else None)
             for entry, match in zip(found, matches, strict=True)

@@ -4,6 +4,7 @@ A file is drawn in proportion to how many segments it holds, then a crop, then a
 order of access, on workers, on the cache or on the process, so resuming is knowing the next position.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from gansound.data.items import Item, PositionDataset
 from gansound.data.manifest import Record
 from gansound.data.records import narrowed
 from gansound.draw import draw
+
+log = logging.getLogger(__name__)
 
 PEAK_LIMIT = 0.99
 _CROP_TRIES = 4
@@ -100,7 +103,12 @@ class SegmentDataset(PositionDataset):
             self._cumulative = _summed(self.source.frames, length)
         else:
             weights = _segments(self.source.frames, length)
-            weights = _balanced(weights, [record.speaker for record in self.records], balance)
+            names = [record.speaker or record.label for record in self.records]
+            if not any(names):
+                log.warning(
+                    "balance %g does nothing: no file says its speaker, nor lies in a label's folder", balance
+                )
+            weights = _balanced(weights, names, balance)
             self._cumulative = narrowed(np.cumsum(weights, dtype=np.int64))
         self._share_levels()
 

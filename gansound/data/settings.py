@@ -102,7 +102,8 @@ class DataSettings:
         silence_db: a crop this far below its file's level is drawn again a few times; null keeps the first.
         crop: `random`, or `start` for one-shots.
         pad: where a file shorter than a segment gets its zeros.
-        balance: 1 draws every second of the corpus equally often, 0 every speaker, values between go between.
+        balance: 1 draws every second of the corpus equally often, 0 every speaker, values between go between. Where no
+            speaker is known the label counts, in a folder of audio the folder.
         valid: share of the corpus held out for validation, where the manifest doesn't say.
         test: share held out for `gansound evaluate`, likewise.
         workers: processes that load; 0 loads in the training process.

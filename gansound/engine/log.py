@@ -93,9 +93,14 @@ class RunLog:
         with self._naming("tensorboard"):
             for example in examples:
                 tag = f"valid/{example.name}"
-                self._board.add_audio(f"{tag}/generated", example.fake[None], step, example.sample_rate)
-                if step == 0:
-                    self._board.add_audio(f"{tag}/real", example.real[None], step, example.sample_rate)
+                sounds = {"generated": example.fake} | ({"real": example.real} if step == 0 else {})
+                for (
+                    name,
+                    sound,
+                ) in sounds.items():  # TensorBoard clips by itself, and warns of it without saying where
+                    self._board.add_audio(
+                        f"{tag}/{name}", sound.clip(-1.0, 1.0)[None], step, example.sample_rate
+                    )
                 picture = comparison({"real": example.real, "generated": example.fake}, example.sample_rate)
                 self._board.add_figure(tag, picture, step)
 

@@ -1,8 +1,8 @@
 """Judge vocoders on recordings: each utterance resynthesised by each system, measured against the recording.
 
-A system is any callable `vocode(audio (T,) float32, sample_rate) -> audio` at the same rate, or a folder of sounds made
-elsewhere, so training's validation, `gansound evaluate` and `gansound compare` share this module, and it knows nothing
-of models.
+A system is any callable `vocode(audio (T,) float32, sample_rate) -> audio` at the same rate, one at a rate of its own,
+or a folder of sounds made elsewhere, so training's validation, `gansound evaluate` and `gansound compare` share this
+module, and it knows nothing of models.
 """
 
 import logging
@@ -29,7 +29,6 @@ from gansound.metrics.summary import Interval, mean_interval, paired_difference
 
 log = logging.getLogger(__name__)
 
-System = Vocode | RecordedSounds
 Measure = Callable[[NDArray[np.float32], NDArray[np.float32], int], float]
 Through = Callable[..., Iterator[Any]]
 GROUND_TRUTH = "ground truth"
@@ -38,6 +37,30 @@ _BATCH = 16
 WEIGHTS = {"word_error_rate": "spoken_words", "real_time_factor": "seconds"}
 """Rates over the whole set: each utterance counts by this figure, so the mean is e.g. errors per word."""
 _NOT_SUMMARISED = frozenset({"seconds", "spoken_words", "word_errors"})
+
+
+@dataclass(frozen=True, slots=True)
+class AtOwnRate:
+    """A system with a rate of its own: it hears recordings at that, which may be more than all is measured at.
+
+    Attributes:
+        vocode: as a system, called at `sample_rate`.
+        sample_rate: hertz.
+    """
+
+    vocode: Vocode
+    sample_rate: int
+
+    def __call__(self, audio: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
+        return self.heard_at(audio, sample_rate, sample_rate)
+
+    def heard_at(self, audio: NDArray[np.float32], rate: int, wanted_rate: int) -> NDArray[np.float32]:
+        """What it makes of a recording of one rate, at another."""
+        made = self.vocode(resample(audio, rate, self.sample_rate), self.sample_rate)
+        return resample(np.asarray(made), self.sample_rate, wanted_rate)
+
+
+System = Vocode | AtOwnRate | RecordedSounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +195,10 @@ def evaluate(
 ) -> Evaluation:
     """Resynthesise every item by every system and judge the results.
 
-    Recordings are brought to `sample_rate` first. Systems run one after the other in this process while no judge
-    works, so that their `real_time_factor` (seconds of work per second of audio, front end included) is their own;
-    how many threads they take is the caller's business. Judges run in `jobs` processes (1: this one).
+    Recordings are brought to `sample_rate` first, but for systems that hear them at a rate of their own. Systems run
+    one after the other in this process while no judge works, so that their `real_time_factor` (seconds of work per
+    second of audio, front end included) is their own; how many threads they take is the caller's business. Judges run
+    in `jobs` processes (1: this one).
 
     Args:
         items: recordings; drawn lazily, a batch at a time.
@@ -341,8 +365,9 @@ def _synthesise(
     item: Item, systems: Mapping[str, System], sample_rate: int, hop_length: int | None, warm: set[str]
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
     """Waveforms of ground truth and every system, all cut to one length, and the seconds each system took."""
-    recorded, rate = item.load()
-    recorded = one_waveform(resample(np.asarray(recorded), rate, sample_rate), "recording", sample_rate)
+    given, rate = item.load()
+    given = np.asarray(given)
+    recorded = one_waveform(resample(given, rate, sample_rate), "recording", sample_rate)
     audio, seconds = {GROUND_TRUTH: recorded}, {}
     for name, system in systems.items():
         if isinstance(system, RecordedSounds):
@@ -353,7 +378,10 @@ def _synthesise(
                 system(recorded[: 2 * sample_rate], sample_rate)
                 warm.add(name)
             start = time.perf_counter()
-            made = system(recorded, sample_rate)
+            if isinstance(system, AtOwnRate):
+                made = system.heard_at(given, rate, sample_rate)
+            else:
+                made = system(recorded, sample_rate)
             seconds[name] = time.perf_counter() - start
         try:
             audio[name] = matched(recorded, made, sample_rate, tolerance_samples=hop_length)[1]

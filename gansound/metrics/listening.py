@@ -76,14 +76,15 @@ class Told:
 
 
 def read_answers(paths: Iterable[Path]) -> Answers:
-    """Answers out of the CSV files that a listening page saves; the same answer twice counts once, the last.
+    """Answers out of the CSV files that a listening page saves; the same answer twice counts once.
 
     Raises:
-        ValueError: a file that isn't such a table, or holds a value that can't be, named with its line.
+        ValueError: a file that isn't such a table, or holds a value that can't be, named with its line; or two answers
+            of one listener to one question that differ.
         OSError: a file that can't be read.
     """
-    ratings: dict[tuple[str, str, str], Rating] = {}
-    choices: dict[tuple[str, str, tuple[str, str]], Choice] = {}
+    found: dict[tuple[object, ...], Rating | Choice] = {}
+    whose: dict[tuple[object, ...], Path] = {}
     for path in paths:
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
@@ -102,20 +103,29 @@ def read_answers(paths: Iterable[Path]) -> Answers:
             if len(row) != len(COLUMNS):
                 raise ValueError(f"{path}:{number}: got {len(row)} values, expected {len(COLUMNS)}")
             listener, test, item, system, rating, other, correct = row
+            answer: Rating | Choice
             if test == "mushra":
-                ratings[listener, item, system] = Rating(
-                    listener, item, system, _rating(rating, f"{path}:{number}")
-                )
+                answer = Rating(listener, item, system, _rating(rating, f"{path}:{number}"))
             elif test == "abx" and correct in ("0", "1"):
-                pair = (system, other)
-                choices[listener, item, pair] = Choice(listener, item, pair, correct == "1")
+                answer = Choice(listener, item, (system, other), correct == "1")
             else:
                 raise ValueError(
                     f"{path}:{number}: got {','.join(row)}, expected a test mushra, or abx with 0 or 1"
                 )
-    if not ratings and not choices:
+            question = (listener, test, item, system, other)
+            if found.setdefault(question, answer) != answer:
+                raise ValueError(
+                    f"{path}:{number}: {listener!r} says another thing of {item} than in {whose[question]}. Of "
+                    "two people give one another name in its file; of one who answered twice leave the older file out"
+                )
+            whose.setdefault(question, path)
+    if not found:
         raise ValueError("the files hold no answers")
-    return Answers(list(ratings.values()), list(choices.values()))
+    answers = list(found.values())
+    return Answers(
+        [answer for answer in answers if isinstance(answer, Rating)],
+        [answer for answer in answers if isinstance(answer, Choice)],
+    )
 
 
 def mean_ratings(answers: Answers, *, seed: int = 0) -> dict[str, Interval]:

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.getElementById("test");
   const key = () => JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(data.key), (c) => c.charCodeAt(0))));
-  const store = "gansound-listening-" + data.trials[0].sounds[0];
+  const store = "gansound-listening-" + data.id;
   const tests = { mushra: "Rate", abx: "Which is X?" };
   const scale = ["bad", "poor", "fair", "good", "excellent"];
 
@@ -63,7 +63,7 @@
     const name = element("input", { type: "text", id: "name", value: state.listener, autocomplete: "off" });
     const start = element("button", { type: "button", textContent: "Begin" });
     start.onclick = () => {
-      state.listener = name.value.trim() || "anonymous";
+      state.listener = name.value.trim() || "anonymous " + Math.random().toString(36).slice(2, 8);
       state.at = 0;
       const of = (test) => shuffled(data.trials.map((t, i) => (t.test === test ? i : -1)).filter((i) => i >= 0));
       state.order = [...of("mushra"), ...of("abx")].map((trial) => {

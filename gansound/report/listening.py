@@ -6,6 +6,7 @@ copy, and X and the one it is, are files of their own. Order and X are drawn ane
 """
 
 import base64
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -101,10 +102,13 @@ class ListeningPage:
                 "got no recording to listen to, expected at least one that every system could be judged on"
             )
         (self.folder / "sounds").mkdir(parents=True, exist_ok=True)
+        told = hashlib.blake2b(json.dumps([self.trials, self.key]).encode(), digest_size=8)
         for path in sorted(Path(self._waiting.name).iterdir()):
-            write_bytes(self.folder / "sounds" / path.name, path.read_bytes())
+            sound = path.read_bytes()
+            told.update(sound)
+            write_bytes(self.folder / "sounds" / path.name, sound)
         page = self.folder / "index.html"
-        write_bytes(page, "\n".join(self._lines()).encode())
+        write_bytes(page, "\n".join(self._lines(told.hexdigest())).encode())
         return page
 
     def _keep(self, audio: NDArray[np.float32], system: str) -> str:
@@ -116,13 +120,14 @@ class ListeningPage:
         write(Path(self._waiting.name) / f"{name}.flac", audio, self.sample_rate, subtype="PCM_16")
         return name
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self, told: str) -> Iterator[str]:
         room = files("gansound.report")
         style, script = (
             room.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "listening.js")
         )
         extra = room.joinpath("listening.css").read_text(encoding="utf-8")
         data = {
+            "id": told,  # the browser keeps answers by it: those to another page's sounds aren't taken for this one's
             "trials": self.trials,
             "columns": COLUMNS,
             "key": base64.b64encode(json.dumps(self.key).encode()).decode(),
