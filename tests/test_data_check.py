@@ -9,6 +9,7 @@ import soundfile
 from gansound import audio
 from gansound.cli import main
 from gansound.data.check import check_corpus, check_file
+from gansound.data.corpus import by_split
 from gansound.data.manifest import read_manifest
 from gansound.data.prepare import prepare
 from gansound.data.source import open_corpus
@@ -92,6 +93,24 @@ def test_a_corpus_report_counts_what_was_put_in(tmp_path):
     said = "\n".join(report.verdicts)
     for words in ("2 sample rates", "several channels", "exact copies", "4 files can't be used", "too few"):
         assert words in said
+
+
+def test_labels_that_are_not_held_out_are_those_of_the_split_that_training_makes(tmp_path):
+    labels = {"bd", "sn", "vinyl", "loop", "hat", "tabla"}
+    for number, label in enumerate(sorted(labels)):
+        for i in range(4):
+            folder = tmp_path / label
+            folder.mkdir(exist_ok=True)
+            audio.write(folder / f"{label}_{i}.wav", noise(6.0 if i == 0 else 0.2, seed=4 * number + i), RATE)
+    report = check_corpus(tmp_path)
+    parts = by_split(open_corpus(tmp_path, seed=0, valid=0.1, test=0.1))
+    lacking = {name: sorted(labels - {r.label for r in parts[name]}) for name in ("valid", "test")}
+    assert report.summary["classes_not_in"] == lacking
+    assert any(lacking.values())
+    said = "\n".join(report.verdicts)
+    assert "24 short sounds" in said
+    assert "is held out for" in said
+    assert "split by file (every label is trained on)" in said
 
 
 def test_prepare_keeps_what_is_whole_and_resamples_the_rest(tmp_path):

@@ -253,6 +253,29 @@ def test_a_group_that_is_most_of_the_corpus_is_trained_on():
         assert split(records, seed=seed)[0][0].split == "train"
 
 
+def test_a_few_loops_among_short_sounds_hold_no_label_out():
+    """Each label is one prefix, as in a sample pack sorted by prefix, and one sound in ten lasts long."""
+    records = [
+        dataclasses.replace(record(f"{label}_{i}", frames=RATE * (9 if i == 0 else 1)), label=label)
+        for label in ("bd", "sn", "vinyl", "loop", "hat", "tabla")
+        for i in range(10)
+    ]
+    for seed in range(30):
+        trained = {r.label for r in by_split(split(records, seed=seed, valid=0.2, test=0.2)[0])["train"]}
+        assert trained == {"bd", "sn", "vinyl", "loop", "hat", "tabla"}
+
+
+@pytest.mark.parametrize("seconds", [0.1, 3])
+def test_copies_are_on_one_side_without_labels_too(tmp_path, seconds):
+    for i in range(30):
+        for name in (f"one{i}", f"other{i}"):
+            sound(tmp_path / f"{name}.wav", round(seconds * RATE) + 2 * (i % 3), seed=i)
+    records = open_corpus(tmp_path, seed=0, valid=0.2, test=0.2)
+    number = {r.path.stem: r.split for r in records}
+    assert all(number[f"one{i}"] == number[f"other{i}"] for i in range(30))
+    assert all(by_split(records).values())
+
+
 def test_kathleen_leaks_no_prompt(shared):
     records = open_corpus(shared / "data" / "kathleen", seed=1)
     assert len(records) == 1523

@@ -107,6 +107,37 @@ def test_a_folder_is_judged_and_one_of_real_sounds_is_at_the_floor(drums, tmp_pa
     assert found["kernel_distance_low"] <= found["kernel_distance_floor_split_high"]
 
 
+def test_a_folder_is_judged_at_its_usual_rate_and_never_for_long(drums, tmp_path, capsys):
+    made = tmp_path / "made"
+    made.mkdir()
+    for i, sound in enumerate(hits(7, 14, 2 * SAMPLES)[:, ::2]):
+        write(made / f"{i}.wav", sound, RATE)
+    loop = np.tile(hits(8, 1, 2 * SAMPLES)[0], 40)
+    write(made / "loop.wav", loop, 4 * RATE)
+    write(made / "pad.wav", loop, RATE)
+    figures = tmp_path / "figures.json"
+    code = evaluate(
+        "--generated", made, "--data", drums, "-k", 2, "--json", figures,
+        "--backbone", "tests.test_sets_cli.Mine", "--allow", "tests",
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert code == 0, said
+    found = json.loads(figures.read_text())
+    assert (found["sample_rate_hz"], found["clip_seconds"]) == (RATE, 4.0)
+    assert "judged at 8000 Hz, 4.00 s of each sound" in said
+
+
+def test_labels_of_generated_sounds_are_those_that_their_list_says(
+    model, drums, tmp_path, monkeypatch, capsys
+):
+    assert cli.main(["generate", "--model", str(model), "-n", "16", "-o", str(tmp_path / "made")]) == 0
+    heard = []
+    monkeypatch.setattr("gansound.cli.evaluate_sets._numbers", lambda labels, known: heard.append(labels))
+    asked = ("--generated", tmp_path / "made", "--model", model, "--data", drums, "-k", 2)
+    assert evaluate(*asked) == 0, capsys.readouterr().err
+    assert sorted(heard[-1]) == ["hat"] * 8 + ["kick"] * 8
+
+
 def test_held_out_sounds_may_lie_in_a_folder_of_their_own(model, drums, tmp_path, capsys):
     own = tmp_path / "own"
     for label in LABELS:

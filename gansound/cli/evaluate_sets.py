@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
 _COUNT = 1000
+_MOST_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,14 @@ def _wanted(
             log.warning("the model doesn't say how its training sounds were prepared: taking the defaults")
         return _Wanted(clips.sample_rate, clips.clip_samples, clips.channels, tuple(clips.labels), data)
     assert ready is not None
-    return _Wanted(ready[1], ready[0].audio.shape[1], 1, (), {})
+    rate, length = ready[1], ready[0].audio.shape[1]
+    log.warning(
+        "judged at %d Hz, %.2f s of each sound. What of --data is held out its manifest says, or else the shares of a "
+        "recipe that names none; with --model they are those of its training",
+        rate,
+        length / rate,
+    )
+    return _Wanted(rate, length, 1, (), {})
 
 
 def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
@@ -220,23 +229,30 @@ def _clips(dataset: "ClipDataset") -> _Clips:
 
 
 def _generated(args: argparse.Namespace, clips: "ClipGenerator | None") -> tuple[_Clips, int]:
-    """A folder's sounds as they are, cut or filled with silence to one length, and their rate."""
+    """A folder's sounds as they are, cut or filled with silence to one length, and their rate.
+
+    Without the model that made them that is the rate of most, and the longest sound's length, up to `_MOST_SECONDS`.
+    """
     from gansound.audio import read, resample
     from gansound.data.corpus import scan
     from gansound.data.source import usable
+    from gansound.inference.clip_folder import entries
 
+    listed = {entry["file"]: entry.get("label") for entry in entries(args.generated)}
     records = usable(scan(args.generated))
     if len(records) > args.n:
         records = [records[i * len(records) // args.n] for i in range(args.n)]
-    rates = {record.sample_rate for record in records}
-    rate = clips.sample_rate if clips is not None else max(rates)
+    (usual, _), *_ = Counter(sorted((r.sample_rate for r in records), reverse=True)).most_common()
+    rate = clips.sample_rate if clips is not None else usual
+    most = clips.clip_samples if clips is not None else round(_MOST_SECONDS * rate)
     sounds = []
     for record in records:
         audio, own = read(record.path)
-        sounds.append(resample(np.atleast_2d(audio).mean(axis=0), own, rate))
+        sounds.append(resample(np.atleast_2d(audio).mean(axis=0), own, rate)[:most])
     length = clips.clip_samples if clips is not None else max(len(sound) for sound in sounds)
     stacked = np.stack([np.pad(sound[:length], (0, max(0, length - len(sound)))) for sound in sounds])
-    return _Clips(stacked, [record.label for record in records], [r.path.stem for r in records]), rate
+    labels = [record.label or listed.get(record.path.name) for record in records]
+    return _Clips(stacked, labels, [record.path.stem for record in records]), rate
 
 
 def _draw(args: argparse.Namespace, clips: "ClipGenerator | None", real: _Clips, truncation: float) -> _Clips:

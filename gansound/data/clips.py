@@ -317,8 +317,8 @@ def labels_of(records: Sequence[Record]) -> tuple[str, ...]:
     parts = {name: Counter(r.label for r in part) for name, part in by_split(records).items() if part}
     if lacking := [label for label in labels if not parts.get("train", Counter(labels))[label]]:
         raise ValueError(
-            f"no file to train on has the label {_names(lacking)}: all of them are held out. Add sounds to it, or "
-            'give some of them the split "train" in the manifest'
+            f"no file to train on has the label {_names(lacking)}: all of them are held out. Give some the split "
+            '"train" in the manifest (gansound data prepare makes one)'
         )
     counts = Counter(r.label for r in records)
     if lone := [label for label in labels if counts[label] == 1]:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from gansound.data.corpus import Scan, by_split, in_threads, scan
 from gansound.data.index import open_index
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
 from gansound.data.shards import are_at, open_shards
-from gansound.data.split import have_classes, split
+from gansound.data.split import split
 
 logger = logging.getLogger(__name__)
 
@@ -66,21 +67,36 @@ def open_corpus(
             raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
     if any(record.split for record in records):
         return records
-    contents = in_threads(_content, records) if have_classes(records) else None
-    records, rule = split(
-        records, seed=seed, valid=valid, test=test, contents=list(contents) if contents is not None else None
-    )
+    records, rule = split(records, seed=seed, valid=valid, test=test, contents=_contents(records))
     shares = ", ".join(f"{name} {len(part)}" for name, part in by_split(records).items())
     logger.info("%s: split by %s: %s files", path, rule, shares)
     return records
 
 
+def _contents(records: Sequence[Record]) -> list[str]:
+    """What tells files of other bytes apart: sample packs share sounds, and a copy must not be held out.
+
+    Only files as long as another are read.
+    """
+    sizes = list(in_threads(_size, records))
+    shared = {size for size, count in Counter(sizes).items() if count > 1}
+    alike = [record for record, size in zip(records, sizes, strict=True) if size in shared]
+    hashes = dict(zip((record.path for record in alike), in_threads(_content, alike), strict=True))
+    return [hashes.get(record.path) or str(record.path) for record in records]
+
+
+def _size(record: Record) -> int:
+    try:
+        return record.path.stat().st_size
+    except OSError:
+        return -1  # whoever reads it says what is wrong with it
+
+
 def _content(record: Record) -> str:
-    """Hash of a file's bytes: sample packs share sounds, and a copy must not be held out."""
     try:
         return hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
     except OSError:
-        return str(record.path)  # whoever reads it says what is wrong with it
+        return str(record.path)
 
 
 def usable(found: Scan) -> list[Record]:

@@ -15,7 +15,8 @@ from gansound.draw import unit_hash
 
 _LARGEST_GROUP = 0.2  # of all files: more, and a common prefix says nothing of takes
 _ALWAYS_TRAINED = 0.3  # of all audio: a group this large would leave too little to train on
-_SHORT_SECONDS, _MOST_SHORT_SECONDS = 2.0, 5.0  # median and 95th percentile of a set of sounds
+SHORT_SECONDS = 2.0
+"""A set of sounds is one whose median is below it; some may last long, as loops and pads do."""
 
 
 def groups(records: Sequence[Record]) -> tuple[list[str], str]:
@@ -63,10 +64,7 @@ def have_classes(records: Sequence[Record]) -> bool:
     if len({r.label for r in records if r.label}) < 2:
         return False
     seconds = sorted(r.seconds for r in records)
-    return (
-        seconds[len(seconds) // 2] < _SHORT_SECONDS
-        and seconds[int(0.95 * len(seconds))] < _MOST_SHORT_SECONDS
-    )
+    return seconds[len(seconds) // 2] < SHORT_SECONDS
 
 
 def _repeat_labels(names: Sequence[str], records: Sequence[Record]) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gansound.data.split import SHORT_SECONDS
+
 _ENOUGH_HOURS = 10.0
 _SOME_HOURS = 1.0
 _FEW_OF_A_LABEL = 20
@@ -45,7 +47,7 @@ def _duration(hours: float) -> str:
 
 
 def _short(s: dict[str, Any]) -> bool:
-    return s["duration_seconds"]["median"] < 2.0 and s["duration_seconds"]["p95"] < 5.0
+    return bool(s["duration_seconds"]["median"] < SHORT_SECONDS)
 
 
 def _sounds(s: dict[str, Any]) -> list[str]:
@@ -73,8 +75,9 @@ def _sounds(s: dict[str, Any]) -> list[str]:
         for name, lacking in s["classes_not_in"].items():
             if lacking:
                 said.append(
-                    f"nothing of {', '.join(lacking)} is held out for {name} (a kit goes to one side as a whole, and "
-                    "every label is trained on): more kits, or another seed or share of 'prepare', would change that"
+                    f"nothing of {', '.join(lacking)} is held out for {name} where a tenth is, split by "
+                    f"{s['classes_split_by']} (every label is trained on): more sounds, or another seed or share of "
+                    "'prepare', would change that"
                 )
     if s["longer_than_1_s_files"]:
         said.append(
