@@ -298,6 +298,34 @@ def test_one_file_to_one_file(vocoder: Vocoder, folder: Path, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "new/sub").iterdir()] == ["out.flac"]
 
 
+def test_what_passes_full_scale_can_be_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "in", files=2)
+    loud = np.linspace(-1.6, 1.6, 4096, dtype=np.float32)
+    monkeypatch.setattr(Vocoder, "vocode_blocks", lambda *_: iter([loud]))
+    for bits, subtype, kept in ((16, "PCM_16", 1.0), (24, "PCM_24", 1.0), (32, "FLOAT", 1.6)):
+        out = tmp_path / str(bits)
+        words = ["--bits", str(bits)] if bits != 16 else []
+        assert main(["vocode", str(corpus), "-o", str(out), "--model", str(folder), *words]) == 0
+        assert capsys.readouterr().err.count("--bits 32") == (bits != 32)  # once for both files
+        assert soundfile.info(out / "clip00.wav").subtype == subtype
+        sound = soundfile.read(out / "clip00.wav", dtype="float32")[0]
+        np.testing.assert_allclose(sound, loud.clip(-kept, kept), rtol=0, atol=1.01 / 32768)
+
+
+@pytest.mark.parametrize("bits, name", [(32, "out.flac"), (24, "out.ogg"), (16, "out.mp3")])
+def test_bits_that_a_format_has_not(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], bits: int, name: str
+) -> None:
+    clip = write_corpus(tmp_path / "in", files=1) / "clip00.wav"
+    words = ["--model", str(folder), "--bits", str(bits)]
+    assert main(["vocode", str(clip), "-o", str(tmp_path / name), *words]) == 2
+    said = capsys.readouterr().err
+    assert all(words in said for words in (f"--bits {bits}", Path(name).suffix, "Write .wav"))
+    assert not (tmp_path / name).exists()
+
+
 def test_an_input_given_twice_is_vocoded_once(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

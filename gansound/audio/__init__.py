@@ -28,13 +28,14 @@ from gansound.audio.signal import (
     rms_db,
     trim,
 )
-from gansound.audio.writer import Writer, write
+from gansound.audio.writer import SUBTYPE_OF_BITS, Writer, write
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "HIGHEST_RATE",
     "LOWEST_RATE",
     "SILENT_PEAK_DB",
+    "SUBTYPE_OF_BITS",
     "AudioError",
     "AudioInfo",
     "Resampler",

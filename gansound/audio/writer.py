@@ -38,6 +38,8 @@ _RATES: dict[str, tuple[int, ...]] = {
     "OPUS": (8000, 12000, 16000, 24000, 48000),
     "MPEG_LAYER_III": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
+SUBTYPE_OF_BITS = {16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
+"""What a command's --bits stands for."""
 _INTEGER_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _FLOATS = ("FLOAT", "DOUBLE")
 _WAV_LIMIT_BYTES = 2**32 - 2**16  # a RIFF header counts its bytes in 32 bits

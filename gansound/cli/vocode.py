@@ -37,6 +37,7 @@ EXAMPLES = """examples:
   gansound vocode speech.wav -o resynthesised.wav
   gansound vocode mels/ -o audio/ --model runs/melgan/model
   gansound vocode mel.npy -o speech.flac
+  gansound vocode drums/ -o audio/ --model default-44khz --bits 32
   gansound vocode mels/ -o audio/ --backend openvino --precision bf16
   srun gansound vocode mels/ -o audio/ --slice slurm --skip-existing
   gansound vocode mels/ -o audio/ --ray 10.0.0.1:6379 --skip-existing
@@ -66,6 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
     parser.add_argument(
+        "--bits",
+        type=int,
+        choices=(16, 24, 32),
+        help="of a sample in WAV and FLAC; 32 is float, in WAV alone, and clips nothing (default: 16)",
+    )
+    parser.add_argument(
         "--slice",
         metavar="N/COUNT",
         help="do this part only, such as 3/16, beside the others on other machines; slurm takes it from the task",
@@ -84,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gansound.data.slices import Slice
 
-    work = plan(args.inputs, args.output)
+    work = plan(args.inputs, args.output, args.bits)
     if args.slice is not None:
         try:
             work = list(Slice.parse(args.slice).of(work))
@@ -178,6 +185,7 @@ class Vocoding:
         self.vocoder = open_vocoder(args)
         if args.precision != "fp32":
             self.vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
+        self._bits = args.bits
         self._debug = args.debug
         self._told: set[str] = set()
 
@@ -187,13 +195,13 @@ class Vocoding:
         if isinstance(found, Failure):
             return found
         try:
-            synthesise(self.vocoder, source, found, target, self._told)
+            synthesise(self.vocoder, source, found, target, self._told, self._bits)
         except ERRORS as error:
             return Failure.of(error, debug=self._debug)
         return None
 
 
-def plan(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
+def plan(inputs: Iterable[Path], output: Path, bits: int | None = None) -> list[tuple[Path, Path]]:
     """Each input file with the file its sound goes to, before anything is read.
 
     Raises:
@@ -214,6 +222,13 @@ def plan(inputs: Iterable[Path], output: Path) -> list[tuple[Path, Path]]:
             audio.Writer(output, 48000)  # knows what can be written, and touches nothing yet
         except audio.AudioError as error:
             raise UsageError(f"-o {error}") from None
+        try:
+            audio.Writer(output, 48000, subtype=_subtype(bits))
+        except audio.AudioError:
+            kind = "32-bit float" if bits == 32 else f"{bits}-bit"
+            raise UsageError(
+                f"--bits {bits}: {output.suffix} can't hold {kind} samples. Write .wav, or leave out --bits"
+            ) from None
         work = [(inputs[0], output)]
     else:
         if output.exists() and not output.is_dir():
@@ -321,7 +336,12 @@ class _Blocks:
 
 
 def synthesise(
-    vocoder: "Vocoder", source: Path, found: Input, target: Path, told: set[str] | None = None
+    vocoder: "Vocoder",
+    source: Path,
+    found: Input,
+    target: Path,
+    told: set[str] | None = None,
+    bits: int | None = None,
 ) -> None:
     """One input to one file.
 
@@ -330,7 +350,8 @@ def synthesise(
         source: where the input is from.
         found: what was opened there.
         target: an audio file; its folder is made where it isn't there.
-        told: what was done to earlier recordings (resampled, mixed), so that it is said once and not for each.
+        told: what was done to earlier recordings (resampled, mixed, clipped), so that it is said once and not for each.
+        bits: of a sample: 16, 24, or 32 for float, which clips nothing; None for what the suffix has.
 
     Raises:
         ValueError: the input isn't what the model takes.
@@ -362,9 +383,20 @@ def synthesise(
             if told is not None:
                 told.add(note)
         sound = vocoder.vocode_blocks(found.blocks, info.sample_rate)
-    with _folder(target.parent), audio.Writer(target, vocoder.sample_rate) as writer:
+    with _folder(target.parent), audio.Writer(target, vocoder.sample_rate, subtype=_subtype(bits)) as writer:
         for piece in sound:
             writer.append(piece)
+    way_out = "--bits 32 writes WAV as float, where nothing clips"
+    if writer.clipped and (told is None or way_out not in told):
+        log.warning("%s", way_out)
+        if told is not None:
+            told.add(way_out)
+
+
+def _subtype(bits: int | None) -> str | None:
+    from gansound import audio
+
+    return None if bits is None else audio.SUBTYPE_OF_BITS[bits]
 
 
 @contextmanager
