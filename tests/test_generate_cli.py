@@ -5,6 +5,7 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from gansound import audio, cli
 from gansound.audio.files import read_tags
+from gansound.cli.generate import _finish
 from gansound.inference.clips import ClipGenerator
 from tests.clip_models import DRUMS, save_tiny_clips
 
@@ -71,20 +73,67 @@ def test_files_hold_what_python_gives_to_the_bit(model, tmp_path, form, bits, ca
     assert len(list((tmp_path / "s").iterdir())) == 21
 
 
-def test_its_own_command_makes_a_favourite_again(model, tmp_path, monkeypatch):
+FORM = ["--sample-rate", 11025, "--bits", 32, "--trim", "--peak", -3.21]
+
+
+@pytest.mark.parametrize("form", [[], FORM])
+def test_its_own_command_makes_a_favourite_again(model, tmp_path, monkeypatch, form):
     monkeypatch.chdir(tmp_path)
-    assert gansound("-q", "generate", "--model", model, "-n", 20, "-o", "s", "--fade-out-ms", 20) == 0
+    assert gansound("-q", "generate", "--model", model, "-n", 20, "-o", "s", "--fade-out-ms", 20, *form) == 0
     name, entry = list(listed(tmp_path / "s").items())[17]
     program, *words = shlex.split(entry["command"])
     assert program == "gansound"
     assert gansound("-q", *words) == 0
     assert [path.name for path in (tmp_path / "again").glob("*.wav")] == [name]
     assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "s" / name).read_bytes()
-    assert (
-        gansound("-q", "generate", "--model", model, "--latent", f"s/{name}", "-o", "t", "--fade-out-ms", 20)
-        == 0
-    )
+    form = [*form, "--fade-out-ms", 20]
+    assert gansound("-q", "generate", "--model", model, "--latent", f"s/{name}", "-o", "t", *form) == 0
     np.testing.assert_array_equal(sound(tmp_path / "t" / name), sound(tmp_path / "s" / name))
+
+
+def test_files_have_the_rate_and_the_peak_that_were_asked_for(model, tmp_path):
+    assert gansound("-q", "generate", "--model", model, "-n", 3, *FORM, "-o", tmp_path, "--page") == 0
+    clips = ClipGenerator.from_pretrained(model, "cpu").generate(3)
+    for clip, (name, entry) in zip(
+        clips, sorted(listed(tmp_path).items(), key=lambda one: one[1]["index"]), strict=True
+    ):
+        info = audio.probe(tmp_path / name)
+        assert (info.sample_rate, info.subtype, entry["sample_rate"]) == (11025, "FLOAT", 11025)
+        written = sound(tmp_path / name)
+        assert abs(audio.peak_db(written) + 3.21) < 1e-4
+        assert (written[..., 0] == 0).all()
+        assert (written[..., -1] == 0).all()
+        ours = audio.resample(clip, 8000, 11025)  # untrained: it has no silent end
+        inner = slice(1, min(written.shape[-1], ours.shape[-1]) - 300)  # trimming may have faded the end
+        gain = np.abs(ours).max() / 10 ** (-3.21 / 20)
+        np.testing.assert_allclose(written[..., inner] * gain, ours[..., inner], atol=1e-5)
+    assert "0 to 5.5125 kHz upwards" in (tmp_path / "index.html").read_text()
+    assert gansound("-q", "generate", "--model", model, "-n", 1, "--seed", 1, "-o", tmp_path, "--page") == 0
+    assert "0 to half its sample rate upwards" in (tmp_path / "index.html").read_text()
+
+
+def test_resampled_no_sound_clips():
+    loud = np.sign(np.sin(np.arange(4000) / 3.3)).astype(np.float32)[None]  # between its samples it is louder
+    args = SimpleNamespace(sample_rate=44100, trim=False, peak=None)
+    clips = SimpleNamespace(sample_rate=8000, fade_out_ms=10.0)
+    assert np.abs(audio.resample(loud, 8000, 44100)).max() > 1.1
+    assert np.abs(_finish(args, clips)(loud)).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_trim_cuts_the_silent_end_alone(channels):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (channels, 44100)).astype(np.float32)
+    seconds = np.arange(44100) / 44100
+    heard = noise * 10 ** (-seconds / 0.1).astype(np.float32)  # 60 dB down after 0.3 s
+    heard[:, :4410] = 0  # silence at the start stays: the attack would move
+    args = SimpleNamespace(sample_rate=None, trim=True, peak=None)
+    finish = _finish(args, SimpleNamespace(sample_rate=44100, fade_out_ms=10.0))
+    cut = finish(heard)
+    assert 0.38 < cut.shape[1] / 44100 < 0.5
+    np.testing.assert_array_equal(cut[:, :-441], heard[:, : cut.shape[1] - 441])
+    assert (cut[:, -1] == 0).all()
+    np.testing.assert_array_equal(finish(noise), noise)
+    np.testing.assert_array_equal(finish(0 * noise), 0 * noise)
 
 
 def test_sounds_gather_in_a_folder_and_none_is_overwritten_unasked(model, tmp_path, capsys):
@@ -126,6 +175,18 @@ def test_the_page_shows_every_sound_and_its_links_resolve(model, tmp_path, capsy
         assert imread(picture).shape[:2] == (96, 192) or picture.name == "grid.png"
 
 
+def test_a_page_shows_its_own_models_sounds(model, tmp_path):
+    other = save_tiny_clips(tmp_path / "runs" / "bells" / "model", ("bell",))
+    for one in (model, other):
+        assert gansound("-q", "generate", "--model", one, "-n", 2, "-o", tmp_path / "s", "--page") == 0
+    text = (tmp_path / "s" / "index.html").read_text()
+    assert "Sounds of bells" in text
+    assert "<dt>not shown</dt><dd>2 of drums</dd>" in text
+    assert Links(text).players == 2
+    assert "drums_" not in text
+    assert len(listed(tmp_path / "s")) == 4
+
+
 def test_a_page_of_somebody_elses_stays(model, tmp_path, capsys):
     (tmp_path / "index.html").write_text("mine")
     assert gansound("generate", "--model", model, "-n", 1, "-o", tmp_path, "--page") == 2
@@ -149,6 +210,10 @@ def test_a_page_of_somebody_elses_stays(model, tmp_path, capsys):
         (["--model", "default"], 1, "gansound vocode"),
         (["-n", 10**9], 1, "the disk has"),
         (["--fade-in-ms", 1e6], 1, "fade_in_ms"),
+        (["--sample-rate", 0], 2, "1000 to 384000"),
+        (["--peak", 1], 2, "--peak 1"),
+        (["--peak", "nan"], 2, "--peak nan"),
+        (["--bits", 32, "--format", "flac"], 2, "Write WAV"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_message_and_writes_nothing(model, tmp_path, capsys, words, code, said):

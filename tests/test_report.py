@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 from html.parser import HTMLParser
 
@@ -292,3 +293,29 @@ def test_files_are_whole_or_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         pictures.write_bytes(tmp_path / "nowhere" / "x", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_long_names_stay_over_their_own_spectrogram(count):
+    from gansound.report.clips import spectrogram_grid
+
+    sound = np.random.default_rng(0).uniform(-1, 1, 4000)
+    names = [f"interpolated_from_seed0_0003_to_some_other_place_{i:02d}_t0.7" for i in range(count)]
+    figure = spectrogram_grid([("cymbal + hat + kick + perc", [(name, sound) for name in names])], 8000)
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= figure.bbox.x1
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert figure.axes[-1].get_title().endswith(f"{count - 1:02d}_t0.7")
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert label.y0 >= 0
+    assert label.y1 <= figure.bbox.y1
+
+
+def test_sounds_of_several_lengths_are_all_seen_whole():
+    from gansound.report.clips import spectrogram_grid
+
+    noise = np.random.default_rng(0).uniform(-1, 1, 8000)
+    figure = spectrogram_grid([("", [("long", noise), ("short", noise[:4000])])], 8000)
+    assert figure.axes[0].get_xlim() == (0, 1)

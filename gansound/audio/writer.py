@@ -210,6 +210,7 @@ class Writer:
             self._sound.close()
             if kind is None:
                 self._check()
+                self._forget_when()
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
@@ -220,6 +221,15 @@ class Writer:
             self._discard()
         if kind is None and self.clipped:
             logger.warning("%s: clipped %d samples of %d beyond ±1", self.path, self.clipped, self.frames)
+
+    def _forget_when(self) -> None:
+        """Zero the time in a float WAV file, which libsndfile writes beside its peak: the same sound, the same file."""
+        if self.format == "WAV" and self.subtype in _FLOATS:
+            self._file.seek(0)
+            at = self._file.read(256).find(b"PEAK")
+            if at >= 0:
+                self._file.seek(at + 12)  # after the chunk's name, size and version
+                self._file.write(bytes(4))
 
     def _discard(self) -> None:
         with contextlib.suppress(OSError):

@@ -6,7 +6,8 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,9 +59,10 @@ class Batch:
 
 @dataclass
 class Written:
-    """What came of it; `shown` are the first of each group, for a grid."""
+    """What came of it: so many sounds of so many samples, in seconds of work; `shown` are the first of each group."""
 
     count: int = 0
+    samples: int = 0
     seconds: float = 0.0
     peaks: list["NDArray[np.float32]"] = field(default_factory=list)
     shown: "dict[str, list[tuple[str, NDArray[np.float32]]]]" = field(default_factory=dict)
@@ -98,7 +100,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("wav", "flac"), default="wav", help="of the files (default: wav)"
     )
-    parser.add_argument("--bits", type=int, choices=(16, 24), default=16, help="of a sample (default: 16)")
+    parser.add_argument(
+        "--bits",
+        type=int,
+        choices=(16, 24, 32),
+        default=16,
+        help="of a sample; 32 is float, in WAV alone (default: 16)",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite sounds that are there already")
 
 
@@ -113,6 +121,8 @@ def open_clips(args: argparse.Namespace) -> "ClipGenerator":
         for above in (args.output, *args.output.parents):
             if above.exists() and not above.is_dir():
                 raise UsageError(f"-o {args.output}: {above} is there and not a folder")
+    if "output" in args and args.bits == 32 and args.format == "flac":
+        raise UsageError("--bits 32: FLAC can't hold 32-bit float samples. Write WAV, or give --bits 24")
     from gansound.inference.clips import ClipGenerator
     from gansound.inference.device import choose_device
 
@@ -144,6 +154,12 @@ def command(args: argparse.Namespace, *parts: object) -> str:
     for name, default in (("fade_in_ms", None), ("fade_out_ms", None), ("format", "wav"), ("bits", 16)):
         if (value := getattr(args, name, default)) != default:
             words += [f"--{name.replace('_', '-')}", value]
+    if getattr(args, "sample_rate", None) is not None:
+        words += ["--sample-rate", args.sample_rate]
+    if getattr(args, "trim", False):
+        words.append("--trim")
+    if getattr(args, "peak", None) is not None:
+        words.append(f"--peak={args.peak!r}")
     return shlex.join(
         [f"{word:g}" if isinstance(word, float) else str(word) for word in [*words, "-o", "again"]]
     )
@@ -163,6 +179,7 @@ def write_sounds(
     *,
     names: Iterable[str],
     page: bool,
+    finish: "Callable[[NDArray[np.float32]], NDArray[np.float32]]" = lambda sound: sound,
 ) -> Written:
     """Compute and write sounds, with a progress bar.
 
@@ -173,25 +190,29 @@ def write_sounds(
         total: how many there are in all.
         names: of all their files, to see which are there.
         page: with small pictures, and sounds kept for a grid.
+        finish: what becomes of each sound `(C, T)` at the model's rate, at that of the files.
 
     Raises:
         UsageError: a file is there and may not be overwritten.
         ValueError: the disk hasn't the room.
         OSError: it had it not in the end; what was written stays, listed.
     """
+    from gansound.audio import resampled_frames
     from gansound.inference.clip_folder import ClipFolder, needed_bytes
     from gansound.inference.clips import turned_down
 
+    rate = _rate(args, clips)
     draw = None
     if page:
         from gansound.report.clips import write_thumbnail
 
         def draw(path: Path, sound: "NDArray[np.float32]") -> None:
-            write_thumbnail(path, sound, clips.sample_rate)
+            write_thumbnail(path, sound, rate)
 
     beside = {} if draw is None else {"beside": draw}
-    folder = ClipFolder(args.output, clips.sample_rate, bits=args.bits, **beside)
-    need = needed_bytes(total, clips.channels, clips.clip_samples, args.bits)
+    folder = ClipFolder(args.output, rate, bits=args.bits, **beside)
+    samples_each = resampled_frames(clips.clip_samples, clips.sample_rate, rate)
+    need = needed_bytes(total, clips.channels, samples_each, args.bits)
     parent = next(path for path in (args.output.absolute(), *args.output.absolute().parents) if path.exists())
     free = shutil.disk_usage(parent).free
     if need > free:
@@ -210,10 +231,11 @@ def write_sounds(
         for batch in batches:
             rendered = clips.render(batch.latents, batch.labels)
             written.peaks.append(rendered.peaks)
-            for sound, samples in zip(batch.sounds, rendered.audio, strict=True):
+            for sound, samples in zip(batch.sounds, map(finish, rendered.audio), strict=True):
                 name = f"{sound.stem}.{args.format}"
                 again = sound.command or command(args, "--latent", str(args.output / name))
                 folder.add(name, samples, sound.origin, title=sound.title, group=sound.group, command=again)
+                written.samples += samples.shape[-1]
                 shown = written.shown.setdefault(sound.group, []) if page else []
                 if (
                     page
@@ -225,7 +247,8 @@ def write_sounds(
     written.count, written.seconds = total, time.perf_counter() - begun
     import numpy as np
 
-    if note := turned_down(np.concatenate(written.peaks)):
+    note = turned_down(np.concatenate(written.peaks))
+    if note and getattr(args, "peak", None) is None:
         log.warning("%s", note)
     return written
 
@@ -239,35 +262,44 @@ def write_page(
     about: dict[str, str],
     folder: Path | None = None,
 ) -> Path:
-    """The grid's picture, where matplotlib is, and the page of everything in the folder's list; returns its path."""
+    """The grid's picture, where matplotlib is, and the page of all of the model's in the folder's list; its path."""
     from gansound.inference.clip_folder import entries
     from gansound.report.clips import Card, spectrogram_grid, write_clip_page
     from gansound.report.pictures import save
 
-    folder = folder or args.output
+    folder, rate = folder or args.output, _rate(args, clips)
     picture = None if missing("matplotlib") else GRID
     if picture is None:
         log.info(
             "the page has no picture of all at one look: %s brings what draws it", install_line("matplotlib")
         )
     else:
-        save(spectrogram_grid(rows, clips.sample_rate), folder / picture)
+        save(spectrogram_grid(rows, rate), folder / picture)
     cards = (
         Card(
             e["file"],
             str(e.get("title") or e["file"]),
             str(e.get("group") or ""),
             str(e.get("command") or ""),
+            int(e.get("sample_rate") or clips.sample_rate),
         )
         for e in entries(folder)
+        if e.get("weights") == clips.weights_hash
     )
     info = {"model": clips.name, "weights": clips.weights_hash}
     info |= {key: str(clips.info[key]) for key in ("steps", "licence") if key in clips.info}
     seconds = clips.clip_samples / clips.sample_rate
-    info["clips"] = (
+    info["clips of the model"] = (
         f"{seconds:.2f} s, {clips.sample_rate} Hz, {clips.channels} channel{'s' * (clips.channels > 1)}"
     )
-    return write_clip_page(folder, cards, clips.sample_rate, title=title, about=info | about, picture=picture)
+    # What the page says of its sounds (weights, licence, length) isn't true of others'.
+    others = Counter(str(e.get("model")) for e in entries(folder) if e.get("weights") != clips.weights_hash)
+    if others:
+        info["not shown"] = ", ".join(
+            f"{count:,} of {'other weights of ' * (name == clips.name)}{name}"
+            for name, count in others.items()
+        )
+    return write_clip_page(folder, cards, rate, title=title, about=info | about, picture=picture)
 
 
 def check_page(folder: Path, force: bool) -> None:
@@ -292,6 +324,11 @@ def grid_rows(
         starts = range(0, min(len(sounds), GRID_COLUMNS * GRID_ROWS), GRID_COLUMNS)
         return [(group if not start else "", sounds[start : start + GRID_COLUMNS]) for start in starts]
     return [(group, sounds[:GRID_COLUMNS]) for group, sounds in list(shown.items())[: 2 * GRID_ROWS]]
+
+
+def _rate(args: argparse.Namespace, clips: "ClipGenerator") -> int:
+    """Of the files, in Hz."""
+    return getattr(args, "sample_rate", None) or clips.sample_rate
 
 
 def _size(count: int) -> str:

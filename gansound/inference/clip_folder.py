@@ -32,7 +32,7 @@ class ClipFolder:
     Args:
         folder: made when absent, with those above it.
         sample_rate: of the sounds, in Hz.
-        bits: 16 or 24.
+        bits: 16, 24, or 32 for float.
         beside: called with each file's path and sound, in the thread that wrote it, such as for a picture.
 
     Raises:
@@ -49,7 +49,7 @@ class ClipFolder:
     ) -> None:
         self.folder = Path(folder)
         self.sample_rate = sample_rate
-        self.subtype = f"PCM_{bits}"
+        self.subtype = audio.SUBTYPE_OF_BITS[bits]
         self._beside = beside
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: is there and not a folder. Choose another")
@@ -89,7 +89,10 @@ class ClipFolder:
         while len(self._waiting) >= _WAITING:
             self._settle()
         self._waiting.append(
-            (self._pool.submit(self._write, name, sound, kept), {"file": name, **facts, **origin})
+            (
+                self._pool.submit(self._write, name, sound, kept),
+                {"file": name, "sample_rate": self.sample_rate, **facts, **origin},
+            )
         )
 
     def __exit__(

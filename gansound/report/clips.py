@@ -5,6 +5,7 @@ beside it.
 """
 
 import struct
+import textwrap
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PICTURES = "spectrograms"
 PAGE_LIMIT = 2000
 """Players on a page; a browser takes no more gladly."""
+_CAPTION = 22  # characters that fit over a spectrogram of a grid, and beside it
 _ROWS, _COLUMNS = 96, 192  # pixels of a small picture
 # Every fifteenth colour of matplotlib's magma, as the larger pictures are drawn, and straight lines between them.
 _MAGMA = (
@@ -48,12 +50,14 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 
 @dataclass(frozen=True)
 class Card:
-    """One sound on a page: its file in the page's folder, what it is called, its section, how it is made again."""
+    """One sound on a page: its file in the page's folder, what it is called, its section, how it is made again, its
+    rate in Hz where it isn't the page's."""
 
     file: str
     title: str
     group: str = ""
     command: str = ""
+    sample_rate: int | None = None
 
 
 def thumbnail(sound: ArrayLike, sample_rate: int) -> bytes:
@@ -111,14 +115,17 @@ def spectrogram_grid(
                 decibels, origin="lower", aspect="auto", interpolation="nearest", cmap="magma", vmin=top - RANGE_DB,
                 vmax=top, extent=(0, seconds, 0, sample_rate / 2),
             )  # fmt: skip
-            axes.set_title(_plain(caption), color=GREY, fontsize=8)
+            axes.set_title(_plain(_fitted(caption)), color=GREY, fontsize=8)
             axes.tick_params(colors=GREY, labelsize=7)
             for spine in axes.spines.values():
                 spine.set_color(GREY)
             if number == len(rows) - 1 or len(drawn[number + 1]) <= list(grid[number]).index(axes):
                 axes.tick_params(labelbottom=True)
                 axes.set_xlabel("seconds", color=GREY, fontsize=8)
-        grid[number, 0].set_ylabel(f"{_plain(name)}\nhertz" if name else "hertz", color=GREY, fontsize=8)
+        grid[number, 0].set_ylabel(
+            f"{_plain(_fitted(name))}\nhertz" if name else "hertz", color=GREY, fontsize=8
+        )
+    grid[0, 0].set_xlim(0, max(samples for row in drawn for _, _, samples in row) / sample_rate)
     if title:
         figure.suptitle(_plain(title), color=GREY, fontsize=10)
     return figure
@@ -184,10 +191,12 @@ def _lines(
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f'<meta name="generator" content="gansound">\n<title>{escape(title)}</title>'
     yield f"<style>{css}{_STYLE}</style></head><body><header><h1>{escape(title)}</h1>"
+    rates = {card.sample_rate or sample_rate for cards in shown.values() for card in cards} or {sample_rate}
+    top = f"{rates.pop() / 2000:g} kHz" if len(rates) == 1 else "half its sample rate"
     more = f"; {left_out:,} more in the folder" if left_out else ""
     yield (
         f"<p class=dim>{count:,} sound{'s' * (count != 1)}{more}. Pictures: the whole clip across, "
-        f"0 to {sample_rate / 2000:g} kHz upwards, black {RANGE_DB:g} dB below full scale.</p>"
+        f"0 to {top} upwards, black {RANGE_DB:g} dB below full scale.</p>"
     )
     rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
     yield f"<dl class=about>{''.join(rows)}</dl>"
@@ -223,6 +232,13 @@ def _lines(
 
 def _picture_of(path: Path) -> Path:
     return path.parent / PICTURES / f"{path.stem}.png"
+
+
+def _fitted(text: str) -> str:
+    """Two lines at most, the middle left out of what is longer: names differ at their ends."""
+    if len(text) > 2 * _CAPTION:
+        text = f"{text[: _CAPTION - 1]}…{text[-_CAPTION:]}"
+    return "\n".join(textwrap.wrap(text, _CAPTION))
 
 
 def _plain(text: str) -> str:
