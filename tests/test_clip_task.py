@@ -350,6 +350,17 @@ def test_labels_come_from_the_corpus_and_go_into_the_model(sounds: Path, tmp_pat
         loaded.mel  # noqa: B018
 
 
+def test_a_corpus_is_opened_once_and_labels_that_it_has_are_not_dropped_in_silence(
+    sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    Run(plan(small_wave(sounds, 1, labels="auto")), tmp_path / "with")
+    assert caplog.text.count("split by") == 1
+    assert "without its labels" not in caplog.text
+    Run(plan(small_wave(sounds, 1, labels=None)), tmp_path / "without")
+    assert f"without its labels ({', '.join(LABELS)}); labels: auto would take them" in caplog.text
+
+
 def test_a_flat_folder_trains_without_labels(tmp_path: Path) -> None:
     flat = write_sounds(tmp_path / "sounds", each=4) / "bell"
     planned = plan(small_wave(flat, 1, labels="auto"))

@@ -159,6 +159,17 @@ def test_another_training_has_another_hash():
         (DRUMS, lambda c: c.generate(1, first=-1), ["first -1"]),
         (DRUMS, lambda c: c.generate(1, truncation=0), ["truncation", "0"]),
         (DRUMS, lambda c: c.generate(1, truncation=1.5), ["1.5"]),
+        (DRUMS, lambda c: c.generate(1, truncation="x"), ["truncation", "'x'"]),
+        (DRUMS, lambda c: c.generate(2, first=2**64), ["2**64", str(2**64)]),
+        (DRUMS, lambda c: c.generate(2, first=2**64 - 1), ["2**64", "first"]),
+        (DRUMS, lambda c: c.generate(2, first=0.0), ["first must be a whole number, got 0.0"]),
+        (DRUMS, lambda c: c.generate(2.0), ["n must be a whole number, got 2.0"]),
+        (DRUMS, lambda c: c.generate(2, seed=None), ["seed must be a whole number, got None"]),
+        (DRUMS, lambda c: c.generate(2, seed=1.5), ["seed must be a whole number, got 1.5"]),
+        (DRUMS, lambda c: c.turns(None, 2.5), ["n must be a whole number, got 2.5"]),
+        (DRUMS, lambda c: c.synthesize(c.latents(2), np.array([[0.5, 0.5, 0], [5, -5, 1]])), ["mixture 1", "-5.0"]),
+        (DRUMS, lambda c: c.synthesize(c.latents(1), torch.tensor([[5.0, 0, 0]])), ["mixture 0", "together 1"]),
+        (DRUMS, lambda c: c.synthesize(c.latents(1), torch.full((1, 3), torch.nan)), ["mixture 0", "nan"]),
         (DRUMS, lambda c: c.generate(1, label="kik"), ["hat, kick, snare", "did you mean 'kick'"]),
         (DRUMS, lambda c: c.generate(1, label="Snare"), ["did you mean 'snare'"]),
         (DRUMS, lambda c: c.generate(1, label=[]), ["empty", "hat, kick, snare"]),
@@ -166,7 +177,7 @@ def test_another_training_has_another_hash():
         (DRUMS, lambda c: c.synthesize(c.latents(2), [3, 0]), ["0 to 2"]),
         (DRUMS, lambda c: c.synthesize(c.latents(2), ["hat"]), ["2 labels"]),
         (DRUMS, lambda c: c.synthesize(torch.zeros(2, 3), "hat"), ["(n, 100)", "(2, 3)"]),
-        ((), lambda c: c.generate(1, label="kick"), ["no labels"]),
+        ((), lambda c: c.generate(1, label="kick"), ["no labels", "trained without"]),
         ((), lambda c: c.synthesize(torch.full((1, 100), torch.nan)), ["NaN"]),
     ],
 )  # fmt: skip
@@ -174,6 +185,13 @@ def test_what_cannot_be_is_said(labels, call, words):
     with pytest.raises(ValueError) as caught:
         call(tiny_clips(labels))
     assert all(word in str(caught.value) for word in words)
+
+
+def test_the_last_index_there_is_can_be_asked_for():
+    clips = tiny_clips(DRUMS)
+    last = 2**64 - 1
+    both = clips.generate(2, np.int64(3), first=last - 1)
+    np.testing.assert_array_equal(both[1:], clips.generate(1, 3, label=DRUMS[last % 3], first=last))
 
 
 def test_a_net_that_gives_nan_is_not_heard():

@@ -312,6 +312,11 @@ def test_what_cannot_be_used_is_named_and_skipped(tmp_path, caplog):
     ):  # fmt: skip
         assert words in said, words
     assert "broken.flac: " in said or "and 1 more" in said
+    alone = Record(good.path, RATE, 3000)  # as of the folder kick, given by itself
+    with pytest.raises(
+        ValueError, match=r"good.wav: labels are the folders below .* give the one above 'kick'"
+    ):
+        dataset([alone], labels=("kick", "snare"))
     with pytest.raises(ValueError, match=r"none of 2 files holds a sound.*silent.wav: silent"):
         dataset([silent, hiss])
     with pytest.raises(ValueError, match="no records"):

@@ -201,6 +201,7 @@ def test_a_page_of_somebody_elses_stays(model, tmp_path, capsys):
         (["--truncation", 0], 2, "--truncation 0"),
         (["--truncation", "nan"], 2, "--truncation"),
         (["--first", -1], 2, "--first"),
+        (["--first", 2**64 - 1, "-n", 2], 2, "2**64"),
         (["--label", "kik"], 2, "did you mean 'kick'"),
         (["--slider", "0"], 2, "NAME=VALUE"),
         (["--slider", "0=1"], 2, "gansound latent directions"),

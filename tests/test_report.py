@@ -301,7 +301,9 @@ def test_long_names_stay_over_their_own_spectrogram(count):
 
     sound = np.random.default_rng(0).uniform(-1, 1, 4000)
     names = [f"interpolated_from_seed0_0003_to_some_other_place_{i:02d}_t0.7" for i in range(count)]
-    figure = spectrogram_grid([("cymbal + hat + kick + perc", [(name, sound) for name in names])], 8000)
+    figure = spectrogram_grid(
+        [("cymbal + hat + kick + perc + snare + tom", [(name, sound) for name in names])], 8000
+    )
     figure.draw_without_rendering()
     boxes = [axes.title.get_window_extent() for axes in figure.axes]
     assert boxes[0].x0 >= 0

@@ -19,6 +19,7 @@ from PIL import Image
 from gansound.cli import main
 from gansound.cli.training_progress import TrainingProgress
 from gansound.engine.history import find_runs, read_run
+from gansound.engine.run_record import run_record
 from gansound.report.run_curves import runs_picture, smooth
 from tests import warm
 from tests.corpus import write_corpus
@@ -119,7 +120,7 @@ def test_what_the_json_says_is_what_the_log_holds(made: Path, capsys: pytest.Cap
             assert (key in run["figures"]) == bool(curve)
             if curve:
                 figure = run["figures"][key]
-                best = better(curve.values())
+                best = better(value for step, value in curve.items() if step)
                 assert (figure["last_step"], figure["last"]) == list(curve.items())[-1]
                 assert figure["best"] == best == curve[figure["best_step"]]
         spectrum = run["figures"]["spectrum"]
@@ -265,6 +266,16 @@ def test_hours_of_training_between_lines_and_over_a_cut(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     expected = [0, 10, 14, 26, 31]
     np.testing.assert_allclose(np.array(read_run(tmp_path).hours) * 3600, expected)
+
+
+def test_what_training_began_with_is_no_best(tmp_path: Path) -> None:
+    name = "valid/kernel_distance"
+    log = [{"step": 0, name: 17.1}]
+    for step, value, best in ((None, None, None), (2, 30.0, 30.0), (4, 25.0, 25.0), (6, 40.0, 25.0)):
+        log += [{"step": step, name: value}] if step else []
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+        found = run_record("run", read_run(tmp_path), [name])["figures"][name]
+        assert (found["best"], found["last"]) == (best, value or 17.1)
 
 
 def test_what_is_not_a_number_is_null_for_other_programs(

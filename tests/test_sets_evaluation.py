@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from gansound.metrics.sets import (
     nearest_distances,
 )
 from gansound.metrics.sets.newness import newness
-from gansound.metrics.sets.resampling import halves_interval
+from gansound.metrics.sets.resampling import Estimate, halves_interval
 from gansound.report.pictures import png_bytes
 from gansound.report.sets import STYLES, neighbours_picture, sets_record, sets_table, truncation_picture
 from tests.test_sets import RATE, gaussian, hits
@@ -232,3 +233,12 @@ def test_what_is_shown(good, tmp_path):
     curve = truncation_picture({0.5: good, 1.0: good})
     assert [axes.get_xlabel() for axes in curve.axes] == ["recall (variety)", "coverage (variety)"]
     assert png_bytes(curve).startswith(b"\x89PNG")
+    for value in (0.05, 0.95, 1.0, 2.5):  # the same at every truncation
+        figures = dict(good.figures)
+        for name in ("precision", "density"):
+            made, real = (Estimate(at, at, at) for at in (value, value - 0.05))
+            figures[name] = replace(figures[name], estimate=made, split=real)
+        level = replace(good, figures=figures)
+        for axes in truncation_picture({0.3: level, 1.0: level}).axes:
+            assert axes.get_ylim()[0] < -0.02
+            assert axes.get_ylim()[1] > value + 0.02

@@ -134,6 +134,8 @@ def _check(args: argparse.Namespace) -> None:
     for flag, value, least in (("-n", args.n, 1), ("--first", args.first, 0)):
         if value is not None and value < least:
             raise UsageError(f"{flag} {value}: expected {least} or more")
+    if (args.first or 0) + (args.n or 16) > 2**64:
+        raise UsageError(f"--first {args.first}: expected an index of which the last sound's is below 2**64")
     if not 0 < args.truncation <= 1:
         raise UsageError(
             f"--truncation {args.truncation:g}: expected above 0, where every sound would be the same, and at most 1"

@@ -112,10 +112,7 @@ class ClipDataset(PositionDataset):
         skipped, self._used = [], []
         for index, r in enumerate(self.records):
             if self.labels and r.label not in numbers:
-                known = (
-                    f"label {r.label!r} is none of the model's" if r.label else "lies in no label's folder"
-                )
-                skipped.append((r.path, known))
+                skipped.append((r.path, self._why_unlabelled(r)))
             elif not audio.resampled_frames(r.frames, r.sample_rate, sample_rate):
                 skipped.append((r.path, f"{r.frames} samples are none at {sample_rate} Hz"))
             else:
@@ -133,6 +130,13 @@ class ClipDataset(PositionDataset):
         for index, clip in enumerate(self._clips):
             by_label.setdefault(self._label(clip) if self.settings.balance else -1, []).append(index)
         self._choices = [np.array(by_label[number]) for number in sorted(by_label)]
+
+    def _why_unlabelled(self, record: Record) -> str:
+        if record.label:
+            return f"label {record.label!r} is none of the model's"
+        if (folder := Path(record.path).absolute().parent.name) in self.labels:
+            return f"labels are the folders below the one that is given; give the one above {folder!r}"
+        return "lies in no label's folder"
 
     def __len__(self) -> int:
         return len(self._clips)

@@ -46,6 +46,7 @@ class Feed:
     Args:
         settings: of the run.
         task: says the sample rate, the channels, and how many batches a step takes.
+        corpus: its records, where it is open already.
 
     Raises:
         RecipeError: no corpus is named.
@@ -55,12 +56,12 @@ class Feed:
         bad: what is wrong with each file, by its record, that couldn't be used when it was drawn.
     """
 
-    def __init__(self, settings: RunSettings, task: Task) -> None:
+    def __init__(self, settings: RunSettings, task: Task, corpus: Sequence[Record] | None = None) -> None:
         self.settings = settings
         self.task = task
         if settings.data.path is None:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
-        self.train_records, self.valid_records = self._open_corpus()
+        self.train_records, self.valid_records = self._open_corpus(corpus)
         self.valid_pairs: PairedDataset | None = None
         self.disk = self._disk()
         self.dataset = self._dataset()
@@ -186,10 +187,12 @@ class Feed:
                 "data.max_bad_files says how many there may be, and half of all is the most"
             )
 
-    def _open_corpus(self) -> tuple[Records, Sequence[Record]]:
+    def _open_corpus(self, corpus: Sequence[Record] | None) -> tuple[Records, Sequence[Record]]:
         data = self.settings.data
         assert data.path is not None
-        splits = by_split(open_corpus(data.path, seed=0, valid=data.valid, test=data.test))
+        if corpus is None:
+            corpus = open_corpus(data.path, seed=0, valid=data.valid, test=data.test)
+        splits = by_split(corpus)
         train = Records.of(splits.get("train", []))
         there = sorted({record.label for record in train if record.label}) if self.settings.labels else []
         if lacking := [label for label in self.settings.labels or () if label not in there]:
@@ -197,6 +200,14 @@ class Feed:
                 f"labels: no sound to train on has the label {', '.join(map(repr, lacking))}; {data.path} has "
                 f"{', '.join(there) or 'no label folders'}. Leave it out, or set labels: auto"
             )
+        if data.one_shots is not None and not self.settings.labels:
+            ignored = sorted({record.label for record in train if record.label})
+            if len(ignored) > 1:
+                log.info(
+                    "%s: trained on without its labels (%s); labels: auto would take them",
+                    data.path,
+                    ", ".join(ignored),
+                )
         if not train:
             raise ValueError(
                 f"{data.path}: no file is in split 'train'; its splits are {', '.join(splits) or 'none'}"

@@ -15,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 
 from gansound.data.clips import labels_of
+from gansound.data.manifest import Record
 from gansound.data.source import open_corpus
 from gansound.engine.settings import RunSettings
 from gansound.engine.start import completed, freeze
@@ -51,25 +52,24 @@ def split(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, {"class_path": recipe["task"], "init_args": arguments}
 
 
-def with_labels(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with the labels of its corpus in place of `labels: auto`; null where the corpus has none.
+def with_labels(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[Record]]:
+    """A recipe with the labels of its corpus in place of `labels: auto`, null where that has none; and the corpus.
 
     Raises:
         RecipeError: no corpus is named.
         ValueError: it can't be opened.
     """
-    if recipe.get("labels") != "auto":
-        return dict(recipe)
     data = recipe.get("data") or {}
     if data.get("path") is None:
         raise RecipeError("data.path: missing; labels: auto takes them from the corpus: --data.path DIR")
     shares = {name: data[name] for name in ("valid", "test") if name in data}  # those the run will make
-    found = labels_of(open_corpus(data["path"], seed=0, **shares))
+    records = open_corpus(data["path"], seed=0, **shares)
+    found = labels_of(records)
     if found:
         log.info("%s: labels %s", data["path"], ", ".join(found))
     else:
         log.info("%s: no label folders, so sounds are trained on without labels", data["path"])
-    return {**recipe, "labels": list(found) or None}
+    return {**recipe, "labels": list(found) or None}, records
 
 
 def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
@@ -86,13 +86,17 @@ def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe as objects: networks with their first weights, their optimizers, and the settings."""
+    """A recipe as objects: networks with their first weights, their optimizers, and the settings.
+
+    `corpus` is what was opened for its labels, where it was.
+    """
 
     recipe: Mapping[str, Any]
     settings: RunSettings
     task: Task
     optimizers: Mapping[str, Optimizer]
     allow: Sequence[str] = ()
+    corpus: Sequence[Record] | None = None
 
 
 def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
@@ -104,9 +108,10 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
         ValueError: the corpus can't be opened for its labels.
     """
     recipe = completed(recipe, allow)
+    corpus = None
     if recipe.get("labels") == "auto":
         plan({**recipe, "labels": None}, allow)  # a mistake is told before a corpus of hours is listed
-        recipe = with_labels(recipe)
+        recipe, corpus = with_labels(recipe)
     own, its = split(recipe)
     # Here and not in `build`, which would compare a misspelt setting of the engine with the task's alone.
     kind = import_class(recipe["task"], "task", allow, ALLOWED)
@@ -204,4 +209,4 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
             raise RecipeError(f"{side}_optimization.optimizer: {type(error).__name__}: {reason}") from error
         for group in optimizers[side].param_groups:
             group.setdefault("initial_lr", group["lr"])
-    return Plan(recipe, settings, task, optimizers, allow)
+    return Plan(recipe, settings, task, optimizers, allow, corpus)

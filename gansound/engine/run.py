@@ -91,7 +91,7 @@ class Run:
         # Before the corpus is read, which may take long: a model that can't be had is known by its name.
         if self.settings.init_from is not None and not checkpoints(folder / "checkpoints"):
             start_from(self.settings.init_from, self.task, plan.allow)
-        self.feed = Feed(self.settings, self.task)
+        self.feed = Feed(self.settings, self.task, plan.corpus)
         self.task.to(self.accelerator.device)
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:

@@ -58,8 +58,11 @@ def _figure(run: RunHistory, key: str) -> dict[str, Any]:
     better = BETTER.get(key)
     best_step, best = None, None
     if better is not None:
+        trained = [point for point in curve if point[0] > 0]  # the model of step 0 is kept nowhere
         # The first of equals.
-        best_step, best = min(curve, key=lambda point: point[1] if better == "lower" else -point[1])
+        best_step, best = min(
+            trained, key=lambda point: point[1] if better == "lower" else -point[1], default=(None, None)
+        )
     return {"last": value, "last_step": step, "best": best, "best_step": best_step, "better": better}
 
 

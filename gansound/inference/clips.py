@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from gansound.model_folder import LoadedModel, load_model_folder
 log = logging.getLogger(__name__)
 
 FADE_IN_MS, FADE_OUT_MS = 1.0, 10.0
+NO_LABELS = "this model has no labels: it was trained without them. Leave them out"
 _BLOCK = {"cpu": 16}  # clips computed at once, whatever is asked for; what fills a CPU's caches
 _BLOCK_ELSEWHERE = 64
 
@@ -177,10 +179,15 @@ class ClipGenerator:
         """Latents of the clips `first` to `first + n − 1` of a seed: `(n, latent_dim)` float32 on the CPU.
 
         Raises:
-            ValueError: n below 1, first below 0, or a truncation outside (0, 1].
+            ValueError: n below 1, first below 0, clips beyond 2**64, or a truncation outside (0, 1].
         """
-        if n < 1 or first < 0:
-            raise ValueError(f"expected n of 1 or more and first of 0 or more, got n {n}, first {first}")
+        _check_whole(n=n, seed=seed, first=first)
+        if n < 1 or not 0 <= first <= 2**64 - n:
+            raise ValueError(
+                f"expected n of 1 or more and first of 0 or more, together at most 2**64, got n {n}, first {first}"
+            )
+        if not isinstance(truncation, Real):
+            raise ValueError(f"truncation must be a number above 0 and at most 1, got {truncation!r}")
         prior = self.generator.prior
         drawn = Draws(seed, range(first, first + n)).each("latent", prior.sample)
         return prior.truncated(drawn, truncation)
@@ -193,20 +200,19 @@ class ClipGenerator:
         """
         if not isinstance(label, Iterable | None):
             raise ValueError(f"label {label!r}: expected a name, or several that take turns")
+        _check_whole(n=n, first=first)
         names = [label] if isinstance(label, str) else list(self.labels if label is None else label)
         if not names and not self.labels:
             return None
         if not names:
             raise ValueError(f"label is an empty list, expected some of {', '.join(self.labels)}")
         numbers = torch.tensor([self.label_number(name) for name in names])
-        return numbers[torch.arange(first, first + n) % len(names)]
+        return numbers[[index % len(names) for index in range(first, first + n)]]
 
     def label_number(self, name: str) -> int:
         """The number of a label. Raises ValueError when it isn't there; it says which are."""
         if not self.labels:
-            raise ValueError(
-                f"label {name!r}: this model has no labels, it was trained on one class of sounds"
-            )
+            raise ValueError(f"label {name!r}: {NO_LABELS}")
         if not isinstance(name, str):
             raise ValueError(f"label {name!r}: expected a name, one of {', '.join(self.labels)}")
         if name not in self.labels:
@@ -220,7 +226,8 @@ class ClipGenerator:
 
         Args:
             latents: `(n, latent_dim)`.
-            labels: of a model with labels: a name for all, a name or number for each, or mixtures `(n, classes)`.
+            labels: of a model with labels: a name for all, a name or number for each, or mixtures `(n, classes)`,
+                shares of 0 or more that sum to 1.
 
         Returns:
             `(n, channels, clip_samples)` float32.
@@ -274,7 +281,7 @@ class ClipGenerator:
         """Labels in any form as numbers `(n,)` int64 or mixtures `(n, classes)` float32; None without labels.
 
         Raises:
-            ValueError: labels that aren't there, or not one for each of n.
+            ValueError: labels that aren't there, not one for each of n, or mixtures that aren't shares of a whole.
         """
         if not isinstance(labels, Iterable | None):
             raise ValueError(f"labels {labels!r}: expected a name, or one for each latent")
@@ -291,7 +298,7 @@ class ClipGenerator:
         else:
             found = torch.as_tensor(labels)
             if not self.labels:
-                raise ValueError("this model has no labels, it was trained on one class of sounds")
+                raise ValueError(NO_LABELS)
         whole = not found.is_floating_point()
         if found.shape != ((n,) if whole else (n, len(self.labels))):
             raise ValueError(
@@ -301,6 +308,13 @@ class ClipGenerator:
             raise ValueError(f"labels count from 0 to {len(self.labels) - 1}, got {found.tolist()}")
         if whole:
             return found.long()
+        # Written so that NaN is refused too; a share may be rounded.
+        fits = (found >= 0).all(1) & ((found.sum(1) - 1).abs() < 1e-3)
+        if not bool(fits.all()):
+            bad = int(fits.int().argmin())
+            raise ValueError(
+                f"mixture {bad}: expected the share of each label, 0 or more and together 1, got {found[bad].tolist()}"
+            )
         plain = bool((found.amax(1) == 1).all()) and bool((found.abs().sum(1) == 1).all())
         return found.argmax(1) if plain else found.float()
 
@@ -329,6 +343,12 @@ class ClipGenerator:
                 )
             lengths.append(min(round(milliseconds / 1000 * self.sample_rate), self.clip_samples))
         return fade(np.ones(self.clip_samples, np.float32), *lengths)
+
+
+def _check_whole(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
 
 
 def turned_down(peaks: NDArray[np.float32]) -> str:

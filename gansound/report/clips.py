@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PICTURES = "spectrograms"
 PAGE_LIMIT = 2000
 """Players on a page; a browser takes no more gladly."""
-_CAPTION = 22  # characters that fit over a spectrogram of a grid, and beside it
+_CAPTION = 20  # characters that fit over a spectrogram of a grid, and beside it
 _ROWS, _COLUMNS = 96, 192  # pixels of a small picture
 # Every fifteenth colour of matplotlib's magma, as the larger pictures are drawn, and straight lines between them.
 _MAGMA = (

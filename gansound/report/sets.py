@@ -174,7 +174,8 @@ def _draw_curve(
     axes.set_xlabel(f"{variety} (variety)", color=GREY)
     axes.set_ylabel(f"{fidelity} (fidelity)", color=GREY)
     axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(bottom=-0.03)
+    highest = max(1.0, real[fidelity].split.value, *(max(e.value, e.high) for e in points[1]))
+    axes.set_ylim(-0.03, 1.03 * highest)
     axes.legend(fontsize=8, labelcolor=GREY, frameon=False)
 
 

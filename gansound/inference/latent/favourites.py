@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gansound.audio import AUDIO_SUFFIXES, read_tags
-from gansound.inference.clips import ClipGenerator
+from gansound.inference.clips import NO_LABELS, ClipGenerator
 from gansound.inference.latent.directions import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def mixtures(clips: ClipGenerator, labels: Tensor | None, n: int) -> Tensor:
     """Numbers `(n,)` or mixtures as mixtures `(n, classes)`."""
     numbered = clips.numbered(labels, n)
     if numbered is None:
-        raise ValueError("this model has no labels, it was trained on one class of sounds")
+        raise ValueError(NO_LABELS)
     if numbered.is_floating_point():
         return numbered
     return torch.nn.functional.one_hot(numbered, len(clips.labels)).float()
