@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from gansound.cli import main
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
+from gansound.engine.start import start_from
 from gansound.generators.melgan import MelGANGenerator
+from gansound.mel import MelSpec
 from gansound.model_folder import load_discriminators, load_model_folder
 from gansound.nn.fold import fold_parametrizations, load_folded
 from gansound.recipe import RecipeError, load_recipe
@@ -173,6 +175,25 @@ def test_the_shipped_models_can_be_fine_tuned(recipe: str, name: str, corpus: Pa
     fresh = ["train", recipe, "--data.path", str(corpus), *quick, "--run", str(tmp_path / "fresh")]
     assert main(fresh) == 0
     assert losses(tmp_path / "voice")[0]["spectrum"] < 0.8 * losses(tmp_path / "fresh")[0]["spectrum"]
+
+
+def test_a_fine_tuning_at_another_rate_and_hop_begins_as_the_net_speaks_there(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """A hop of 300 isn't a whole part of the net's own 1024 samples."""
+    mel = MelSpec.preset("parallel_wavegan_24khz")
+    given = {"data.path": str(corpus), "init_from": "default", "mel": "parallel_wavegan_24khz"}
+    planned = plan(load_recipe("finetune_cpu", given))
+    assert planned.settings.data.segment_samples % 300 == 0
+    start_from("default", planned.task)
+    told = load_model_folder("default")
+    speech = mel.mel(torch.randn(1, 40 * 300, generator=torch.Generator().manual_seed(0)) / 10)
+    with torch.no_grad():
+        net, _ = planned.task.shipped(planned.task.generator, {})
+        expected = told.generator.eval().for_mel(mel)(speech)
+        torch.testing.assert_close(net.eval()(speech), expected, atol=1e-5, rtol=0)
+    own = plan(load_recipe("finetune_cpu", given | {"mel": "tacotron2"}))
+    assert "learnt_by" not in own.recipe["generator"]["init_args"]
 
 
 def test_a_full_band_run_starts_from_the_shipped_speech_model(corpus: Path, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ LAYERS = {
     "pqmf 3 bands": lambda: (PQMF(3, 20, 0.2), 3),
     "istft": lambda: (istft(32, 8), 34),
     "istft half": lambda: (istft(16, 8), 18),
+    "istft odd": lambda: (istft(28, 7), 30),
     "istft center": lambda: (istft(32, 8, framing="center"), 34),
     "istft center half": lambda: (istft(16, 8, framing="center"), 18),
     "snake": lambda: (nn.Sequential(Snake(C), SnakeBeta(C, log_scale=False)), C),

@@ -137,5 +137,5 @@ def test_what_cannot_be_is_refused(settings, reason):
 
 
 def test_centred_frames_of_an_odd_size_are_refused():
-    with pytest.raises(ValueError, match="n_fft even; got n_fft 27"):
+    with pytest.raises(ValueError, match="and even; got n_fft 27"):
         ISTFT(27, 9, "center")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from gansound.engine.task import Task
+from gansound.mel import MelSpec
 from gansound.model_folder import (
     ModelFolderError,
     load_discriminators,
@@ -16,7 +17,7 @@ from gansound.model_folder import (
     misfit,
     take_weights,
 )
-from gansound.recipe import RecipeError
+from gansound.recipe import RecipeError, build
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ _OF_THE_MODEL = ("generator", "mel")
 def completed(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> dict[str, Any]:
     """The recipe with the generator and the mel convention of the model it starts from, where it says null of them.
 
-    A segment that isn't whole hops of that model becomes the next longer one that is.
+    A universal generator that gets mels of another rate or hop goes on as what it learnt by. A segment that isn't
+    whole hops becomes the next longer one that is.
 
     Raises:
         RecipeError: it starts from no model, from one that can't be read, or from one that takes no mels.
@@ -49,6 +51,12 @@ def completed(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> dict[str,
         raise RecipeError(f"init_from: {error}") from error
     theirs = {"generator": loaded.config, "mel": mel.to_dict()}
     found = dict(recipe) | {key: theirs[key] for key in left}
+    if recipe.get("mel") is not None:
+        mel = build(recipe["mel"], MelSpec, "mel", allow=allow)
+        by = getattr(loaded.generator, "learnt_by", mel)
+        if (by.sample_rate, by.hop_length) != (mel.sample_rate, mel.hop_length):
+            arguments = {**loaded.config.get("init_args", {}), "learnt_by": by.to_dict()}
+            found["generator"] = {**loaded.config, "init_args": arguments}
     data = recipe.get("data")
     samples = data.get("segment_samples") if isinstance(data, dict) else None
     if isinstance(data, dict) and isinstance(samples, int) and samples % mel.hop_length:

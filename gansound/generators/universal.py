@@ -53,7 +53,7 @@ BETWEEN_HZ = 700.0
 """Above, phases between partials are as the partials' own: a third of the time to turn them is worth 0.005 of PESQ."""
 PHASE_FEATURES = 32
 """Of the phases that the trunk hears beside its bands."""
-FRAME_RATES = (0.7, 1.3)
+FRAME_RATES = (0.69, 1.3)
 """Of another convention, times the net's own: beyond, voices are to it such as it has hardly heard."""
 LEAST_TOP = 0.8
 """Of what another convention tells of, up to which the net must make sound."""

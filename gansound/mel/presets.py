@@ -26,13 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "melgan_neurips": _row(22050, 1024, 256, 80, 0, 11025, magnitude_eps=0.0, log="log10"),
     "hifigan": _row(22050, 1024, 256, 80, 0, 8000),
     "bigvgan_22khz": _row(22050, 1024, 256, 80, 0, 8000),
-    # bigvgan_v2_22khz_80band_256x, behind Seed-VC and IndexTTS 2; bigvgan_v2_22khz_80band_fmax8k_256x is bigvgan_22khz.
-    "bigvgan_v2_22khz": _row(22050, 1024, 256, 80, 0, 11025),
     "bigvgan_24khz": _row(24000, 1024, 256, 100, 0, 12000),
     "bigvgan_44khz": _row(44100, 2048, 512, 128, 0, 22050),
     "tacotron2": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED),
-    # What Tortoise's diffusion gives its UnivNet, after `denormalize_tacotron_mel`.
-    "tortoise": _row(24000, 1024, 256, 100, 0, 12000, **_CENTRED),
     "seungwonpark_melgan": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, mean=(-5.0,), scale=(5.0,)),
     "parallel_wavegan": _row(22050, 1024, 256, 80, 80, 7600, **_PWG),
     "parallel_wavegan_24khz": _row(24000, 2048, 300, 80, 80, 7600, **_PWG) | {"win_length": 1200},
@@ -59,6 +55,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "nemo": _row(22050, 1024, 256, 80, 0, 8000, **_CENTRED, padding="zero", window="hann_symmetric"),
     "amphion_24khz": _row(24000, 1024, 256, 100, 0, 12000, magnitude_eps=1e-6),
     "fish_44khz": _row(44100, 2048, 512, 128, 0, 22050, magnitude_eps=1e-6),
+    # bigvgan_v2_22khz_80band_256x, behind Seed-VC and IndexTTS 2; bigvgan_v2_22khz_80band_fmax8k_256x is bigvgan_22khz.
+    "bigvgan_v2_22khz": _row(22050, 1024, 256, 80, 0, 11025),
+    # What Tortoise's diffusion gives its UnivNet, after `denormalize_tacotron_mel`.
+    "tortoise": _row(24000, 1024, 256, 100, 0, 12000, **_CENTRED),
     # OpenVPI's NSF-HiFiGAN, with `mel_base: e`; older voices have log10.
     "diffsinger_44khz": _row(44100, 2048, 512, 128, 40, 16000),
 }

@@ -52,7 +52,8 @@ class ISTFT(nn.Module):
     """Spectrum to waveform.
 
     Streaming, a sample waits for the frames that overlap it: `(n_fft - hop_length) / 2` samples of look-ahead in
-    framing "same", `n_fft / 2` in framing "center".
+    framing "same", `n_fft / 2` in framing "center". Where the former is half a sample more than a whole number, frames
+    stand as those of a mel do, whose padding is rounded down.
 
     Framing "center" begins where `torch.istft` does, in the middle of the first frame, and goes on a hop longer: to
     the end of the hop that the last frame's middle begins, so that the law of lengths is the same. That hop has the
@@ -71,7 +72,7 @@ class ISTFT(nn.Module):
     Shape: `(B, F, 2 * bins)` -> `(B, F * hop_length)`.
 
     Raises:
-        ValueError: n_fft isn't a multiple of hop_length, or not at least twice it, or the framing can't be cut evenly.
+        ValueError: n_fft isn't a multiple of hop_length, or not at least twice it, or in framing "center" odd.
     """
 
     window: Tensor
@@ -84,11 +85,10 @@ class ISTFT(nn.Module):
         bins: int | None = None,
     ) -> None:
         super().__init__()
-        cut_samples = n_fft - (hop_length if framing == "same" else 0)
-        if hop_length < 1 or n_fft % hop_length or n_fft // hop_length < 2 or cut_samples % 2:
+        uneven = framing == "center" and n_fft % 2
+        if hop_length < 1 or n_fft % hop_length or n_fft // hop_length < 2 or uneven:
             raise ValueError(
-                f"n_fft must be a multiple of hop_length, at least twice it, with "
-                f"{'an even difference' if framing == 'same' else 'n_fft even'}; "
+                f"n_fft must be a multiple of hop_length, at least twice it{', and even' * (framing == 'center')}; "
                 f"got n_fft {n_fft}, hop_length {hop_length}"
             )
         self.n_fft = n_fft
@@ -100,7 +100,7 @@ class ISTFT(nn.Module):
         )  # so much are the same sound's amplitudes here
         self.overlap_frames = n_fft // hop_length
         self.framing = framing
-        self.trim_samples = cut_samples // 2  # from the start
+        self.trim_samples = (n_fft - (hop_length if framing == "same" else 0)) // 2  # from the start
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
