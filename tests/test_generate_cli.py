@@ -136,6 +136,42 @@ def test_trim_cuts_the_silent_end_alone(channels):
     np.testing.assert_array_equal(finish(0 * noise), 0 * noise)
 
 
+def test_every_digit_of_a_number_is_recorded_and_named(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directions = ["latent", "directions", "--model", model, "--count", 1, "--file", "d.safetensors"]
+    assert gansound("-q", *directions) == 0
+    moved = ["--slider", "0=-2", "--directions", "d.safetensors"]
+    for truncation in ("0.123456789", "0.12345678"):
+        words = ["-n", 1, "--bits", 24, "--truncation", truncation, *moved]
+        assert gansound("-q", "generate", "--model", model, "-o", "s", *words) == 0
+    first, second = listed(tmp_path / "s").values()
+    assert second["file"] == "drums_hat_seed0_0000_t0.123456789_0=-2.wav"
+    assert first["file"] == "drums_hat_seed0_0000_t0.12345678_0=-2.wav"
+    for entry in (first, second):
+        assert gansound("-q", *shlex.split(entry["command"])[1:]) == 0
+        np.testing.assert_array_equal(
+            sound(tmp_path / "again" / entry["file"]), sound(tmp_path / "s" / entry["file"])
+        )
+    assert gansound("-q", "generate", "--model", model, "--latent", "0:0", "-o", "t", "--slider", "0=0.1234567",
+                    "--directions", "d.safetensors") == 0  # fmt: skip
+    assert (tmp_path / "t" / "drums_seed0_0000_0=+0.1234567.wav").exists()
+
+
+def test_what_begins_with_a_dash_is_no_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_tiny_clips(Path("-drums/model"), ("-hats", "kick"))
+    words = ["--model=-drums/model", "--label=-hats", "-n", 1]
+    assert gansound("-q", "generate", *words, "-o", "s") == 0
+    ((name, entry),) = listed(Path("s")).items()
+    assert gansound("-q", *shlex.split(entry["command"])[1:]) == 0
+    assert (Path("again") / name).read_bytes() == (Path("s") / name).read_bytes()
+    words = [f"--latent=s/{name}", "--model=-drums/model", "--output=-t"]
+    assert gansound("-q", "generate", *words) == 0
+    entry = listed(Path("-t"))[name]
+    assert gansound("-q", *shlex.split(entry["command"])[1:], "--force") == 0
+    np.testing.assert_array_equal(sound(Path("again") / name), sound(Path("s") / name))
+
+
 def test_sounds_gather_in_a_folder_and_none_is_overwritten_unasked(model, tmp_path, capsys):
     common = ["-q", "generate", "--model", model, "-o", tmp_path / "s", "-n", 2, "--label", "kick"]
     assert gansound(*common) == 0

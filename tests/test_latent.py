@@ -10,9 +10,10 @@ from torch import nn
 
 from gansound.generators.latent import LatentGenerator
 from gansound.generators.prior import Bits, Joint, Normal, Uniform
+from gansound.inference.clip_folder import ClipFolder
 from gansound.inference.clips import ClipGenerator
 from gansound.inference.latent.directions import Directions, from_vector, joined, pca, sefa
-from gansound.inference.latent.favourites import Favourite, find, load, save
+from gansound.inference.latent.favourites import Favourite, find, load, named, origin, save
 from gansound.inference.latent.inversion import LogMelDistance, fitted, invert
 from gansound.inference.latent.paths import attribute, lerp, slerp
 from gansound.model_folder import LoadedModel
@@ -240,3 +241,24 @@ def test_a_recording_is_fitted_to_the_clip():
     assert "silence" in done
     with pytest.raises(ValueError, match="see fitted"):
         invert(clips, sound[:, :100])
+
+
+def test_a_latent_too_long_for_its_file_is_read_from_the_list_beside_it(tmp_path):
+    clips = tiny_clips(DRUMS, prior=Normal(512))
+    mixture = torch.tensor([0.25, 0.75, 0])
+    with ClipFolder(tmp_path, clips.sample_rate) as folder:
+        for i in range(2):
+            told = origin(clips, label=named(clips, mixture), latent=vector(i, 512))
+            folder.add(f"{i}.wav", np.zeros((1, 64), np.float32), told)
+    (tmp_path / "1.wav").rename(tmp_path / "mine.wav")
+    for name, seed in (("0", 0), ("mine", 1)):
+        (found,) = find(str(tmp_path / f"{name}.wav"), clips)
+        assert torch.equal(found.latent, vector(seed, 512))
+        assert torch.equal(found.mixture, mixture)
+    (tmp_path / "away").mkdir()
+    away = (tmp_path / "mine.wav").rename(tmp_path / "away" / "mine.wav")
+    with pytest.raises(ValueError, match=r"no generated\.json beside it has it"):
+        find(str(away), clips)
+    (tmp_path / "generated.json").write_text("[]")
+    with pytest.raises(ValueError, match="isn't a list that gansound wrote"):
+        find(str(tmp_path / "0.wav"), clips)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 GRID = "grid.png"
 GRID_COLUMNS, GRID_ROWS = 8, 8
+_NAME_BYTES = 200
 
 
 @dataclass
@@ -146,29 +147,33 @@ def label_of(clips: "ClipGenerator", names: list[str] | None) -> list[str] | Non
     return names
 
 
-def command(args: argparse.Namespace, *parts: object) -> str:
-    """`gansound generate` with this model and form of files, and these parts, for a shell."""
-    words: list[object] = ["gansound", "generate", "--model", args.model, *parts]
-    for package in args.allow:
-        words += ["--allow", package]
+def command(args: argparse.Namespace, *options: tuple[str, object]) -> str:
+    """`gansound generate` with this model and form of files, and these options, for a shell."""
+    options = (("--model", args.model), *options, *(("--allow", package) for package in args.allow))
     for name, default in (("fade_in_ms", None), ("fade_out_ms", None), ("format", "wav"), ("bits", 16)):
         if (value := getattr(args, name, default)) != default:
-            words += [f"--{name.replace('_', '-')}", value]
-    if getattr(args, "sample_rate", None) is not None:
-        words += ["--sample-rate", args.sample_rate]
-    if getattr(args, "trim", False):
-        words.append("--trim")
-    if getattr(args, "peak", None) is not None:
-        words.append(f"--peak={args.peak!r}")
-    return shlex.join(
-        [f"{word:g}" if isinstance(word, float) else str(word) for word in [*words, "-o", "again"]]
-    )
+            options += ((f"--{name.replace('_', '-')}", value),)
+    for name in ("sample_rate", "peak"):
+        if (value := getattr(args, name, None)) is not None:
+            options += ((f"--{name.replace('_', '-')}", value),)
+    words = ["gansound", "generate"]
+    for option, value in (*options, ("-o", "again")):
+        text = str(value)
+        words += [f"{option}={text}"] if text.startswith("-") else [option, text]  # -hats would be an option
+    return shlex.join([*words, "--trim"] if getattr(args, "trim", False) else words)
 
 
 def slug(*parts: str) -> str:
     """Parts as a file's name, what could mean anything else in a path replaced; numbers keep their sign."""
-    kept = "_".join(filter(None, (re.sub(r"[^\w.+=-]+", "-", part) for part in parts)))
-    return kept.strip(".-") or "clip"
+    kept = "_".join(filter(None, (re.sub(r"[^\w.+=~-]+", "-", part) for part in parts)))
+    return short(kept.strip(".-") or "clip")
+
+
+def short(name: str) -> str:
+    """A file's name, cut where what is put behind it could make it longer than file systems allow."""
+    from gansound.data.process import cut_name
+
+    return cut_name(name, _NAME_BYTES)
 
 
 def write_sounds(
@@ -233,7 +238,7 @@ def write_sounds(
             written.peaks.append(rendered.peaks)
             for sound, samples in zip(batch.sounds, map(finish, rendered.audio), strict=True):
                 name = f"{sound.stem}.{args.format}"
-                again = sound.command or command(args, "--latent", str(args.output / name))
+                again = sound.command or command(args, ("--latent", args.output / name))
                 folder.add(name, samples, sound.origin, title=sound.title, group=sound.group, command=again)
                 written.samples += samples.shape[-1]
                 shown = written.shown.setdefault(sound.group, []) if page else []

@@ -15,6 +15,7 @@ from gansound.cli.clip_files import (
     grid_rows,
     label_of,
     open_clips,
+    short,
     slug,
     write_page,
     write_sounds,
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         count = f"{total} sound{'s' * (total > 1)}"
         tell(f"{args.output}: {count}, {seconds:.1f} s, {seconds / written.seconds:.0f} times real time")
     if args.page:
-        about = {"truncation": f"{args.truncation:g}"} if args.truncation != 1 else {}
+        about = {"truncation": str(args.truncation)} if args.truncation != 1 else {}
         rows = grid_rows(written.shown)
         page = write_page(args, clips, rows, title=f"Sounds of {clips.name}", about=about)
         if not args.quiet:
@@ -138,7 +139,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--first {args.first}: expected an index of which the last sound's is below 2**64")
     if not 0 < args.truncation <= 1:
         raise UsageError(
-            f"--truncation {args.truncation:g}: expected above 0, where every sound would be the same, and at most 1"
+            f"--truncation {args.truncation}: expected above 0, where every sound would be the same, and at most 1"
         )
     if args.sample_rate is not None and not LOWEST_RATE <= args.sample_rate <= HIGHEST_RATE:
         raise UsageError(f"--sample-rate {args.sample_rate}: expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
@@ -227,8 +228,10 @@ def _indices(
 
 
 def _suffix(args: argparse.Namespace, sliders: dict[int | str, float]) -> str:
-    truncated = "" if args.truncation == 1 else f"_t{args.truncation:g}"
-    return truncated + "".join(f"_{slug(str(name))}={value:+g}" for name, value in sliders.items())
+    """Every digit counts: two numbers that differ make two sounds."""
+    truncated = "" if args.truncation == 1 else f"_t{args.truncation}"
+    moved = (f"_{slug(str(name))}={f'{value:+}'.removesuffix('.0')}" for name, value in sliders.items())
+    return truncated + "".join(moved)
 
 
 def _stem(
@@ -239,7 +242,7 @@ def _stem(
     sliders: dict[int | str, float],
 ) -> str:
     drawn = slug(clips.name, label or "", f"seed{args.seed or 0}", f"{index:04d}")
-    return drawn + _suffix(args, sliders)
+    return short(drawn + _suffix(args, sliders))
 
 
 def _drawn(
@@ -268,20 +271,20 @@ def _drawn(
                 truncation=args.truncation,
                 latent=latents[row] if sliders else None,
             )
-            words: list[object] = ["--seed", seed, "--first", index, "-n", 1]
-            words += [] if label is None else ["--label", label]
-            again = command(args, *words, *_knobs(args))
+            drawn: list[tuple[str, object]] = [("--seed", seed), ("--first", index), ("-n", 1)]
+            drawn += [] if label is None else [("--label", label)]
+            again = command(args, *drawn, *_knobs(args))
             title = ", ".join(filter(None, [label, f"seed {seed}, clip {index}"]))
             stem = _stem(args, clips, index, label, sliders)
             sounds.append(Sound(stem, title, label or "", told, again))
         yield Batch(latents, clips.turns(labels, count, first=start), sounds)
 
 
-def _knobs(args: argparse.Namespace) -> list[object]:
-    words: list[object] = [] if args.truncation == 1 else ["--truncation", args.truncation]
-    for text in args.slider:
-        words += ["--slider", text]
-    return words + ([] if args.directions is None else ["--directions", args.directions])
+def _knobs(args: argparse.Namespace) -> list[tuple[str, object]]:
+    options: list[tuple[str, object]] = [("--slider", text) for text in args.slider]
+    if args.truncation != 1:
+        options.insert(0, ("--truncation", args.truncation))
+    return options + ([] if args.directions is None else [("--directions", args.directions)])
 
 
 def _again(
@@ -307,8 +310,8 @@ def _again(
             shares = torch.stack([one.mixture for one in found if one.mixture is not None])
     sounds: list[Sound] = []
     for row, one in enumerate(found):
-        name = one.name if one.name.startswith(clips.name) else slug(clips.name, one.name)
-        stem = slug(name, *(labels or ())) + _suffix(args, sliders)
+        name = one.name if one.name.startswith(slug(clips.name)) else slug(clips.name, one.name)
+        stem = short(slug(name, *(labels or ())) + _suffix(args, sliders))
         if any(sound.stem == stem for sound in sounds):
             stem = f"{stem}_{row:04d}"
         label = named(clips, None if shares is None else shares[row])

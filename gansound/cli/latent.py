@@ -340,7 +340,7 @@ def _one(spec: str, clips: "ClipGenerator") -> "Favourite":
 
 
 def _short(clips: "ClipGenerator", favourite: "Favourite") -> str:
-    return favourite.name.removeprefix(f"{clips.name}_")
+    return favourite.name.removeprefix(f"{slug(clips.name)}_")
 
 
 def _advance(progress: "Progress", task: "TaskID", step: int, _: float) -> None:

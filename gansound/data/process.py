@@ -94,14 +94,19 @@ class Outcome:
 def target(entry: Entry, out: Path) -> Path:
     """Where a file's copy goes. The old suffix stays in the name: kick.wav and kick.mp3 are two sounds.
 
-    A name that would be longer so than file systems allow is cut, and made its own by a hash of it.
+    A name that would be longer so than file systems allow is cut.
     """
     *folders, name = entry.name.split("/")
+    return out.joinpath("audio", *folders, f"{cut_name(name, _NAME_BYTES - len('.flac'))}.flac")
+
+
+def cut_name(name: str, most_bytes: int) -> str:
+    """A file's name; one of more than so many bytes is cut, and made its own by a hash of it."""
     raw = os.fsencode(name)
-    if len(raw) + len(".flac") > _NAME_BYTES:
-        kept = raw[: _NAME_BYTES - 40].decode("utf-8", "ignore")
-        name = f"{kept}~{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
-    return out.joinpath("audio", *folders, f"{name}.flac")
+    if len(raw) <= most_bytes:
+        return name
+    kept = raw[: most_bytes - 35].decode("utf-8", "ignore")
+    return f"{kept}~{hashlib.blake2b(raw, digest_size=8).hexdigest()}"
 
 
 def process(entry: Entry, processing: Processing, out: Path) -> Outcome:

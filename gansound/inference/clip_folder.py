@@ -1,5 +1,6 @@
 """A folder of generated sounds: written by threads beside the synthesis, each with what it takes to make it again."""
 
+import hashlib
 import json
 import os
 from collections import deque
@@ -183,10 +184,15 @@ def needed_bytes(n: int, channels: int, clip_samples: int, bits: int) -> int:
     return n * (channels * clip_samples * bits // 8 + 2 * _BESIDE_SOUND_BYTES)
 
 
+def latent_hash(latent: str) -> str:
+    """What stands in a sound file's tag for a latent, as `origin` writes it, that is in the list alone."""
+    return hashlib.blake2b(latent.encode(), digest_size=8).hexdigest()
+
+
 def _comment(origin: Mapping[str, Any]) -> str:
     text = json.dumps(origin, ensure_ascii=False, allow_nan=False)
-    if len(text.encode()) > TAG_LIMIT_BYTES:  # a latent of many values is in the list alone
-        text = json.dumps(
-            {key: value for key, value in origin.items() if key != "latent"}, ensure_ascii=False
-        )
+    if "latent" in origin and len(text.encode()) > TAG_LIMIT_BYTES:  # one of many values is in the list alone
+        told = {key: value for key, value in origin.items() if key != "latent"}
+        told["latent_hash"] = latent_hash(origin["latent"])
+        text = json.dumps(told, ensure_ascii=False, allow_nan=False)
     return text

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gansound.audio import AUDIO_SUFFIXES, read_tags
+from gansound.inference.clip_folder import LIST, entries, latent_hash
 from gansound.inference.clips import NO_LABELS, ClipGenerator
 from gansound.inference.latent.directions import read_tensors, write_tensors
 
@@ -43,8 +44,8 @@ def find(spec: str, clips: ClipGenerator) -> list[Favourite]:
     """The sounds that a user names.
 
     Args:
-        spec: `SEED:INDEX` or `SEED:INDEX:LABEL`; a file of latents, all of it or `FILE#ROW`; or a sound file that
-            gansound generated.
+        spec: `SEED:INDEX` or `SEED:INDEX:LABEL`, seed and index 0 or more; a file of latents, all of it or `FILE#ROW`;
+            or a sound file that gansound generated, with the `generated.json` beside it where the latent is long.
         clips: the model.
 
     Raises:
@@ -182,6 +183,8 @@ def _from_sound(path: Path, clips: ClipGenerator) -> Favourite:
     )
     try:
         told = json.loads(read_tags(path).get("comment", ""))
+        if "latent_hash" in told:
+            told |= _listed(path, told["latent_hash"])
         _check_weights(path, told["weights"], clips)
         if "latent" in told:
             values = np.frombuffer(base64.b64decode(told["latent"], validate=True), "<f4")
@@ -193,12 +196,24 @@ def _from_sound(path: Path, clips: ClipGenerator) -> Favourite:
         label = told.get("label")
         shares = {label: 1.0} if isinstance(label, str) else dict(label or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ValueError) and str(path) in str(error):
+        if isinstance(error, ValueError) and (str(path) in str(error) or LIST in str(error)):
             raise
         raise ValueError(f"{path}: doesn't say which latent it was made from. {what_to_do}") from None
     row = torch.tensor([float(share) for share in shares.values()])
     mixture = _in_order(path, row, tuple(shares), clips) if shares else None
     return _checked(path, clips, Favourite(path.stem, latent, mixture))
+
+
+def _listed(path: Path, expected: str) -> dict[str, str]:
+    """The latent that was too long for a sound file's tag, from the list beside it."""
+    latents = (entry["latent"] for entry in entries(path.parent) if "latent" in entry)
+    found = next((latent for latent in latents if latent_hash(latent) == expected), None)
+    if found is None:
+        raise ValueError(
+            f"{path}: its latent is too long for the file itself, and no {LIST} beside it has it. Put the file where "
+            "it was written"
+        )
+    return {"latent": found}
 
 
 def _in_order(path: Path, row: Tensor, labels: tuple[str, ...], clips: ClipGenerator) -> Tensor:
