@@ -15,6 +15,7 @@ from gansound import audio, cli
 from gansound.audio.files import read_tags
 from gansound.cli.generate import _finish
 from gansound.inference.clips import ClipGenerator
+from gansound.inference.latent.directions import Directions
 from tests.clip_models import DRUMS, save_tiny_clips
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -238,6 +239,8 @@ def test_a_page_of_somebody_elses_stays(model, tmp_path, capsys):
         (["--truncation", "nan"], 2, "--truncation"),
         (["--first", -1], 2, "--first"),
         (["--first", 2**64 - 1, "-n", 2], 2, "2**64"),
+        (["--seed", -1], 2, "--seed -1: expected 0 or more"),
+        (["--latent=-1:3:kick"], 1, "not SEED:INDEX"),
         (["--label", "kik"], 2, "did you mean 'kick'"),
         (["--slider", "0"], 2, "NAME=VALUE"),
         (["--slider", "0=1"], 2, "gansound latent directions"),
@@ -318,6 +321,48 @@ def test_interpolation_ends_at_the_given_sounds(model, tmp_path):
     assert gansound("-q", "generate", "--model", model, "--latent", between[2], "-o", tmp_path / "u") == 0
     for folder in ("t", "u"):
         np.testing.assert_array_equal(sound(next((tmp_path / folder).glob("*.wav"))), sound(between[2]))
+
+
+def test_names_stay_short_through_generations(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    between = ["0:1:kick", "0:2:snare"]
+    for generation in range(6):
+        words = ["latent", "interpolate", *between, "--model", model, "--steps", 3, "-o", f"{generation}"]
+        assert gansound("-q", *words) == 0
+        between = sorted(Path(f"{generation}").glob("*.wav"))[1:]
+        assert len(between) == 2
+    (kept,) = Path("5").glob("*.safetensors")
+    assert len(kept.name) < 220
+    entry = listed(Path("5"))[between[0].name]
+    assert gansound("-q", *shlex.split(entry["command"])[1:]) == 0
+    np.testing.assert_array_equal(sound(Path("again") / between[0].name), sound(between[0]))
+
+
+def test_a_slider_is_overwritten_when_asked_to_and_labels_tell_nothing_apart(tmp_path, capsys):
+    model = save_tiny_clips(tmp_path / "drums" / "model")
+    words = ["latent", "attribute", "--name", "punchy", "--model", model, "--liked", "0:0", "0:1", "--others"]
+    assert gansound("-q", *words, "0:2") == 0
+    assert gansound("-q", *words, "0:3") == 2
+    assert "--force overwrites it" in capsys.readouterr().err
+    assert gansound("-q", *words, "0:3", "--force") == 0
+    clips = ClipGenerator.from_pretrained(model, "cpu")
+    (vector,) = Directions.load(model / "directions.safetensors", clips).vectors
+    latents = clips.latents(4)
+    np.testing.assert_allclose(vector, latents[:2].mean(0) - latents[3], atol=1e-6)
+    words = [
+        "latent",
+        "attribute",
+        "--name",
+        "x",
+        "--model",
+        model,
+        "--liked",
+        "0:1:kick",
+        "--others",
+        "0:1:snare",
+    ]
+    assert gansound("-q", *words) == 1
+    assert "labels don't count" in capsys.readouterr().err
 
 
 def test_sliders_are_found_shown_and_used(tmp_path, capsys):

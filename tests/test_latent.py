@@ -12,7 +12,7 @@ from gansound.generators.latent import LatentGenerator
 from gansound.generators.prior import Bits, Joint, Normal, Uniform
 from gansound.inference.clip_folder import ClipFolder
 from gansound.inference.clips import ClipGenerator
-from gansound.inference.latent.directions import Directions, from_vector, joined, pca, sefa
+from gansound.inference.latent.directions import Directions, from_vector, joined, pca, replaced, sefa
 from gansound.inference.latent.favourites import Favourite, find, load, named, origin, save
 from gansound.inference.latent.inversion import LogMelDistance, fitted, invert
 from gansound.inference.latent.paths import attribute, lerp, slerp
@@ -241,6 +241,17 @@ def test_a_recording_is_fitted_to_the_clip():
     assert "silence" in done
     with pytest.raises(ValueError, match="see fitted"):
         invert(clips, sound[:, :100])
+
+
+def test_a_slider_is_replaced_in_its_place():
+    clips = tiny_clips()
+    made = [
+        from_vector(clips, vector(i, 100), name, f"{name}: {i}") for i, name in enumerate(("a", "b", "c"))
+    ]
+    again = replaced(joined(*made), from_vector(clips, vector(7, 100), "b", "b: 7"))
+    assert (again.names, again.method) == (("a", "b", "c"), "a: 0; c: 2; b: 7")
+    assert again.strengths[1] == pytest.approx(float(vector(7, 100).norm()))
+    torch.testing.assert_close(again.vectors, torch.stack([vector(0, 100), vector(7, 100), vector(2, 100)]))
 
 
 def test_a_latent_too_long_for_its_file_is_read_from_the_list_beside_it(tmp_path):

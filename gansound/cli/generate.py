@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     from gansound.audio import HIGHEST_RATE, LOWEST_RATE
 
-    for flag, value, least in (("-n", args.n, 1), ("--first", args.first, 0)):
+    for flag, value, least in (("-n", args.n, 1), ("--first", args.first, 0), ("--seed", args.seed, 0)):
         if value is not None and value < least:
             raise UsageError(f"{flag} {value}: expected {least} or more")
     if (args.first or 0) + (args.n or 16) > 2**64:

@@ -172,7 +172,7 @@ def _attribute(args: argparse.Namespace) -> None:
         raise UsageError(f"--name {args.name!r}: expected a word, not a number, and no equals sign")
     import torch
 
-    from gansound.inference.latent.directions import FILE_NAME, Directions, from_vector, joined
+    from gansound.inference.latent.directions import FILE_NAME, Directions, from_vector, joined, replaced
     from gansound.inference.latent.favourites import find
     from gansound.inference.latent.paths import attribute
 
@@ -180,26 +180,30 @@ def _attribute(args: argparse.Namespace) -> None:
     _check_base(args, clips)
     path = args.file or clips.path / FILE_NAME
     before = Directions.load(path, clips) if path.exists() else None
-    if before is not None and args.name in before.names:
-        raise UsageError(f"--name {args.name}: {path} has a slider of that name. Choose another")
+    there = before is not None and args.name in before.names
+    if there and not args.force:
+        raise UsageError(
+            f"--name {args.name}: {path} has a slider of that name. --force overwrites it; or choose another"
+        )
     liked, others = (
         torch.stack([one.latent for spec in specs for one in find(spec, clips)])
         for specs in (args.liked, args.others)
     )
     if torch.equal(liked.mean(0), others.mean(0)):
         raise ValueError(
-            "--liked and --others are the same on the mean, so nothing tells them apart. Give other sounds"
+            "--liked and --others have the same latents on the mean, so nothing tells them apart; labels don't count. "
+            "Give other sounds"
         )
     method = f"{args.name}: mean of {len(liked)} sounds minus that of {len(others)}"
     found = from_vector(clips, attribute(liked, others), args.name, method)
-    every = found if before is None else joined(before, found)
+    every = found if before is None else (replaced if there else joined)(before, found)
     every.save(path)
     _say(args, f"{path}: slider {args.name}, of length {found.strengths[0]:.3g}")
     _show(args, clips, every, [every.number(args.name)])
 
 
 def _invert(args: argparse.Namespace) -> None:
-    for name, least in (("starts", 1), ("candidates", args.starts), ("steps", 1)):
+    for name, least in (("starts", 1), ("candidates", args.starts), ("steps", 1), ("seed", 0)):
         if getattr(args, name) < least:
             raise UsageError(f"--{name} {getattr(args, name)}: expected {least} or more")
     clips = open_clips(args)

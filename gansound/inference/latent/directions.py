@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -198,6 +198,18 @@ def from_vector(clips: ClipGenerator, vector: Tensor, name: str, method: str) ->
         )
     strength = float(vector.norm())
     return Directions(vector[None].float(), (name,), (strength,), method, clips.weights_hash)
+
+
+def replaced(directions: Directions, other: Directions) -> Directions:
+    """The directions with another slider, the only one of `other`, in place of that of its name; numbers stay."""
+    name = other.names[0]
+    place = directions.number(name)
+    vectors, strengths = directions.vectors.clone(), list(directions.strengths)
+    vectors[place], strengths[place] = other.vectors[0], other.strengths[0]
+    kept = [method for method in directions.method.split("; ") if not method.startswith(f"{name}: ")]
+    return replace(
+        directions, vectors=vectors, strengths=tuple(strengths), method="; ".join([*kept, other.method])
+    )
 
 
 def joined(*directions: Directions) -> Directions:

@@ -21,7 +21,7 @@ from gansound.inference.latent.directions import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
-_BY_SEED = re.compile(r"(?P<seed>-?\d+):(?P<index>\d+)(?::(?P<label>.+))?")
+_BY_SEED = re.compile(r"(?P<seed>\d+):(?P<index>\d+)(?::(?P<label>.+))?")
 _FORMAT = "gansound latents 1"
 
 
