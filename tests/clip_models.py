@@ -1,6 +1,8 @@
 """Generators of clips small enough for tests of whole commands."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,8 +31,12 @@ def tiny_clips(
     )
 
 
-def save_tiny_clips(folder: Path, labels: tuple[str, ...] = DRUMS) -> Path:
+def save_tiny_clips(
+    folder: Path, labels: tuple[str, ...] = DRUMS, info: Mapping[str, Any] | None = None
+) -> Path:
     arguments = {"clip_samples": 2048, "dim": 2, "sample_rate": 8000, "labels": list(labels)}
     config = {"class_path": "gansound.generators.wavegan.WaveGANGenerator", "init_args": arguments}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return save_model_folder(folder, tiny_generator(labels), None, config=config, info={"steps": 7})
+    return save_model_folder(
+        folder, tiny_generator(labels), None, config=config, info={"steps": 7, **(info or {})}
+    )

@@ -206,7 +206,7 @@ def test_inversion_goes_on_past_a_bad_recording_and_keeps_two_of_one_name(
     words = ["-q", "latent", "invert", *three, "--model", model, *quick, "-o", tmp_path / "v"]
     assert main([str(word) for word in words]) == 1
     assert "1 of 3 recordings" in capsys.readouterr().err
-    assert len(list((tmp_path / "v").glob("*.wav"))) == 2
+    assert len(list((tmp_path / "v").glob("*_inverted.wav"))) == 2
 
 
 def test_a_folder_with_none_of_the_models_labels(sounds: Path) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from gansound import audio
 from gansound.cli import main
 from gansound.data.check import check_corpus
-from gansound.data.clips import ClipDataset, labels_of
+from gansound.data.clips import ClipDataset, labels_of, one_clip
 from gansound.data.items import collate
 from gansound.data.manifest import Record
 from gansound.data.onsets import Envelope, attacks, ending
@@ -462,3 +462,45 @@ def test_the_drums_and_words_of_the_project(shared):
         assert {r.label for r in records if r.split == "train"} == set(labels)
         data = dataset(records[::60], sample_rate=rate, clip_samples=16384, labels=labels)
         assert len(data) == len(records[::60])
+
+
+def as_one(record, **changes):
+    return one_clip(record.path, **({"sample_rate": RATE, "clip_samples": CLIP} | changes))
+
+
+def test_one_recording_is_the_clip_that_training_makes_of_it(tmp_path):
+    hits = np.concatenate([decaying(16000, 400), decaying(16000, 1000), *[decaying(16000, 0)] * 3])
+    sounds = {
+        "late.wav": decaying(8000, 5000), "offset.wav": 0.2 + decaying(8000, 0, level=0.3), "hits.wav": hits,
+        "short.wav": decaying(200, 0), "upside_down.wav": decaying(8000, 0) * np.array([[0.95], [-1]]),
+    }  # fmt: skip
+    for name, sound in sounds.items():
+        record = put(tmp_path / name, sound)
+        for changes in ({}, {"channels": 2}, {"settings": OneShotSettings(align=False, peak_db=None)}):
+            clip, _ = as_one(record, **changes)
+            np.testing.assert_array_equal(clip, dataset([record], **changes).clip(0)[0].numpy())
+
+
+@pytest.mark.parametrize(
+    "samples, rate, said",
+    [
+        (decaying(8000, 5000), RATE, "took 0.310 to"),
+        (0.2 + decaying(8000, 0, level=0.3), RATE, "offset of 0.2"),
+        (decaying(8000, 0) * np.array([[0.95], [-1]]), RATE, "took channel 2 of 2 alone"),
+        (decaying(8000, 0) * np.array([[0.5], [1]]), RATE, "mixed 2 channels to one"),
+        (decaying(8000, 0), 22050, "resampled from 22050 to 16000 Hz"),
+        (np.concatenate([decaying(16000, 0)] * 5), RATE, "the first of 5 hits"),
+    ],
+)
+def test_what_was_done_to_one_recording_is_said(tmp_path, samples, rate, said):
+    assert said in as_one(put(tmp_path / "a.wav", samples, rate=rate))[1]
+
+
+def test_a_whole_clip_is_said_nothing_of(tmp_path):
+    assert as_one(put(tmp_path / "a.wav", decaying(2000, 0, seconds=9)))[1] == ""
+
+
+@pytest.mark.parametrize("samples", [np.zeros(8000), np.full(8000, 0.5), np.array([0.5])])
+def test_one_silent_recording_is_refused(tmp_path, samples):
+    with pytest.raises(ValueError, match=r"a\.wav: silent"):
+        as_one(put(tmp_path / "a.wav", samples))

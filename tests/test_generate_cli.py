@@ -14,6 +14,8 @@ import pytest
 from gansound import audio, cli
 from gansound.audio.files import read_tags
 from gansound.cli.generate import _finish
+from gansound.data.clips import one_clip
+from gansound.data.settings import OneShotSettings
 from gansound.inference.clips import ClipGenerator
 from gansound.inference.latent.directions import Directions
 from tests.clip_models import DRUMS, save_tiny_clips
@@ -400,3 +402,48 @@ def test_a_recording_is_inverted_and_can_be_made_again(model, tmp_path, capsys):
     assert gansound("-q", "generate", "--model", model, "--latent", made, "-o", tmp_path / "w") == 0
     np.testing.assert_array_equal(sound(tmp_path / "w" / made.name), sound(made))
     assert {path.suffix for path in (tmp_path / "v").iterdir()} >= {".wav", ".safetensors", ".png", ".html"}
+    assert (
+        gansound("latent", "invert", recording, "--model", model, *words, "--seed", -1, "-o", tmp_path) == 2
+    )
+    assert "--seed -1: expected 0 or more" in capsys.readouterr().err
+
+
+def test_a_recording_is_prepared_as_what_was_trained_on_and_heard_beside_its_inversion(tmp_path, capsys):
+    settings = {"trim_db": None, "fade_out_ms": 20.0}
+    model = save_tiny_clips(tmp_path / "drums" / "model", info={"data": {"one_shots": settings}})
+    time = np.arange(1500) / 8000
+    late = np.concatenate([np.zeros(9000), np.exp(-time / 0.05) * np.cos(2 * np.pi * 300 * time)])
+    recordings = [
+        tmp_path / name for name in ("a/late.wav", "a/late_2.wav", "b/late.wav", "b/la te.wav", "b/la-te.wav")
+    ]
+    for path in recordings:
+        path.parent.mkdir(exist_ok=True)
+        audio.write(path, 0.5 * late, 8000)
+    words = ["--label", "kick", "--starts", 1, "--candidates", 2, "--steps", 1, "-o", tmp_path / "v"]
+    assert gansound("latent", "invert", *recordings, "--model", model, *words) == 0
+    captured = capsys.readouterr()
+    assert "late.wav: took 1.123 to 1.312 s of 1.312 s" in captured.out
+    assert "warning" not in captured.err
+    form = {"sample_rate": 8000, "clip_samples": 2048, "settings": OneShotSettings(**settings)}
+    for name in ("late", "late_2", "late_1", "la-te", "la-te_1"):
+        heard = sound(tmp_path / "v" / f"drums_{name}_recording.wav")
+        np.testing.assert_allclose(heard, one_clip(recordings[0], **form)[0], atol=2**-16)
+        assert (tmp_path / "v" / f"drums_{name}_inverted.wav").exists()
+    page = (tmp_path / "v" / "index.html").read_text()
+    assert Links(page).players == 10
+    assert page.count("make it again") == 5
+    assert page.index("drums_late_recording.wav") < page.index("drums_late_inverted.wav")
+    latent = ["--latent", tmp_path / "v" / "drums_late_recording.wav", "-o", tmp_path / "w"]
+    assert gansound("generate", "--model", model, *latent) == 1
+    assert "doesn't say which latent" in capsys.readouterr().err
+    assert gansound("latent", "invert", *recordings, "--model", model, *words) == 2
+    assert "10 of 10 files are there already" in capsys.readouterr().err
+
+
+def test_a_model_whose_preparation_cannot_be_is_refused(tmp_path, capsys):
+    model = save_tiny_clips(tmp_path / "drums" / "model", info={"data": {"one_shots": {"lead": 2}}})
+    audio.write(tmp_path / "a.wav", np.ones(100), 8000)
+    assert gansound("latent", "invert", tmp_path / "a.wav", "--model", model, "-o", tmp_path / "v") == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "how its sounds were prepared" in err

@@ -14,7 +14,7 @@ from gansound.inference.clip_folder import ClipFolder
 from gansound.inference.clips import ClipGenerator
 from gansound.inference.latent.directions import Directions, from_vector, joined, pca, replaced, sefa
 from gansound.inference.latent.favourites import Favourite, find, load, named, origin, save
-from gansound.inference.latent.inversion import LogMelDistance, fitted, invert
+from gansound.inference.latent.inversion import LogMelDistance, invert
 from gansound.inference.latent.paths import attribute, lerp, slerp
 from gansound.model_folder import LoadedModel
 from gansound.nn.conditioning import Concatenation, FiLM
@@ -228,19 +228,9 @@ def test_what_is_found_lies_where_the_prior_has_mass(prior, border):
     assert found.abs().max() == pytest.approx(border, abs=1e-4)
 
 
-def test_a_recording_is_fitted_to_the_clip():
-    clips = tiny_clips()
-    sound, done = fitted(np.ones((2, 8000), np.float32), 16000, clips)
-    assert sound.shape == (1, 2048)
-    assert "resampled from 16000" in done
-    assert "mixed from 2" in done
-    assert "cut" in done
-    sound, done = fitted(np.ones((1, 100), np.float32), 8000, clips)
-    assert sound[0, :100].all()
-    assert not sound[0, 100:].any()
-    assert "silence" in done
-    with pytest.raises(ValueError, match="see fitted"):
-        invert(clips, sound[:, :100])
+def test_a_target_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="one_clip"):
+        invert(tiny_clips(), np.ones((1, 100), np.float32))
 
 
 def test_a_slider_is_replaced_in_its_place():

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from gansound.data.settings import OneShotSettings
     from gansound.inference.clips import ClipGenerator
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Sound:
         title: in words.
         group: its section on a page.
         origin: see `gansound.inference.latent.favourites.origin`.
-        command: that makes it again; None says to take the file itself for a latent.
+        command: that makes it again, "" for none; None says to take the file itself for a latent.
     """
 
     stem: str
@@ -147,6 +148,24 @@ def label_of(clips: "ClipGenerator", names: list[str] | None) -> list[str] | Non
     return names
 
 
+def one_shot_settings(data: Mapping[str, Any]) -> "OneShotSettings":
+    """How a model's training sounds were prepared, of what its folder says of its data; else the defaults, said.
+
+    Raises:
+        ValueError: settings that can't be.
+    """
+    from gansound.data.settings import OneShotSettings
+
+    if not data:
+        log.warning("the model doesn't say how its training sounds were prepared: taking the defaults")
+    try:
+        return OneShotSettings(**(data.get("one_shots") or {}))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"the model's folder says how its sounds were prepared, and that can't be: {error}"
+        ) from None
+
+
 def command(args: argparse.Namespace, *options: tuple[str, object]) -> str:
     """`gansound generate` with this model and form of files, and these options, for a shell."""
     options = (("--model", args.model), *options, *(("--allow", package) for package in args.allow))
@@ -185,6 +204,7 @@ def write_sounds(
     names: Iterable[str],
     page: bool,
     finish: "Callable[[NDArray[np.float32]], NDArray[np.float32]]" = lambda sound: sound,
+    given: "Sequence[tuple[Sound, NDArray[np.float32]]]" = (),
 ) -> Written:
     """Compute and write sounds, with a progress bar.
 
@@ -196,6 +216,7 @@ def write_sounds(
         names: of all their files, to see which are there.
         page: with small pictures, and sounds kept for a grid.
         finish: what becomes of each sound `(C, T)` at the model's rate, at that of the files.
+        given: sounds that need no computing, `(C, T)` each, written first.
 
     Raises:
         UsageError: a file is there and may not be overwritten.
@@ -232,22 +253,27 @@ def write_sounds(
         )
     written = Written()
     begun = time.perf_counter()
+
+    def add(sound: Sound, samples: "NDArray[np.float32]") -> None:
+        name = f"{sound.stem}.{args.format}"
+        again = sound.command
+        if again is None:
+            again = command(args, ("--latent", args.output / name))
+        folder.add(name, samples, sound.origin, title=sound.title, group=sound.group, command=again)
+        written.samples += samples.shape[-1]
+        shown = written.shown.setdefault(sound.group, []) if page else []
+        if page and len(shown) < GRID_COLUMNS * GRID_ROWS and sum(map(len, written.shown.values())) < 512:
+            shown.append((sound.title, samples.copy()))
+
     with progress("generating", total, quiet=args.quiet) as advance, folder:
+        for sound, samples in given:
+            add(sound, samples)
+        advance(count=len(given))
         for batch in batches:
             rendered = clips.render(batch.latents, batch.labels)
             written.peaks.append(rendered.peaks)
             for sound, samples in zip(batch.sounds, map(finish, rendered.audio), strict=True):
-                name = f"{sound.stem}.{args.format}"
-                again = sound.command or command(args, ("--latent", args.output / name))
-                folder.add(name, samples, sound.origin, title=sound.title, group=sound.group, command=again)
-                written.samples += samples.shape[-1]
-                shown = written.shown.setdefault(sound.group, []) if page else []
-                if (
-                    page
-                    and len(shown) < GRID_COLUMNS * GRID_ROWS
-                    and sum(map(len, written.shown.values())) < 512
-                ):
-                    shown.append((sound.title, samples.copy()))
+                add(sound, samples)
             advance(count=len(batch.sounds))
     written.count, written.seconds = total, time.perf_counter() - begun
     import numpy as np

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gansound.cli.clip_files import one_shot_settings
 from gansound.cli.errors import UsageError
 from gansound.extras import require
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gansound.data.clips import ClipDataset
+    from gansound.data.settings import OneShotSettings
     from gansound.inference.clips import ClipGenerator
     from gansound.metrics.sets import Backbone, SetEvaluation, SetJudge
     from gansound.model_folder import LoadedModel
@@ -48,6 +50,7 @@ class _Wanted:
     channels: int
     labels: tuple[str, ...]
     data: dict[str, Any]
+    settings: "OneShotSettings | None"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,9 +173,8 @@ def _wanted(
 ) -> _Wanted:
     if clips is not None and model is not None:
         data = dict(model.info.get("data") or {})
-        if not data:
-            log.warning("the model doesn't say how its training sounds were prepared: taking the defaults")
-        return _Wanted(clips.sample_rate, clips.clip_samples, clips.channels, tuple(clips.labels), data)
+        form = (clips.sample_rate, clips.clip_samples, clips.channels, tuple(clips.labels))
+        return _Wanted(*form, data, one_shot_settings(data))
     assert ready is not None
     rate, length = ready[1], ready[0].audio.shape[1]
     log.warning(
@@ -181,7 +183,7 @@ def _wanted(
         rate,
         length / rate,
     )
-    return _Wanted(rate, length, 1, (), {})
+    return _Wanted(rate, length, 1, (), {}, None)
 
 
 def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
@@ -207,9 +209,7 @@ def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
 
 def _dataset(records: Sequence[Any], wanted: _Wanted) -> "ClipDataset":
     from gansound.data.clips import ClipDataset
-    from gansound.data.settings import OneShotSettings
 
-    settings = wanted.data.get("one_shots") or {}
     return ClipDataset(
         records,
         sample_rate=wanted.sample_rate,
@@ -217,7 +217,7 @@ def _dataset(records: Sequence[Any], wanted: _Wanted) -> "ClipDataset":
         channels=wanted.channels,
         seed=0,
         labels=wanted.labels,
-        settings=OneShotSettings(**settings),
+        settings=wanted.settings,
     )
 
 

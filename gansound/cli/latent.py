@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from gansound.cli.clip_files import (
     check_page,
     grid_rows,
     label_of,
+    one_shot_settings,
     open_clips,
     slug,
     write_page,
@@ -29,12 +31,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
+    from gansound.data.settings import OneShotSettings
     from gansound.inference.clips import ClipGenerator
     from gansound.inference.latent.directions import Directions
     from gansound.inference.latent.favourites import Favourite
     from gansound.inference.latent.inversion import Inversion
-
-    Rows = dict[str, list[tuple[str, NDArray[np.float32]]]]
 
 HELP = "Go from sound to sound, find sliders, and bring a recording to its latent."
 EXAMPLES = """examples:
@@ -99,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "invert",
         help="find the latent of a recording",
         description="The latent whose sound is nearest to a recording, by gradient descent on log-mels from the best "
-        "of many random latents. The level doesn't count; a longer recording is cut.",
+        "of many random latents. The recording is prepared as the model's training sounds were: from its attack on, "
+        "without offset, cut to the model's clips. The level doesn't count.",
     )
     invert.add_argument("recordings", nargs="+", type=Path, metavar="FILE", help="a recording")
     invert.add_argument("--label", metavar="LABEL", help="to look among (default: all)")
@@ -210,49 +212,64 @@ def _invert(args: argparse.Namespace) -> None:
     label_of(clips, None if args.label is None else [args.label])
     from rich.progress import Progress
 
+    from gansound import __version__
     from gansound.cli.console import Console
 
+    settings = one_shot_settings(clips.info.get("data") or {})
     inverted: list[tuple[str, list[tuple[str, Favourite]]]] = []
-    targets: Rows = {}
+    recordings: list[tuple[Sound, NDArray[np.float32]]] = []
     failed: list[str] = []
     console = Console(stderr=True)
     with Progress(console=console, disable=args.quiet or not console.is_terminal, transient=True) as progress:
         for path in args.recordings:
             task = progress.add_task(path.name, total=args.steps)
             try:
-                target, found = _inverted(args, path, clips, partial(_advance, progress, task))
+                target, found = _inverted(args, path, clips, settings, partial(_advance, progress, task))
             except (ValueError, OSError) as error:
                 failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
                 continue
-            name, title = found.favourite.name, path.name
-            if title in targets:  # another folder's file of the same name
-                name, title = f"{name}_{len(inverted)}", str(path)
-            favourite = replace(found.favourite, name=name)
+            # Another folder's file may have the same name, and another name may come to the same stem.
+            title = str(path) if any(path.name == sound.group for sound, _ in recordings) else path.name
+            stem, taken = found.favourite.name, {sound.stem for sound, _ in recordings}
+            numbered = chain([stem], (f"{stem}_{i}" for i in count(1)))
+            stem = next(one for one in numbered if f"{one}_recording" not in taken)
+            favourite = replace(found.favourite, name=f"{stem}_inverted")
             inverted.append((title, [(f"inverted, {found.distance:.3f} nepers away", favourite)]))
-            targets[title] = [("the recording", target)]
+            told = {"gansound": __version__, "model": clips.name}
+            sound = Sound(f"{stem}_recording", f"{title}: the recording", title, told, command="")
+            recordings.append((sound, target))
     if inverted:
-        _write(
-            args, clips, inverted, "Recordings, inverted", f"{inverted[0][1][0][1].name}.safetensors", targets
-        )
+        latents = f"{inverted[0][1][0][1].name}.safetensors"
+        _write(args, clips, inverted, "Recordings, inverted", latents, recordings)
     if failed:
-        count = f"{len(failed)} of {len(args.recordings)} recordings: " if len(args.recordings) > 1 else ""
-        raise ValueError(f"{count}{'; '.join(failed)}")
+        share = f"{len(failed)} of {len(args.recordings)} recordings: " if len(args.recordings) > 1 else ""
+        raise ValueError(f"{share}{'; '.join(failed)}")
 
 
 def _inverted(
-    args: argparse.Namespace, path: Path, clips: "ClipGenerator", progress: Callable[[int, float], None]
+    args: argparse.Namespace,
+    path: Path,
+    clips: "ClipGenerator",
+    settings: "OneShotSettings",
+    progress: Callable[[int, float], None],
 ) -> "tuple[NDArray[np.float32], Inversion]":
-    """The recording as it was looked for, and what was found; says both."""
-    from gansound import audio
-    from gansound.inference.latent.inversion import fitted, invert
+    """The recording as it was looked for, prepared as what the model learnt from, and what was found; says both."""
+    from gansound.data.clips import one_clip
+    from gansound.inference.latent.inversion import invert
 
-    target, done = fitted(*audio.read(path, mono=False), clips)
+    target, done = one_clip(
+        path,
+        sample_rate=clips.sample_rate,
+        clip_samples=clips.clip_samples,
+        channels=clips.channels,
+        settings=settings,
+    )
     if done:
         _say(args, f"{path}: {done}")
     found = invert(
         clips,
         target,
-        name=slug(clips.name, path.stem.removeprefix(f"{clips.name}_"), "inverted"),
+        name=slug(clips.name, path.stem.removeprefix(f"{slug(clips.name)}_")),
         label=args.label,
         starts=args.starts,
         candidates=args.candidates,
@@ -300,9 +317,9 @@ def _write(
     rows: "list[tuple[str, list[tuple[str, Favourite]]]]",
     title: str,
     latents: str | None,
-    before: "Rows | None" = None,
+    recordings: "Sequence[tuple[Sound, NDArray[np.float32]]]" = (),
 ) -> None:
-    """Sounds in rows, their page with a picture, and their latents in a file of that name."""
+    """Sounds in rows, each behind its recording, their page with a picture, and their latents in a file."""
     import torch
 
     from gansound.inference.latent.favourites import named, origin, save
@@ -322,12 +339,12 @@ def _write(
     batch = Batch(
         torch.stack([one.latent for one in favourites]), torch.stack(shares) if shares else None, sounds
     )
-    names = [f"{sound.stem}.{args.format}" for sound in sounds]
-    written = write_sounds(args, clips, [batch], len(sounds), names=names, page=True)
+    names = [f"{sound.stem}.{args.format}" for sound in (*(sound for sound, _ in recordings), *sounds)]
+    written = write_sounds(args, clips, [batch], len(names), names=names, page=True, given=recordings)
     if latents is not None:
         _say(args, str(save(args.output / latents, favourites, clips)))
-    drawn = written.shown if before is None else {k: [*before[k], *v] for k, v in written.shown.items()}
-    grid = list(drawn.items()) if before or len(drawn) > 1 else grid_rows(drawn)
+    drawn = written.shown
+    grid = list(drawn.items()) if recordings or len(drawn) > 1 else grid_rows(drawn)
     captions = [
         (group, [(name.removeprefix(f"{group}: "), sound) for name, sound in row]) for group, row in grid
     ]

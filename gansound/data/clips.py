@@ -7,9 +7,10 @@ once, on all cores, when the data set is made; then an item is a copy out of mem
 
 import functools
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +58,86 @@ class _Found:
     kind: Kind | None = None
     samples: int = 0  # from the attack to the end
     channels: int = 0  # of the file
-    offset: np.ndarray | None = None  # (C, 1)
+    offset: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.float32))  # (C, 1)
     skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What clips are, and how recordings become them."""
+
+    sample_rate: int
+    clip_samples: int
+    channels: int
+    settings: OneShotSettings
+
+    def found(self, record: int, read: Read, frames: int) -> _Found:
+        """The clips of a record of so many samples, each with its gain."""
+        envelope = Envelope.of(read, frames, self.sample_rate)
+        if envelope.peak <= 10 ** (SILENT_PEAK_DB / 20):
+            return _Found([], skipped=f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB")
+        clips, kind, samples = self._placed(record, envelope, read)
+        rested: Read = functools.partial(_less, read, envelope.offset)
+        if kind == "crops":
+            # One level for all, or a pause would become as loud as the sound around it.
+            gain = self._gain(rested(clips[0].start, clips[0].stop - clips[0].start), envelope.peak)
+            clips = [replace(clip, gain=gain) for clip in clips]
+            return _Found(clips, kind, samples, offset=envelope.offset)
+        for i, clip in enumerate(clips):
+            shaped = self.cut(replace(clip, gain=1.0), clip.start, read, envelope.offset)
+            gain = self._gain(shaped[:, : clip.stop - clip.start], float(np.abs(shaped).max()))
+            clips[i] = replace(clip, gain=gain)
+        return _Found(clips, kind, samples, offset=envelope.offset)
+
+    def cut(self, clip: _Clip, start: int, read: Read, offset: np.ndarray) -> np.ndarray:
+        """A clip that begins at ``start``, without its offset, faded, with its gain: (channels, clip_samples)."""
+        length, before = clip.stop - clip.start, max(0, -start)
+        out = np.zeros((self.channels, self.clip_samples), dtype=np.float32)
+        out[:, before:length] = read(start + before, length - before) - offset
+        fades = (self._samples(self.settings.fade_in_ms), self._samples(self.settings.fade_out_ms))
+        out[:, :length] = audio.fade(out[:, :length], *(min(fade, length // 4) for fade in fades))
+        return out * np.float32(clip.gain)
+
+    def _gain(self, sound: np.ndarray, peak: float) -> float:
+        """What brings a sound to the settings' level; it never passes full scale."""
+        s = self.settings
+        highest = 10 ** ((s.peak_db or 0.0) / 20) / max(peak, 1e-9)
+        if s.loudness_lufs is not None:
+            loudness = audio.loudness_lufs(sound, self.sample_rate)
+            return (
+                min(highest, 10 ** ((s.loudness_lufs - loudness) / 20)) if np.isfinite(loudness) else highest
+            )
+        return highest if s.peak_db is not None else min(1.0, highest)
+
+    def _placed(self, index: int, envelope: Envelope, read: Read) -> tuple[list[_Clip], Kind, int]:
+        """Where a record's clips lie, what it was taken for, and how long its sound is, in samples."""
+        s, length, frames = self.settings, self.clip_samples, envelope.samples
+        lead = self._samples(s.lead_ms)
+        found = attacks(envelope, read)
+        start = found[0] - lead if s.align else 0
+        stop = ending(envelope, max(start, 0), frames, s.trim_db)
+        longest = max(_LONG_CLIPS * length, _LONG_SECONDS * self.sample_rate)
+        rings = len(found) == 1 and decays(envelope, found[0], stop)
+        if stop - start >= longest and s.long != "cut" and not (s.long == "auto" and rings):
+            hits = []
+            for attack, following in zip(found, [*(a - lead for a in found[1:]), frames], strict=True):
+                limit = min(following, attack - lead + length)
+                hits.append(_Clip(index, attack - lead, ending(envelope, attack, limit, s.trim_db)))
+            if s.long == "hits" or (
+                s.long == "auto" and held(envelope, [(h.start, h.stop) for h in hits]) >= _HELD_SHARE
+            ):
+                return hits, "hits" if len(hits) > 1 else "one-shot", stop - start
+            region = (max(start, 0), stop)
+            starts = range(region[0], stop - length + 1, length)
+            return (
+                [_Clip(index, first, first + length, region=region) for first in starts],
+                "crops",
+                stop - start,
+            )
+        return [_Clip(index, start, min(stop, start + length))], "one-shot", stop - start
+
+    def _samples(self, milliseconds: float) -> int:
+        return round(milliseconds * self.sample_rate / 1000)
 
 
 class ClipDataset(PositionDataset):
@@ -108,6 +187,7 @@ class ClipDataset(PositionDataset):
         self.seed = seed
         self.labels = tuple(labels)
         self.settings = settings or OneShotSettings()
+        self._form = _Form(sample_rate, clip_samples, channels, self.settings)
         numbers = {name: number for number, name in enumerate(self.labels)}
         skipped, self._used = [], []
         for index, r in enumerate(self.records):
@@ -171,26 +251,11 @@ class ClipDataset(PositionDataset):
         return {"audio": self._cut(clip, start), "label": self._label(clip), "record": self._record(chosen)}
 
     def _cut(self, clip: _Clip, start: int) -> np.ndarray:
-        read = functools.partial(self._rested, clip.record)
-        return self._shaped(read, start, clip.stop - clip.start, clip.gain)
+        read: Read = functools.partial(self.source.read, clip.record)
+        return self._form.cut(clip, start, read, self._offsets[clip.record])
 
     def _label(self, clip: _Clip) -> int:
         return self._labels[clip.record]
-
-    def _samples(self, milliseconds: float) -> int:
-        return round(milliseconds * self.sample_rate / 1000)
-
-    def _rested(self, record: int, start: int, length: int) -> np.ndarray:
-        return self.source.read(record, start, length) - self._offsets[record]
-
-    def _shaped(self, read: Read, start: int, length: int, gain: float) -> np.ndarray:
-        """``length`` samples from ``start`` on, faded, (channels, clip_samples)."""
-        out = np.zeros((self.channels, self.clip_samples), dtype=np.float32)
-        before = max(0, -start)
-        out[:, before:length] = read(start + before, length - before)
-        fades = (self._samples(self.settings.fade_in_ms), self._samples(self.settings.fade_out_ms))
-        out[:, :length] = audio.fade(out[:, :length], *(min(fade, length // 4) for fade in fades))
-        return out * np.float32(gain)
 
     def _examine(self, index: int) -> _Found:
         """The clips of a record, each with its gain."""
@@ -200,62 +265,10 @@ class ClipDataset(PositionDataset):
             channels = self.source.check(index).channels
             if frames <= _WHOLE_SAMPLES:
                 read = functools.partial(_part, read(0, frames))
-            envelope = Envelope.of(read, frames, self.sample_rate)
+            found = self._form.found(index, read, frames)
         except audio.AudioError as error:
             return _Found([], skipped=str(error).removeprefix(f"{self.source.records[index].path}: "))
-        if envelope.peak <= 10 ** (SILENT_PEAK_DB / 20):
-            return _Found([], skipped=f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB")
-        clips, kind, samples = self._placed(index, envelope, read)
-        rested: Read = functools.partial(_less, read, envelope.offset)
-        if kind == "crops":
-            # One level for all, or a pause would become as loud as the sound around it.
-            gain = self._gain(rested(clips[0].start, clips[0].stop - clips[0].start), envelope.peak)
-            return _Found(
-                [replace(clip, gain=gain) for clip in clips], kind, samples, channels, envelope.offset
-            )
-        for i, clip in enumerate(clips):
-            shaped = self._shaped(rested, clip.start, clip.stop - clip.start, 1.0)
-            gain = self._gain(shaped[:, : clip.stop - clip.start], float(np.abs(shaped).max()))
-            clips[i] = replace(clip, gain=gain)
-        return _Found(clips, kind, samples, channels, envelope.offset)
-
-    def _gain(self, sound: np.ndarray, peak: float) -> float:
-        """What brings a sound to the settings' level; it never passes full scale."""
-        s = self.settings
-        highest = 10 ** ((s.peak_db or 0.0) / 20) / max(peak, 1e-9)
-        if s.loudness_lufs is not None:
-            loudness = audio.loudness_lufs(sound, self.sample_rate)
-            return (
-                min(highest, 10 ** ((s.loudness_lufs - loudness) / 20)) if np.isfinite(loudness) else highest
-            )
-        return highest if s.peak_db is not None else min(1.0, highest)
-
-    def _placed(self, index: int, envelope: Envelope, read: Read) -> tuple[list[_Clip], Kind, int]:
-        """Where a record's clips lie, what it was taken for, and how long its sound is, in samples."""
-        s, length, frames = self.settings, self.clip_samples, envelope.samples
-        lead = self._samples(s.lead_ms)
-        found = attacks(envelope, read)
-        start = found[0] - lead if s.align else 0
-        stop = ending(envelope, max(start, 0), frames, s.trim_db)
-        longest = max(_LONG_CLIPS * length, _LONG_SECONDS * self.sample_rate)
-        rings = len(found) == 1 and decays(envelope, found[0], stop)
-        if stop - start >= longest and s.long != "cut" and not (s.long == "auto" and rings):
-            hits = []
-            for attack, following in zip(found, [*(a - lead for a in found[1:]), frames], strict=True):
-                limit = min(following, attack - lead + length)
-                hits.append(_Clip(index, attack - lead, ending(envelope, attack, limit, s.trim_db)))
-            if s.long == "hits" or (
-                s.long == "auto" and held(envelope, [(h.start, h.stop) for h in hits]) >= _HELD_SHARE
-            ):
-                return hits, "hits" if len(hits) > 1 else "one-shot", stop - start
-            region = (max(start, 0), stop)
-            starts = range(region[0], stop - length + 1, length)
-            return (
-                [_Clip(index, first, first + length, region=region) for first in starts],
-                "crops",
-                stop - start,
-            )
-        return [_Clip(index, start, min(stop, start + length))], "one-shot", stop - start
+        return found if found.skipped else replace(found, channels=channels)
 
     def _say(self, used: Sequence[Record], found: Sequence[_Found], skipped: list[tuple[Path, str]]) -> None:
         """What became of the records, in the log. Raises ValueError when nothing did."""
@@ -299,6 +312,52 @@ class ClipDataset(PositionDataset):
             logger.info(
                 "%d file%s of %d channel%s: %s", count, "s" * (count > 1), channels, "s" * (channels > 1), how
             )
+
+
+def one_clip(
+    path: str | os.PathLike[str],
+    *,
+    sample_rate: int,
+    clip_samples: int,
+    channels: int = 1,
+    settings: OneShotSettings | None = None,
+) -> tuple[np.ndarray, str]:
+    """A recording by itself as it would be trained on: its clip, the first where it has several.
+
+    Returns the clip, (channels, clip_samples) float32, and what was done to it, in words, "" for nothing. Raises
+    ValueError for a recording that is silent or can't be read.
+    """
+    info = audio.probe(path)
+    done = []
+    kept = info.channels == channels
+    samples, rate = audio.read(path, mono=not kept)
+    sound = audio.resample(samples if kept else np.tile(samples, (channels, 1)), rate, sample_rate)
+    frames = sound.shape[1]
+    if not frames:
+        raise ValueError(f"{path}: {info.frames} samples at {rate} Hz are none at {sample_rate} Hz")
+    if rate != sample_rate:
+        done.append(f"resampled from {rate} to {sample_rate} Hz")
+    if not kept:
+        alone = audio.cancelling(path)
+        if alone is not None:
+            done.append(f"took channel {alone + 1} of {info.channels} alone: mixed to one they cancel")
+        elif info.channels > 1:
+            done.append(f"mixed {info.channels} channels to one")
+        if channels > 1:
+            done.append(f"copied to {channels} channels")
+    form = _Form(sample_rate, clip_samples, channels, settings or OneShotSettings())
+    read: Read = functools.partial(_part, sound)
+    found = form.found(0, read, frames)
+    if found.skipped:
+        raise ValueError(f"{path}: {found.skipped}")
+    if found.offset.any():
+        done.append(f"took off a constant offset of {found.offset[np.abs(found.offset).argmax(), 0]:.3g}")
+    clip = found.clips[0]
+    if clip.start > 0 or clip.stop < frames:
+        which = f", the first of {len(found.clips)} {found.kind}" if len(found.clips) > 1 else ""
+        begin, end, whole = (n / sample_rate for n in (max(0, clip.start), clip.stop, frames))
+        done.append(f"took {begin:.3f} to {end:.3f} s of {whole:.3f} s{which}")
+    return form.cut(clip, clip.start, read, found.offset), ", ".join(done)
 
 
 def _less(read: Read, offset: np.ndarray, start: int, length: int) -> np.ndarray:

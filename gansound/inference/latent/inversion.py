@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gansound.audio import resample
 from gansound.draw import Draws
 from gansound.generators.prior import Joint, Normal, Prior, Uniform
 from gansound.inference.clips import ClipGenerator
@@ -84,31 +83,6 @@ class LogMelDistance:
         return torch.stack(distances).mean(0)
 
 
-def fitted(
-    audio: NDArray[np.float32], sample_rate: int, clips: ClipGenerator
-) -> tuple[NDArray[np.float32], str]:
-    """A sound as a clip of the model: its rate, channels and length; and what was done to it, in words.
-
-    Shape: `(C', T')` → `(channels, clip_samples)`.
-    """
-    done = []
-    sound = resample(audio, sample_rate, clips.sample_rate)
-    if sample_rate != clips.sample_rate:
-        done.append(f"resampled from {sample_rate} to {clips.sample_rate} Hz")
-    if len(sound) != clips.channels:
-        done.append(f"mixed from {len(sound)} to {clips.channels} channels")
-        sound = np.repeat(sound.mean(0, keepdims=True), clips.channels, 0)
-    spare = clips.clip_samples - sound.shape[1]
-    if spare < 0:
-        done.append(
-            f"cut after {clips.clip_samples / clips.sample_rate:.2f} s, the length of the model's clips"
-        )
-    elif spare:
-        done.append(f"lengthened by {spare / clips.sample_rate:.2f} s of silence")
-    sound = np.pad(sound, ((0, 0), (0, max(0, spare))))[:, : clips.clip_samples]
-    return np.ascontiguousarray(sound, dtype=np.float32), ", ".join(done)
-
-
 def invert(
     clips: ClipGenerator,
     target: NDArray[np.float32],
@@ -128,7 +102,8 @@ def invert(
 
     Args:
         clips: the model.
-        target: `(channels, clip_samples)`, see `fitted`.
+        target: `(channels, clip_samples)`, prepared as the model's training sounds were, see
+            `gansound.data.clips.one_clip`.
         name: of the result.
         label: to look among; None looks among all the model has.
         starts: latents that are improved.
@@ -142,7 +117,8 @@ def invert(
     """
     if target.shape != (clips.channels, clips.clip_samples):
         raise ValueError(
-            f"expected a target of shape {(clips.channels, clips.clip_samples)}, got {target.shape}; see fitted"
+            f"expected a target of shape {(clips.channels, clips.clip_samples)}, got {target.shape}. Prepare it with "
+            "gansound.data.clips.one_clip"
         )
     if not (1 <= starts <= candidates and steps >= 1):
         raise ValueError(
