@@ -315,7 +315,8 @@ def write_page(
             int(e.get("sample_rate") or clips.sample_rate),
         )
         for e in entries(folder)
-        if e.get("weights") == clips.weights_hash
+        if e.get("weights", clips.weights_hash)
+        == clips.weights_hash  # a recording beside its inversion has none
     )
     info = {"model": clips.name, "weights": clips.weights_hash}
     info |= {key: str(clips.info[key]) for key in ("steps", "licence") if key in clips.info}
@@ -324,7 +325,11 @@ def write_page(
         f"{seconds:.2f} s, {clips.sample_rate} Hz, {clips.channels} channel{'s' * (clips.channels > 1)}"
     )
     # What the page says of its sounds (weights, licence, length) isn't true of others'.
-    others = Counter(str(e.get("model")) for e in entries(folder) if e.get("weights") != clips.weights_hash)
+    others = Counter(
+        str(e.get("model"))
+        for e in entries(folder)
+        if e.get("weights", clips.weights_hash) != clips.weights_hash
+    )
     if others:
         info["not shown"] = ", ".join(
             f"{count:,} of {'other weights of ' * (name == clips.name)}{name}"
