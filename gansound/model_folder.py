@@ -175,14 +175,7 @@ def load_model_folder(name_or_path: str | Path, *, allow: Sequence[str] = ()) ->
     """
     path = _locate(str(name_or_path))
     described = _read_config(path)
-    try:
-        takes: FrameSpec | None = None
-        if "latent" in described:
-            takes = LatentSpec.from_dict(described["latent"])
-        elif "mel" in described:
-            takes = MelSpec.from_dict(described["mel"])
-    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
-        raise ModelFolderError(f"{path / CONFIG}: {error}") from error
+    takes = _takes(described, path)
     state = _weights(path / WEIGHTS, "Fetch or save it again")
     # What is built is bounded by what the file holds: folded, a weight is one tensor, and unfolded two or three.
     elements = sum(tensor.numel() for tensor in state.values())
@@ -218,6 +211,16 @@ def model_info(name_or_path: str | Path) -> dict[str, Any]:
     """
     info: dict[str, Any] = _read_config(_locate(str(name_or_path)))["info"]
     return info
+
+
+def model_spec(name_or_path: str | Path) -> FrameSpec | None:
+    """What a model takes, mels or latents or neither, its weights unread.
+
+    Raises:
+        ModelFolderError: not found, or its configuration isn't readable.
+    """
+    path = _locate(str(name_or_path))
+    return _takes(_read_config(path), path)
 
 
 def load_discriminators(name_or_path: str | Path) -> dict[str, Tensor] | None:
@@ -295,6 +298,15 @@ def download(repository: str, files: Sequence[str]) -> Path:
 
 def _is_model_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def _takes(described: Mapping[str, Any], path: Path) -> FrameSpec | None:
+    try:
+        if "latent" in described:
+            return LatentSpec.from_dict(described["latent"])
+        return MelSpec.from_dict(described["mel"]) if "mel" in described else None
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
+        raise ModelFolderError(f"{path / CONFIG}: {error}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,17 +1,21 @@
 """A vocoder in the shape of each host, against what the host's documentation says its own vocoder takes and gives."""
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gansound.adapters import HOSTS
+from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.vocoder import Vocoder
 from gansound.mel import MelSpec
-from gansound.model_folder import LoadedModel
+from gansound.model_folder import LoadedModel, save_model_folder
 from tests.tiny import save_tiny_model
 
 FRAMES, HOP = 9, 256
@@ -119,6 +123,60 @@ def test_a_module_moves_its_vocoder_to_the_hosts_device(tmp_path):
     assert moved == []
     module.to("meta")
     assert moved == [torch.device("meta")]
+
+
+def quieter(module):
+    """The same module with other weights, as a fine-tuning in the host leaves it."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(0.9)
+    return module
+
+
+def test_weights_that_change_in_a_host_are_heard(tmp_path, mel):
+    vocoder = Vocoder.from_pretrained(str(save_tiny_model(tmp_path / "model")), "cpu", backend="eager")
+    module = vocoder.as_module("matcha")
+    before, runner = module(mel), vocoder.runner("short")
+    assert vocoder.runner("short") is runner  # nothing is made anew where nothing has changed
+    stream = vocoder.stream()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    after = quieter(module)(mel)
+    assert (after - before).abs().max() > 1e-3
+    with torch.no_grad():
+        torch.testing.assert_close(after[:, 0], vocoder.generator(mel), rtol=1e-4, atol=1e-5)
+    with vocoder.stream() as anew:
+        streamed = torch.from_numpy(np.concatenate([anew.push(mel[0].numpy()), anew.flush()]))
+    torch.testing.assert_close(streamed, after[0, 0], rtol=0, atol=1e-5)
+    old = torch.from_numpy(np.concatenate([stream.push(mel[0].numpy()), stream.flush()]))
+    torch.testing.assert_close(old, before[0, 0], rtol=0, atol=1e-5)
+    module.load_state_dict(state)
+    assert torch.equal(module(mel), before)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+@pytest.mark.parametrize("host", ["transformers", "matcha"])
+def test_a_copy_of_a_host_has_weights_of_its_own_as_they_are(tmp_path, mel, how, host):
+    vocoder = Vocoder.from_pretrained(str(save_tiny_model(tmp_path / "model")), "cpu", backend="eager")
+    parent = torch.nn.ModuleDict({"vocoder": quieter(vocoder.as_module(host))})
+    given = mel.transpose(1, 2) if host == "transformers" else mel
+    expected = parent["vocoder"](given)
+    again = how(how(parent))["vocoder"]
+    assert torch.equal(again(given), expected)
+    assert again.vocoder.generator is again.generator
+    quieter(again)
+    assert not torch.equal(again(given), expected)
+    assert torch.equal(parent["vocoder"](given), expected)
+
+
+def test_a_module_with_weight_norm_can_be_sent(tmp_path, mel):
+    """Folded weights keep hooks that no pickle holds."""
+    spec, config = MelSpec.preset("hifigan"), {"init_args": {"channels": 32}}
+    config["class_path"] = "gansound.generators.hifigan.HiFiGANGenerator"
+    save_model_folder(tmp_path / "model", HiFiGANGenerator(channels=32), spec, config=config)
+    module = Vocoder.from_pretrained(tmp_path / "model", "cpu", backend="eager").as_module("matcha")
+    torch.save(torch.nn.Sequential(module), tmp_path / "host.pt")
+    again = torch.load(tmp_path / "host.pt", weights_only=False)
+    assert torch.equal(again(mel), module(mel))
 
 
 def test_another_host_is_refused(vocoder):

@@ -1,5 +1,6 @@
 """Vocoders and other processes: a fork is refused in a line instead of hanging, and spawned ones can be given one."""
 
+import copy
 import multiprocessing
 import pickle
 import threading
@@ -103,6 +104,18 @@ def test_a_vocoder_is_pickled_as_its_folder(folder: Path, monkeypatch: pytest.Mo
     assert type(again) is gansound.Vocoder
     assert (again.backend, again.precision, again.device) == ("eager", "bf16", torch.device("cpu"))
     assert torch.equal(again(MEL), vocoder(MEL))
+
+
+def test_weights_that_have_changed_are_sent_along(folder: Path) -> None:
+    vocoder = gansound.Vocoder.from_pretrained(folder, device="cpu", backend="eager")
+    before = vocoder(MEL)
+    with torch.no_grad():
+        next(vocoder.generator.parameters()).mul_(2)
+    assert len(pickle.dumps(vocoder)) > 2000
+    assert not torch.equal(vocoder(MEL), before)
+    vocoder.to("cpu")
+    for again in (pickle.loads(pickle.dumps(vocoder)), pickle.loads(pickle.dumps(copy.deepcopy(vocoder)))):
+        assert torch.equal(again(MEL), vocoder(MEL))
 
 
 def length(vocoder: Any) -> int:

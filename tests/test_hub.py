@@ -1,12 +1,13 @@
 """`push_to_hub`, to a Hub that is a folder: what is loaded from there is the model, and its card is filled."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
-from gansound import Vocoder
+from gansound import MelSpec, Vocoder
 from tests.tiny import save_tiny_model
 
 
@@ -85,6 +86,27 @@ def test_a_card_that_someone_wrote_is_kept_and_gets_the_head_only(hub, tmp_path)
     (path / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     vocoder.push_to_hub("me/two")
     assert (folder / "me/two" / "README.md").read_text() == "---\nlicense: mit\n---\n# Mine\n"
+
+
+def test_a_card_says_what_the_weights_that_are_pushed_take(hub, tmp_path):
+    folder, _ = hub
+    save_tiny_model(tmp_path / "tiny")
+    told = replace(MelSpec.preset("hifigan"), log="log10")
+    converted = Vocoder.from_pretrained(tmp_path / "tiny", "cpu", mel=told, backend="eager")
+    converted.push_to_hub("me/own")
+    again = Vocoder.from_pretrained("me/own", "cpu", backend="eager")
+    text = (folder / "me/own" / "README.md").read_text()
+    assert again.mel_spec.log == "ln"
+    assert "log-mels (ln)" in text
+    assert "`FreeVGenerator`" in text
+    own = Vocoder.from_pretrained("default", "cpu", backend="eager")
+    own.push_to_hub("me/default")
+    assert "Here it is told" not in (folder / "me/default" / "README.md").read_text()
+    Vocoder.from_pretrained("default", "cpu", mel="vocos_24khz", backend="eager").push_to_hub("me/at24")
+    text = (folder / "me/at24" / "README.md").read_text()
+    assert "**Here it is told to take log-mels (ln) of 100 bands, 0 to 12000 Hz; 24000 Hz" in text
+    assert text.index("license") < text.index("Here it is told") < text.index("# `default`")
+    assert Vocoder.from_pretrained("me/at24", "cpu", backend="eager").sample_rate == 24000
 
 
 def test_what_the_hub_refuses_is_one_message(hub, tmp_path):

@@ -360,3 +360,26 @@ def test_the_demo_writes_what_it_names(
     by_hand = np.clip(vocoder.vocode_audio(recording, 22050), -1, 1)
     np.testing.assert_allclose(sounds["gansound.wav"], by_hand, atol=0.6 / 32768)
     assert (out / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_callers_default_dtype_and_autocast_change_nothing(dtype: torch.dtype) -> None:
+    vocoder = Vocoder.from_pretrained("default", device="cpu", backend="eager")
+    mel = vocoder.mel_spec.mel(torch.randn(1, 40 * 256, generator=torch.Generator().manual_seed(0)) / 10)
+
+    def made() -> list[torch.Tensor]:
+        with vocoder.stream() as stream:
+            streamed = np.concatenate([stream.push(mel[0].numpy()), stream.flush()])
+        ragged = vocoder(torch.cat([mel, mel]), lengths=[40, 30])
+        return [vocoder(mel), ragged, torch.from_numpy(streamed)]
+
+    expected = made()
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = made()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert torch.equal(one, other)

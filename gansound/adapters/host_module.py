@@ -60,6 +60,10 @@ class HostModule(nn.Module):
         """Of the sound, in Hz."""
         return self.vocoder.sample_rate
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and sent to another process it is made again, of a vocoder that is."""
+        return type(self), (self.vocoder,)
+
     def train(self, mode: bool = True) -> Self:
         """Nothing changes: it is in eval mode for good."""
         self.training = False

@@ -6,7 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansound.latent_spec import LatentSpec
+from torch import nn
+
+from gansound.latent_spec import FrameSpec, LatentSpec
+from gansound.model_folder import model_spec
 from gansound.nn.generator import StreamingGenerator
 from gansound.visible import visible
 
@@ -45,11 +48,17 @@ def push(vocoder: "Vocoder", folder: Path, repo_id: str, *, private: bool, token
 
 def card(vocoder: "Vocoder", folder: Path, repo_id: str) -> str:
     """The model's own README.md, or one made of what it says of itself; with the head that the Hub reads."""
+    generator, spec = vocoder.as_saved()
     written = folder / "README.md"
     text = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else None
-    if text is not None and text.startswith("---\n"):
-        return text
-    return _head(vocoder) + (_body(vocoder, repo_id) if text is None else text)
+    if text is None:
+        return _head(vocoder) + _body(vocoder, repo_id, generator, spec)
+    told = f"**Here it is told to take {_takes(spec)}**; what follows is of it as it was.\n\n"
+    told = "" if spec == model_spec(folder) else told
+    if text.startswith("---\n"):
+        head, closing, body = text[4:].partition("\n---\n")
+        return f"---\n{head}{closing}{chr(10) * bool(told)}{told}{body}"
+    return _head(vocoder) + told + text
 
 
 def _head(vocoder: "Vocoder") -> str:
@@ -62,16 +71,17 @@ def _head(vocoder: "Vocoder") -> str:
     return "\n".join(["---", *lines, "---", "", ""])
 
 
-def _body(vocoder: "Vocoder", repo_id: str) -> str:
-    spec, generator = vocoder.frame_spec, vocoder.generator
+def _takes(spec: FrameSpec) -> str:
     if isinstance(spec, LatentSpec):
-        takes = f"latents of {spec.channels} channels, {spec.sample_rate} Hz, hop {spec.hop_length}"
-    else:
-        takes = (
-            f"log-mels ({spec.log}) of {spec.n_mels} bands, {spec.fmin:g} to {spec.fmax:g} Hz; {spec.sample_rate} Hz, "
-            f"window {spec.win_length} of {spec.n_fft}, hop {spec.hop_length}, framing `{spec.framing}`"
-        )
-    rows: list[tuple[str, Any]] = [("takes", takes)]
+        return f"latents of {spec.channels} channels, {spec.sample_rate} Hz, hop {spec.hop_length}"
+    return (
+        f"log-mels ({spec.log}) of {spec.n_mels} bands, {spec.fmin:g} to {spec.fmax:g} Hz; {spec.sample_rate} Hz, "
+        f"window {spec.win_length} of {spec.n_fft}, hop {spec.hop_length}, framing `{spec.framing}`"
+    )
+
+
+def _body(vocoder: "Vocoder", repo_id: str, generator: nn.Module, spec: FrameSpec) -> str:
+    rows: list[tuple[str, Any]] = [("takes", _takes(spec))]
     rows.append(("gives", f"{spec.sample_rate} Hz, {spec.hop_length} samples a frame"))
     parameters = sum(one.numel() for one in generator.parameters())
     rows.append(("net", f"`{type(generator).__name__}`, {parameters / 1e6:.2f} M parameters"))

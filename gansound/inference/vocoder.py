@@ -1,5 +1,6 @@
 """`Vocoder`: a trained generator with the mel convention it understands, ready to turn mels into sound."""
 
+import copy
 import logging
 import os
 import threading
@@ -89,6 +90,8 @@ class Vocoder:
         self._unmeasured: set[Purpose] = set()  # `eager`, for the time being
         self._seconds_asked = 0.0  # of whole utterances
         self._making = threading.Lock()
+        self._made_of = _versions(self.generator)
+        self._loaded: list[tuple[int, int]] | None = self._made_of  # None: they never were as the folder's
         self.frame_spec: FrameSpec = model.frame_spec
         self._model = model
         self.info: dict[str, Any] = dict(model.info)
@@ -133,10 +136,24 @@ class Vocoder:
         return vocoder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """To another process a vocoder goes as the folder it came from, which is read again there."""
+        """To another process a vocoder goes as the folder it came from, which is read again there.
+
+        Its weights go too where they aren't the folder's any more.
+        """
         mel = self.frame_spec if isinstance(self.frame_spec, MelSpec) else None
         where = os.fspath(self._path.absolute()), str(self.device), mel
-        return _reopened, (type(self), *where, self.backend, self.precision, self._allow)
+        changed = _versions(self.generator) != self._loaded
+        state = {k: v.detach().cpu() for k, v in self.generator.state_dict().items()} if changed else None
+        return _reopened, (type(self), *where, self.backend, self.precision, self._allow, state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Another with weights of its own, as they are now."""
+        model = replace(self._model, generator=copy.deepcopy(self.generator, memo))
+        other = type(self)(model, self.device, backend=self.backend, precision=self.precision)
+        other.info, other._allow = dict(self.info), self._allow
+        if _versions(self.generator) != self._loaded:
+            other._loaded = None
+        return other
 
     @property
     def mel_spec(self) -> MelSpec:
@@ -261,11 +278,15 @@ class Vocoder:
     def runner(self, purpose: Purpose) -> Runner:
         """What runs the generator, for whole utterances, short ones or streams; made at its first use.
 
+        And made anew where the generator's weights have changed since, by training it or `load_state_dict`; streams
+        that have begun go on with those they began with.
+
         Raises:
             ValueError: the generator doesn't stream, or its backend isn't to be had.
         """
         check_process()
         with self._making:
+            self._forget_old()
             pays = purpose != "stream" and self._seconds_asked > MEASURED_AFTER_SECONDS
             if purpose not in self._runners or (pays and purpose in self._unmeasured):
                 self._make(purpose, measure=pays)
@@ -288,6 +309,7 @@ class Vocoder:
             raise ValueError(f"got purpose {min(unknown)!r}, expected {', '.join(get_args(Purpose))}")
         check_process()
         with self._making:
+            self._forget_old()
             for purpose in purposes or get_args(Purpose):
                 if purpose not in self._runners or purpose in self._unmeasured:
                     self._make(purpose, measure=True)
@@ -300,6 +322,12 @@ class Vocoder:
             and isinstance(self.generator, StreamingGenerator)
             and would_measure(self.generator, self.precision, purpose)
         )
+
+    def _forget_old(self) -> None:
+        """Runners hold copies of the weights that they were made of."""
+        if (now := _versions(self.generator)) != self._made_of:
+            self._runners, self._made_of = {}, now
+            self._unmeasured.clear()
 
     def _make(self, purpose: Purpose, *, measure: bool) -> None:
         if not isinstance(self.generator, StreamingGenerator):
@@ -337,8 +365,10 @@ class Vocoder:
         device = choose_device(device)
         check_backend(self.backend, self.precision, device)
         with self._making:
+            changed = _versions(self.generator) != self._loaded
             self.generator.to(device)
-            self.device, self._runners = device, {}
+            self.device, self._runners, self._made_of = device, {}, _versions(self.generator)
+            self._loaded = None if changed else self._made_of
             self._unmeasured.clear()
         return self
 
@@ -408,11 +438,13 @@ class Vocoder:
 
         One that was told another convention is written as it was, in its own; a universal one in that convention.
         """
-        own = self.generator
-        generator, mel = (
-            (own.inner, own.inner_mel) if isinstance(own, ConvertedGenerator) else (own, self.frame_spec)
-        )
+        generator, mel = self.as_saved()
         return save_model_folder(os.fspath(path), generator, mel, config=self._config, info=self.info)
+
+    def as_saved(self) -> tuple[nn.Module, FrameSpec]:
+        """The generator that `save_pretrained` writes, and what it takes."""
+        own = self.generator
+        return (own.inner, own.inner_mel) if isinstance(own, ConvertedGenerator) else (own, self.frame_spec)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Write the model to the Hugging Face Hub, whence `from_pretrained(repo_id)` loads it.
@@ -443,8 +475,17 @@ def _reopened(
     backend: Backend,
     precision: Precision,
     allow: tuple[str, ...],
+    state: dict[str, Tensor] | None,
 ) -> Vocoder:
-    return kind.from_pretrained(path, device, mel=mel, backend=backend, precision=precision, allow=allow)
+    vocoder = kind.from_pretrained(path, device, mel=mel, backend=backend, precision=precision, allow=allow)
+    if state is not None:
+        vocoder.generator.load_state_dict(state)
+    return vocoder
+
+
+def _versions(net: nn.Module) -> list[tuple[int, int]]:
+    """What changes when a weight does: where each is, and how often it was written to."""
+    return [(each.data_ptr(), 0 if each.is_inference() else each._version) for each in net.parameters()]
 
 
 def _lengths(given: Sequence[int] | Tensor | np.ndarray, batch: int, most: int) -> Tensor:

@@ -112,7 +112,7 @@ class SinglePassPhases(nn.Module):
         # From now to the frame before, in bins; large numbers apart from small ones, so that little is rounded away.
         glide = (bin_of.gather(1, then) - now) + (off.gather(1, then) - part)
         part = part + torch.where(glide.abs() < _GLIDE, glide / 2, 0.0)
-        moved = _wrapped(self.cycles * now) + self.cycles * part
+        moved = _wrapped(self.cycles * now.to(part.dtype)) + self.cycles * part
         begins = (begins | (flat[:, self.bins :] | grown).unflatten(1, (-1, self.bins))).flatten(1)
         # Each points to where it comes from; what begins, to itself.
         place = torch.arange((frames + 1) * self.bins, device=level.device)

@@ -33,6 +33,10 @@ class EagerRunner(Runner):
         super().__init__(generator, precision)
         self._form = InferenceForm(generator, dtype=_DTYPES[precision])
 
+    def _as_asked(self) -> torch.autocast:
+        """Where the precision is the vocoder's own, whatever autocast the caller is in."""
+        return torch.autocast(next(self.generator.parameters()).device.type, enabled=False)
+
     @cached_property
     def offline_frames(self) -> int:
         """Of a window."""
@@ -56,7 +60,7 @@ class EagerRunner(Runner):
         if lengths is None or mel.is_cuda:
             return super().synthesize(mel, lengths)
         # A core is as quick at one after the other, in one go, which knows one end only.
-        audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length)
+        audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length, dtype=torch.float32)
         for sound, item, frames in zip(audio, mel, lengths.tolist(), strict=True):
             sound[: frames * self.hop_length] = super().synthesize(item[None, :, :frames])[0]
         return audio
@@ -88,17 +92,19 @@ class EagerRunner(Runner):
         dtype, device = _DTYPES[self.precision], mel.device
         with torch.no_grad():
             if images.quick_on(device):
-                sound: Tensor = self._form(mel)
+                with self._as_asked():
+                    sound: Tensor = self._form(mel)
             else:  # a GPU's library lays out for itself
                 with torch.autocast(device.type, dtype, enabled=dtype is not None):
                     sound = self._autocast_net(mel)
         return sound[:, first * self.hop_length : (first + frames) * self.hop_length].to(mel.dtype)
 
     def init_state(self, batch: int = 1) -> State:
-        return self._form.init_state(batch)
+        with self._as_asked():
+            return self._form.init_state(batch)
 
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
-        with torch.inference_mode():
+        with torch.inference_mode(), self._as_asked():
             audio, state = self._form.step(mel, state, interior=interior)
             return audio.to(mel.dtype), tuple([_released(buffer) for buffer in state])
 
@@ -130,7 +136,10 @@ class CompileRunner(EagerRunner):
         return _laid_out(super().init_state(batch))
 
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
-        with torch.no_grad():  # not in inference mode: its tensors would be compiled for once more
+        with (
+            torch.no_grad(),
+            self._as_asked(),
+        ):  # not in inference mode: its tensors would be compiled for once more
             if not interior:
                 audio, state = self._form.step(mel, state)
                 return audio.to(mel.dtype), _laid_out(state)

@@ -110,7 +110,7 @@ class Runner(ABC):
             `(B, n_mels, F)` → `(B, F * hop_length)` float32, on the mel's device, zeros after each item's end.
         """
         hop = self.hop_length
-        audio = torch.empty(mel.shape[0], mel.shape[-1] * hop, device=mel.device)
+        audio = torch.empty(mel.shape[0], mel.shape[-1] * hop, dtype=torch.float32, device=mel.device)
         done = 0
         for piece in self.pieces([mel if lengths is None else mel[..., : int(lengths.max())]], lengths):
             audio[:, done : done + piece.shape[-1]] = piece
