@@ -126,7 +126,7 @@ class StreamingVocoder:
             self._flushed = True
             self._state = self._runner.finish(self._usable_state())
             # Whatever is stepped after the end only drives out what is still inside.
-            return self._run(torch.zeros(1, self._runner.n_mels, self.lookahead_frames))
+            return self._run(torch.zeros(1, self._runner.n_mels, self.lookahead_frames, dtype=torch.float32))
 
     def reset(self) -> None:
         """Drop what isn't out and begin a new utterance; waits for a push that another thread is in."""
@@ -214,7 +214,7 @@ class StreamingVocoder:
                 f"mel: got a batch of {shape[0]} (shape {shape}); each needs a stream of its own"
             )
         if shape[-2:] == (self._spec.n_mels, 0) and len(shape) in (2, 3):
-            return torch.empty(1, self._spec.n_mels, 0)
+            return torch.empty(1, self._spec.n_mels, 0, dtype=torch.float32)
         if isinstance(mel, np.ndarray) and not mel.flags.writeable:
             mel = mel.copy()  # torch warns of what np.frombuffer gives
         return self._spec.check(mel)
