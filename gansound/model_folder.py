@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 CONFIG, WEIGHTS, DISCRIMINATORS = "config.json", "model.safetensors", "discriminators.safetensors"
 FORMAT = 1
 ROOTS = ("gansound.generators", "gansound.nn")
+_IMPORT = "Another project's checkpoint is made one with: gansound import"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _INTEGERS = (torch.int64, torch.int32)  # counters of normalizations
 _UNFOLDED = 3
@@ -260,10 +261,7 @@ def _locate(name: str, files: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
     if path.is_dir() and (_is_model_folder(path) or shipped_one is None):
         return path.resolve()
     if path.is_file():
-        raise ModelFolderError(
-            f"{path}: is a file, expected a folder with {CONFIG} and {WEIGHTS}. "
-            "Another project's checkpoint is made one with: gansound import"
-        )
+        raise ModelFolderError(f"{path}: is a file, expected a folder with {CONFIG} and {WEIGHTS}. {_IMPORT}")
     if path.name and (old := _beside(path)[1]).is_dir():  # a save was killed between its two renames
         log.warning("%s: taking %s, which an interrupted save left", path, old.name)
         return old.resolve()
@@ -321,7 +319,9 @@ def _read_config(path: Path) -> dict[str, Any]:
                     f"{path}: is the folder of a run that has written no model yet. A model comes with each "
                     "checkpoint; train on with: gansound train"
                 )
-            raise ModelFolderError(f"{path}: has no {name}. A model folder holds {CONFIG} and {WEIGHTS}")
+            raise ModelFolderError(
+                f"{path}: has no {name}. A model folder holds {CONFIG} and {WEIGHTS}. {_IMPORT}"
+            )
     where = path / CONFIG
     try:
         if (size := where.stat().st_size) > _MOST_CONFIG_BYTES:
@@ -332,10 +332,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ModelFolderError(f"{where}: isn't JSON: {error}") from error
     if not isinstance(described, dict) or "format" not in described:
-        raise ModelFolderError(
-            f"{where}: isn't a gansound model's config (no \"format\"). "
-            "Another project's checkpoint is made one with: gansound import"
-        )
+        raise ModelFolderError(f"{where}: isn't a gansound model's config (no \"format\"). {_IMPORT}")
     if described["format"] != FORMAT:
         raise ModelFolderError(
             f"{where}: got format {described['format']!r}, expected {FORMAT}. Upgrade gansound"
