@@ -93,7 +93,19 @@ def assert_same(folder, net, mel):
     return vocoder
 
 
-@pytest.mark.parametrize("spelling", ["pairs", "parametrizations", "folded", "module."])
+SPELLINGS = ("pairs", "parametrizations", "folded")
+# Of DataParallel, torch.compile, both, and training modules that hold a generator beside its judges.
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "module._orig_mod.",
+    "generator.",
+    "model.generator.",
+    "generator._orig_mod.",
+)
+
+
+@pytest.mark.parametrize("spelling", [*SPELLINGS, *PREFIXES])
 @pytest.mark.parametrize("block", ["1", "2"])
 def test_hifigan_in_every_spelling_of_its_weights(tmp_path, spelling, block):
     make = {"1": hifigan.ResBlock1, "2": hifigan.ResBlock2}[block]
@@ -106,8 +118,10 @@ def test_hifigan_in_every_spelling_of_its_weights(tmp_path, spelling, block):
         state = folded(tmp_path, state)
         assert "conv_pre.weight" in state
         assert not any("weight_g" in name for name in state)
-    elif spelling == "module.":
-        state = {f"module.{k}": v for k, v in state.items()}
+    elif spelling in PREFIXES:
+        state = {f"{spelling}{k}": v for k, v in state.items()}
+        if "generator." in spelling:
+            state["model.mpd.convs.0.bias" if spelling.startswith("model.") else "mpd.bias"] = torch.ones(2)
     file = write(tmp_path / "in", "g_00000001", {"generator": state}, HIFIGAN | {"resblock": block})
     import_checkpoint([file], tmp_path / "out", licence="MIT")
     vocoder = assert_same(tmp_path / "out", net, mels())
@@ -150,6 +164,27 @@ def test_vocos_from_its_folder(tmp_path, framing):
     torch.testing.assert_close(audio[:, :length], expected[:, :length], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            {"init_args": {"n_fft": 64, "hop_length": 8, "padding": "center"}},
+            "a hop of 16 and its inverse STFT one of 8",
+        ),
+        (
+            {"class_path": "vocos.heads.IMDCTCosHead"},
+            "head.class_path is vocos.heads.IMDCTCosHead, expected .*ISTFTHead",
+        ),
+    ],
+)
+def test_vocoses_with_another_head_are_refused(tmp_path, change, said):
+    state = vocos.Generator(20, 16, 32, 2, 64, 16, centred=True).state_dict()
+    config = VOCOS | {"head": VOCOS["head"] | change}
+    write(tmp_path / "in", "pytorch_model.bin", state, config, "config.yaml")
+    with pytest.raises(ImportFailed, match=said):
+        import_checkpoint([tmp_path / "in"], tmp_path / "out")
+
+
 @pytest.mark.parametrize("whose", ["neurips", "seungwonpark", "parallel_wavegan"])
 def test_melgan_of_three_projects(tmp_path, whose):
     ratios = (8, 8, 2, 2) if whose != "parallel_wavegan" else (4, 2)
@@ -170,7 +205,10 @@ def test_melgan_of_three_projects(tmp_path, whose):
             inside = f"shortcuts.{place - 2}" if rest[0] == "shortcut" else f"blocks.{place - 2}.{rest[1]}"
             return f"generator.{3 * stage + 4}.{inside}.{rest[-1]}"
 
-        content = {"model_g": {theirs(k): v for k, v in state.items()}, "step": 3}
+        settings = (
+            "train:\n  rep_discriminator: 1\n---\naudio:\n  sampling_rate: 24000\n  mel_fmax: 12000.0\n"
+        )
+        content = {"model_g": {theirs(k): v for k, v in state.items()}, "step": 3, "hp_str": settings}
     elif whose == "parallel_wavegan":
         renamed = {re.sub(r"^model", "melgan", k).replace(".block.", ".stack.").replace(".shortcut.", ".skip_layer."): v
                    for k, v in state.items()}  # fmt: skip
@@ -188,6 +226,12 @@ def test_melgan_of_three_projects(tmp_path, whose):
     weights = write(tmp_path / "in", "model.pt", content, config, name)
     import_checkpoint([weights, *files], tmp_path / "out")
     vocoder = assert_same(tmp_path / "out", net, mel)
+    if whose == "seungwonpark":
+        assert (vocoder.mel_spec.sample_rate, vocoder.mel_spec.fmax, vocoder.mel_spec.n_fft) == (
+            24000,
+            12000,
+            1024,
+        )
     if whose == "parallel_wavegan":
         assert vocoder.mel_spec.mean[0] == -3.0
         assert vocoder.mel_spec.scale[-1] == 2.0
@@ -216,19 +260,20 @@ def test_transformers_normalisation_becomes_the_convention(tmp_path):
     torch.testing.assert_close(raw.convert(mel, vocoder.mel_spec), (mel - mean[:, None]) / scale[:, None])
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".h5"])
-def test_parallel_wavegans_hifigan(tmp_path, suffix):
-    net = loud(hifigan.Generator(**SIZES))
+@pytest.mark.parametrize("suffix, pairs", [(".npy", True), (".npy", False), (".h5", True)])
+def test_parallel_wavegans_hifigan(tmp_path, suffix, pairs):
+    net = loud(hifigan.Generator(**SIZES, block=hifigan.ResBlock1 if pairs else hifigan.ResBlock2))
     state = {}
     for key, value in net.state_dict().items():
         key = key.replace("conv_pre", "input_conv").replace("conv_post", "output_conv.1")
         key = re.sub(r"^ups\.(\d)", r"upsamples.\1.1", key)
-        state[re.sub(r"^resblocks\.(\d)\.(convs\d)\.(\d)", r"blocks.\1.\2.\3.1", key)] = value
+        key = re.sub(r"^resblocks\.(\d)\.(convs\d?)\.(\d)", r"blocks.\1.\2.\3.1", key)
+        state[key.replace(".convs.", ".convs1.")] = value
     config = {
         "sampling_rate": 24000, "fft_size": 64, "hop_size": 8, "win_length": None, "num_mels": 20, "fmin": None,
         "fmax": None, "generator_params": {
             "in_channels": 20, "channels": 16, "upsample_scales": [4, 2], "upsample_kernel_sizes": [8, 4],
-            "resblock_kernel_sizes": [3, 5], "resblock_dilations": [[1, 3], [1, 2]],
+            "resblock_kernel_sizes": [3, 5], "resblock_dilations": [[1, 3], [1, 2]], "use_additional_convs": pairs,
         },
     }  # fmt: skip
     weights = write(
@@ -249,7 +294,54 @@ def test_parallel_wavegans_hifigan(tmp_path, suffix):
     assert (spec.mean, spec.scale) == (tuple(mean.tolist()), tuple(scale.tolist()))
 
 
-@pytest.mark.parametrize("version, cutoff", [("0.4.2", 0.15), ("0.5.0", 0.142), (None, 0.142)])
+_ACTIVATION = "nonlinear_activation_params"
+PARALLEL_WAVEGAN_SAYS = [  # what no net or mel here has: the key, its value, what is expected
+    ("melgan hifigan", "generator_params.kernel_size", 9, 7),
+    ("melgan hifigan", "generator_params.bias", False, True),
+    ("melgan hifigan", "generator_params.nonlinear_activation", "ELU", "LeakyReLU"),
+    ("melgan hifigan", "generator_params.use_causal_conv", True, False),
+    ("melgan hifigan", "window", "hamming", "hann"),
+    ("melgan hifigan", "sampling_rate_for_feats", 8000, 16000),
+    ("melgan", f"generator_params.{_ACTIVATION}", {"negative_slope": 0.1}, 0.2),
+    ("hifigan", f"generator_params.{_ACTIVATION}", {"negative_slope": 0.2}, 0.1),
+    ("hifigan", f"generator_params.{_ACTIVATION}", {}, 0.1),  # torch's 0.01
+    ("melgan", "generator_params.stack_kernel_size", 5, 3),
+    ("melgan", "generator_params.use_final_nonlinear_activation", False, True),
+    ("melgan", "generator_params.pad", "ConstantPad1d", "ReflectionPad1d"),
+]
+
+
+@pytest.mark.parametrize(
+    "net, key, value, expected",
+    [(net, *more) for nets, *more in PARALLEL_WAVEGAN_SAYS for net in nets.split()],
+)
+def test_parallel_wavegans_settings_that_no_net_here_has_are_refused(tmp_path, net, key, value, expected):
+    names = {
+        ("melgan", False): ["melgan.1.weight", "melgan.3.weight"],
+        ("melgan", True): ["melgan.0.conv.weight", "melgan.2.deconv.weight"],
+        ("hifigan", False): ["input_conv.weight", "upsamples.0.1.weight", "output_conv.1.weight"],
+        ("hifigan", True): [
+            "input_conv.conv.weight",
+            "upsamples.0.1.deconv.weight",
+            "output_conv.1.conv.weight",
+        ],
+    }[net, "causal" in key]
+    config = {
+        "sampling_rate": 16000, "fft_size": 64, "hop_size": 8, "num_mels": 20, "window": "hann",
+        "sampling_rate_for_feats": 16000, "generator_params": {"out_channels": 1},
+    }  # fmt: skip
+    within, _, name = key.rpartition(".")
+    (config[within] if within else config)[name] = value
+    content = {"model": {"generator": {name: torch.ones(2, 2, 2) for name in names}}}
+    file = write(tmp_path / "in", "checkpoint.pkl", content, config, "config.yml")
+    np.save(tmp_path / "in" / "stats.npy", np.stack([np.zeros(20), np.ones(20)]))
+    if name == _ACTIVATION:
+        key, value = f"{key}.negative_slope", value.get("negative_slope", 0.01)
+    with pytest.raises(ImportFailed, match=re.escape(f"{key} is {value!r}, expected {expected!r}")):
+        import_checkpoint([file], tmp_path / "out")
+
+
+@pytest.mark.parametrize("version, cutoff", [("0.4.2", 0.15), ("0.5.0", 0.142), (None, 0.15)])
 def test_multi_band_melgan_by_its_configuration(shared, tmp_path, version, cutoff):
     published = json.loads((shared / "specs" / "pwg_multi_band_melgan_v2_generator.json").read_text())
     state = {name: torch.rand(shape) + 0.1 for name, shape in published["state_dict"].items()}
@@ -335,6 +427,11 @@ def spoiled(how, folder):
     if how == "one tensor less":
         del state["ups.1.bias"]
         return [write(folder, "g_1", {"generator": state}, config)], r"has no ups\.1\.bias"
+    if how == "istftnet":
+        state["conv_post.weight_g"], state["conv_post.weight_v"] = torch.ones(18, 1, 1), torch.ones(18, 4, 7)
+        return [
+            write(folder, "g_1", {"generator": state}, config)
+        ], "conv_post has 18 channels, .*like an iSTFTNet's"
     if how == "half a pair":
         del state["ups.1.weight_v"]
         return [
@@ -380,6 +477,7 @@ def spoiled(how, folder):
 FAULTS = (
     "no config", "another config", "one tensor less", "half a pair", "more", "nan", "hop", "enormous", "unknown",
     "expanded", "lfs", "garbage", "a key less", "config of lfs", "optimizer", "stats", "empty", "zeros", "text",
+    "istftnet",
 )  # fmt: skip
 
 
@@ -451,6 +549,12 @@ def test_a_repository_of_the_hub_is_fetched_and_imported(hub, tmp_path, capsys, 
         assert main(["import", path, "-o", "three"]) == 2
         assert f"{path}: no such file" in capsys.readouterr().err
     assert not (tmp_path / "three").exists()
+
+
+def test_a_checkpoint_that_is_taken_for_a_model_is_told_of_the_import(tmp_path):
+    write(tmp_path / "in", "g_1", {}, HIFIGAN)
+    with pytest.raises(ValueError, match=r"has no model\.safetensors.*made one with: gansound import"):
+        gansound.Vocoder.from_pretrained(tmp_path / "in")
 
 
 def test_a_model_folder_needs_no_import(tmp_path, capsys):

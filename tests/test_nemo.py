@@ -83,6 +83,18 @@ def test_frames_are_centred_without_exact_padding(tmp_path, net):
     assert import_checkpoint([file], tmp_path / "out").takes.framing == "center"
 
 
+def test_what_a_configuration_leaves_out_is_nemos_own(tmp_path, net):
+    own = {"mag_power": 2.0, "preemph": 0.97, "log_zero_guard_type": "add", "normalize": "per_feature"}
+    for name, value in own.items():
+        said = {key: one for key, one in CONFIG["preprocessor"].items() if key != name}
+        file = archive(tmp_path / "x.nemo", files_of(net, config=CONFIG | {"preprocessor": said}))
+        with pytest.raises(ImportFailed, match=rf"preprocessor\.{name} is {value!r}, expected"):
+            import_checkpoint([file], tmp_path / "out")
+    config = CONFIG | {"preprocessor": CONFIG["preprocessor"] | {"use_grads": True}}
+    file = archive(tmp_path / "x.nemo", files_of(net, config=config))
+    assert import_checkpoint([file], tmp_path / "out").takes.magnitude_eps == 1e-5
+
+
 def spoiled(how, path, net):
     """An archive with a fault, and what is said of it."""
     files = files_of(net)

@@ -35,7 +35,7 @@ from gansound.recipe.budget import budget
 
 log = logging.getLogger(__name__)
 
-KINDS = ("coqui", "hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan", "vits", "nemo")
+KINDS = ("coqui", "nemo", "hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan", "vits")
 
 
 def import_checkpoint(

@@ -26,9 +26,9 @@ DESCRIPTIONS = (".json", ".yaml", ".yml")
 STATISTICS = (".h5", ".npy")
 # Where the projects of this field put the generator's weights, outermost first.
 _INSIDE = ("model", "state_dict", "generator", "model_g")
-_PREFIXES = ("module.", "model_g.")
-# And where some put its configuration, in the same file.
-_DESCRIBED_BY = ("config", "hyper_parameters")
+_PREFIXES = ("module.", "model.generator.", "model_g.", "generator.")
+# And where some put its configuration, in the same file; seungwonpark's MelGAN as the text of its YAML.
+_DESCRIBED_BY = ("config", "hyper_parameters", "hp_str")
 # What a pickle may name besides tensors and plain values: a training's paths, which are text.
 _HARMLESS: list[Any] = [(PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
 
@@ -75,6 +75,23 @@ class Checkpoint:
                 )
             value = value[name]
         return value
+
+    def expect(self, said: Mapping[str, Any], expected: Mapping[str, Any], within: str = "") -> None:
+        """Refuse settings of which only one value can be had here.
+
+        Args:
+            said: the settings, by name.
+            expected: by name, the value that can be had.
+            within: where they stand in the configuration, `preprocessor.` say; for the message.
+
+        Raises:
+            ImportFailed: another value.
+        """
+        for name, value in expected.items():
+            if said[name] != value:
+                raise ImportFailed(
+                    f"{self.path}: {within}{name} is {said[name]!r}, expected {value!r}: nothing else can be had here"
+                )
 
 
 def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
@@ -239,12 +256,16 @@ def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict, out of whatever it is wrapped in."""
     while inner := next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), None):
         content = inner
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {
+        str(name).replace("_orig_mod.", ""): value  # which torch.compile puts in
+        for name, value in content.items()
+        if isinstance(value, Tensor)
+    }
     for prefix in _PREFIXES:
-        if any(name.startswith(prefix) for name in state):
-            state = {
-                name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-            }
+        inner = [name for name in state if name.startswith(prefix)]
+        # A number is a layer's: of seungwonpark's MelGAN, a Sequential called `generator`.
+        if inner and not any(name[len(prefix) :][:1].isdigit() for name in inner):
+            state = {name.removeprefix(prefix): state[name] for name in inner}
     if not state:
         raise ImportFailed(
             f"{path}: holds no weights by name, as an optimizer's file, but "
@@ -255,7 +276,23 @@ def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _inside(content: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that the file of weights itself holds, where it does."""
-    return next((dict(content[name]) for name in _DESCRIBED_BY if isinstance(content.get(name), Mapping)), {})
+    for name in _DESCRIBED_BY:
+        found = content.get(name)
+        try:
+            found = _yaml(found) if isinstance(found, str) else found
+        except (ValueError, yaml.YAMLError, RecursionError):
+            continue
+        if isinstance(found, Mapping):
+            return dict(found)
+    return {}
+
+
+def _yaml(text: str) -> Any:
+    """What YAML says, in one document or as seungwonpark's MelGAN in several."""
+    documents = list(yaml.safe_load_all(text))
+    if len(documents) > 1 and all(isinstance(one, dict) for one in documents):
+        return {name: value for one in documents for name, value in one.items()}
+    return documents[0] if len(documents) == 1 else documents
 
 
 def _beside(path: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -272,7 +309,7 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         _check_whole(path)
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else _yaml(text)
     except ImportFailed:
         raise
     except (ValueError, yaml.YAMLError, RecursionError, OSError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
-from gansound.importers.checkpoint import Checkpoint
+from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel
@@ -31,6 +31,12 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def describe(checkpoint: Checkpoint) -> Described:
     """By config.json."""
+    last = checkpoint.weights.get("conv_post.weight")
+    if last is not None and len(last) > 1:
+        raise ImportFailed(
+            f"{checkpoint.path}: conv_post has {len(last)} channels, expected HiFi-GAN's one. It looks like an "
+            "iSTFTNet's, whose frames stand elsewhere than those of the iSTFTNet here, so that it can't be imported"
+        )
     return Described(
         "gansound.generators.hifigan.HiFiGANGenerator", sizes(checkpoint), mel(checkpoint), hifigan_keys
     )

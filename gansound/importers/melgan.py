@@ -5,6 +5,7 @@ Kumar et al., arXiv 1910.06711. Neither writes its sizes down beside the weights
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,10 @@ from gansound.nn.generator import StreamingGenerator
 
 TITLE = "MelGAN (descriptinc/melgan-neurips, seungwonpark/melgan)"
 _CLASS = "gansound.generators.melgan.MelGANGenerator"
+_SEUNGWONPARK_AUDIO = {
+    "sample_rate": "sampling_rate", "n_fft": "filter_length", "hop_length": "hop_length", "win_length": "win_length",
+    "n_mels": "n_mel_channels", "fmin": "mel_fmin", "fmax": "mel_fmax",
+}  # fmt: skip
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -25,7 +30,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def describe(checkpoint: Checkpoint) -> Described:
-    """Sizes by the shapes; the mel is the one that each project computes."""
+    """Sizes by the shapes; the mel is the one that each project computes, seungwonpark's as its settings say."""
     if _is_neurips(checkpoint.weights):
         sizes = sizes_of(checkpoint.weights, r"model\.\d+\.weight", r"model\.\d+\.block\.2\.weight")
         return Described(_CLASS, sizes, MelSpec.preset("melgan_neurips"), melgan_neurips_keys)
@@ -33,7 +38,7 @@ def describe(checkpoint: Checkpoint) -> Described:
     return Described(
         _CLASS,
         sizes,
-        MelSpec.preset("seungwonpark_melgan"),
+        _seungwonpark_mel(checkpoint),
         _seungwonpark_keys,
         notes=["its inference pads ten frames at the end and cuts them off; here nothing is padded"],
     )
@@ -67,6 +72,13 @@ def _is_neurips(names: Mapping[str, Tensor]) -> bool:
 
 def _is_seungwonpark(names: Mapping[str, Tensor]) -> bool:
     return {"generator.1.weight", "generator.3.weight", "generator.4.blocks.0.2.weight"} <= names.keys()
+
+
+def _seungwonpark_mel(checkpoint: Checkpoint) -> MelSpec:
+    """By `audio` of its settings, which lie in a checkpoint of its training; else that of its default.yaml."""
+    said = checkpoint.config.get("audio") or {}
+    changed = {ours: said[theirs] for ours, theirs in _SEUNGWONPARK_AUDIO.items() if theirs in said}
+    return replace(MelSpec.preset("seungwonpark_melgan"), **changed)
 
 
 def _seungwonpark_keys(generator: StreamingGenerator) -> dict[str, str]:

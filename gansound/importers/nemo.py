@@ -9,29 +9,32 @@ from typing import Any
 from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
-from gansound.importers.checkpoint import Checkpoint, ImportFailed
+from gansound.importers.checkpoint import Checkpoint
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.nn.generator import StreamingGenerator
 
 TITLE = "NeMo (NVIDIA/NeMo), HifiGanModel"
-_PREFIX = "generator."
+# FilterbankFeatures' own, of what a configuration leaves out, and the values that a `MelSpec` can say.
+_DEFAULTS = {
+    "log": True, "log_zero_guard_type": "add", "log_zero_guard_value": 2**-24, "mag_power": 2.0, "preemph": 0.97,
+    "window": "hann", "frame_splicing": 1, "normalize": "per_feature", "nfilt": 64, "exact_pad": False,
+    "mel_norm": "slaney", "use_grads": False,
+}  # fmt: skip
+_EXPECTED = {
+    "log": True, "log_zero_guard_type": "clamp", "mag_power": 1.0, "preemph": None, "window": "hann",
+    "frame_splicing": 1, "normalize": None,
+}  # fmt: skip
+_GUARD = 1e-5  # added to the power where gradients may pass
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """HiFi-GAN's names, after `generator.`."""
-    return {
-        f"{_PREFIX}{name}" for name in ("conv_pre.weight", "conv_post.weight")
-    } <= checkpoint.weights.keys()
+    """By the configuration; the names are jik876's."""
+    return "preprocessor" in checkpoint.config and "conv_pre.weight" in checkpoint.weights
 
 
 def describe(checkpoint: Checkpoint) -> Described:
     """By model_config.yaml: `generator` and `preprocessor`."""
-    weights = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in checkpoint.weights.items()
-        if name.startswith(_PREFIX)
-    }
     spec = _mel(checkpoint)
     sizes = {
         "n_mels": spec.n_mels,
@@ -42,9 +45,7 @@ def describe(checkpoint: Checkpoint) -> Described:
         "residual_dilations": checkpoint.setting("generator", "resblock_dilation_sizes"),
         "residual_block": int(checkpoint.setting("generator", "resblock")),
     }
-    return Described(
-        "gansound.generators.hifigan.HiFiGANGenerator", sizes, spec, _keys(weights), weights=weights
-    )
+    return Described("gansound.generators.hifigan.HiFiGANGenerator", sizes, spec, _keys(checkpoint.weights))
 
 
 def _keys(weights: Mapping[str, Tensor]) -> Any:
@@ -70,35 +71,24 @@ def _by_stage(name: str, chains: int) -> str:
 
 def _mel(checkpoint: Checkpoint) -> MelSpec:
     """Its FilterbankFeatures, as far as a `MelSpec` can say it."""
-    said: dict[str, Any] = dict(checkpoint.setting("preprocessor"))
-    expected = {
-        "log": True, "log_zero_guard_type": "clamp", "mag_power": 1.0, "preemph": None, "window": "hann",
-        "frame_splicing": 1,
-    }  # fmt: skip
-    for name, value in expected.items():
-        if said.get(name, value) != value:
-            raise ImportFailed(
-                f"{checkpoint.path}: preprocessor.{name} is {said[name]!r}, expected {value!r}"
-            )
-    if said.get("normalize") not in (None, "None", "null", ""):
-        raise ImportFailed(
-            f"{checkpoint.path}: preprocessor.normalize is {said['normalize']!r}, expected none"
-        )
+    said: dict[str, Any] = _DEFAULTS | dict(checkpoint.setting("preprocessor"))
+    if said["normalize"] in ("None", "null", ""):
+        said["normalize"] = None
+    checkpoint.expect(said, _EXPECTED, "preprocessor.")
     rate = checkpoint.setting("preprocessor", "sample_rate")
-    exact = said.get("exact_pad", False)
     fmax = said.get("highfreq")
     return MelSpec(
         sample_rate=rate,
         n_fft=checkpoint.setting("preprocessor", "n_fft"),
         hop_length=checkpoint.setting("preprocessor", "n_window_stride"),
         win_length=checkpoint.setting("preprocessor", "n_window_size"),
-        n_mels=said.get("nfilt", said.get("features", 80)),
+        n_mels=said.get("features", said["nfilt"]),
         fmin=said.get("lowfreq") or 0.0,
         fmax=rate / 2 if fmax is None else fmax,
-        framing="same" if exact else "center",
+        framing="same" if said["exact_pad"] else "center",
         padding="zero",
         window="hann_symmetric",
-        mel_norm="slaney" if said.get("mel_norm", "slaney") else "none",
-        magnitude_eps=0.0,
-        floor=float(said.get("log_zero_guard_value", 1e-5)),
+        mel_norm="slaney" if said["mel_norm"] else "none",
+        magnitude_eps=_GUARD if said["use_grads"] else 0.0,
+        floor=float(said["log_zero_guard_value"]),
     )

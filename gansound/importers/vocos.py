@@ -21,17 +21,27 @@ def describe(checkpoint: Checkpoint) -> Described:
         )
     features = checkpoint.setting("feature_extractor", "init_args")
     head = checkpoint.setting("head", "init_args")
+    for part, name in (("feature_extractor", "MelSpectrogramFeatures"), ("head", "ISTFTHead")):
+        said = str(checkpoint.config[part].get("class_path", name))
+        if said.rpartition(".")[2] != name:
+            raise ImportFailed(f"{checkpoint.path}: {part}.class_path is {said}, expected Vocos's {name}")
     framing = head.get("padding", "same")
     if framing != features.get("padding", "center"):
         raise ImportFailed(
             f"{checkpoint.path}: its mel is framed {features.get('padding', 'center')!r} and its inverse STFT "
             f"{framing!r}, expected one framing for both"
         )
+    hop = features.get("hop_length", 256)
+    if head.get("hop_length", hop) != hop:
+        raise ImportFailed(
+            f"{checkpoint.path}: its mel has a hop of {hop} and its inverse STFT one of {head['hop_length']}, expected "
+            "one hop for both. Is the configuration that of these weights?"
+        )
     rate = features.get("sample_rate", 24000)
     mel = MelSpec(
         sample_rate=rate,
         n_fft=features.get("n_fft", 1024),
-        hop_length=features.get("hop_length", 256),
+        hop_length=hop,
         win_length=features.get("n_fft", 1024),
         n_mels=features.get("n_mels", 100),
         fmin=0.0,
