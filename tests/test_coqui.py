@@ -100,6 +100,15 @@ def test_its_mel_values_in_every_setting(tmp_path, net, audio):
     np.testing.assert_allclose(found, value_of(magnitude, AUDIO | audio), rtol=1e-6, atol=1e-6)
 
 
+def test_what_a_configuration_leaves_out_is_coquis_own(tmp_path, net):
+    full = import_checkpoint([write(tmp_path / "in", "g.pth", content_of(net), config())], tmp_path / "full")
+    silent = config()
+    for name in ("signal_norm", "min_level_db", "ref_level_db", "symmetric_norm", "max_norm", "clip_norm"):
+        del silent["audio"][name]
+    file = write(tmp_path / "silent", "g.pth", content_of(net), silent)
+    assert import_checkpoint([file], tmp_path / "out").takes == full.takes
+
+
 def test_its_statistics_are_given_as_numbers(tmp_path, net):
     file = write(tmp_path / "in", "best_model.pth", content_of(net), config(stats_path="scale_stats.npy"))
     with pytest.raises(ImportFailed, match=r"a pickle, which isn't run here.*stats\.npy"):

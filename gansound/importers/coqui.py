@@ -16,6 +16,12 @@ from gansound.mel.spec import Log
 
 TITLE = "Coqui's TTS (idiap/coqui-ai-TTS), HiFi-GAN"
 _FLOOR = 1e-8  # of its `amp_to_db`
+# What its BaseAudioConfig takes where a configuration is silent.
+_AUDIO = {
+    "preemphasis": 0.0, "stft_pad_mode": "reflect", "do_amp_to_db_mel": True, "log_func": "np.log10", "spec_gain": 20.0,
+    "signal_norm": True, "min_level_db": -100, "ref_level_db": 20, "symmetric_norm": True, "max_norm": 4.0,
+    "clip_norm": True,
+}  # fmt: skip
 _LOGS: dict[str, Log] = {"np.log": "ln", "np.log10": "log10"}
 
 
@@ -27,7 +33,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def describe(checkpoint: Checkpoint) -> Described:
     """By config.json: `generator_model_params` and `audio`."""
     parameters = checkpoint.setting("generator_model_params")
-    audio = checkpoint.setting("audio")
+    audio = _AUDIO | checkpoint.setting("audio")
     spec = _mel(checkpoint, audio)
     sizes = {
         "n_mels": checkpoint.weights["conv_pre.weight"].shape[1],
@@ -52,16 +58,14 @@ def describe(checkpoint: Checkpoint) -> Described:
 def _mel(checkpoint: Checkpoint, audio: Mapping[str, Any]) -> MelSpec:
     """What its AudioProcessor computes, as far as a `MelSpec` can say it."""
     refused = {
-        "preemphasis": audio.get("preemphasis") or None,
-        "stft_pad_mode": None
-        if audio.get("stft_pad_mode", "reflect") == "reflect"
-        else audio["stft_pad_mode"],
-        "do_amp_to_db_mel": None if audio.get("do_amp_to_db_mel", True) else False,
+        "preemphasis": audio["preemphasis"] or None,
+        "stft_pad_mode": None if audio["stft_pad_mode"] == "reflect" else audio["stft_pad_mode"],
+        "do_amp_to_db_mel": None if audio["do_amp_to_db_mel"] else False,
     }
     for name, value in refused.items():
         if value is not None:
             raise ImportFailed(f"{checkpoint.path}: audio.{name} is {value}, which no mel here has")
-    function, gain = audio.get("log_func", "np.log10"), float(audio.get("spec_gain", 20.0))
+    function, gain = audio["log_func"], float(audio["spec_gain"])
     if function not in _LOGS or gain <= 0:
         raise ImportFailed(
             f"{checkpoint.path}: audio.log_func {function!r} by spec_gain {gain:g}, expected np.log or np.log10 by a "
@@ -96,7 +100,7 @@ def _normalisation(
     checkpoint: Checkpoint, audio: Mapping[str, Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, float] | None]:
     """Mean and scale of its decibels, and the range they are clipped to."""
-    if not audio.get("signal_norm"):
+    if not audio["signal_norm"]:
         return (0.0,), (1.0,), None
     if audio.get("stats_path"):
         if checkpoint.statistics is None:
@@ -105,12 +109,12 @@ def _normalisation(
                 "Save its mel_mean and mel_std as two rows of a stats.npy, and give that too"
             )
         return (*checkpoint.statistics, None)
-    least, reference = float(audio.get("min_level_db") or 0), float(audio.get("ref_level_db") or 0)
-    most = float(audio.get("max_norm") or 1.0)
+    least, reference = float(audio["min_level_db"] or 0), float(audio["ref_level_db"] or 0)
+    most = float(audio["max_norm"] or 1.0)
     if least >= 0:
         raise ImportFailed(f"{checkpoint.path}: audio.min_level_db is {least:g}, expected decibels below 0")
-    low, span = (-most, 2 * most) if audio.get("symmetric_norm") else (0.0, most)
+    low, span = (-most, 2 * most) if audio["symmetric_norm"] else (0.0, most)
     # value = low + span * (db - reference - least) / -least, so it is (db - mean) / scale:
     scale = -least / span
     mean = reference + least - low * scale
-    return (mean,), (scale,), (low, most) if audio.get("clip_norm", True) else None
+    return (mean,), (scale,), (low, most) if audio["clip_norm"] else None
