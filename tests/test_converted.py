@@ -121,6 +121,17 @@ def test_what_nobody_hears_is_said_to_be_so(tmp_path, name):
         gansound.Vocoder.from_pretrained(folder, mel=name)
 
 
+def test_what_nobody_hears_beside_what_converts_is_said_and_goes(tmp_path):
+    """MelGAN's own is centred and (ln + 5) / 5 there: the fields to say are named, and the rest converts."""
+    other = MelSpec.preset("hifigan")
+    own = dataclasses.replace(other, framing="center", magnitude_eps=0.0, mean=(-5.0,), scale=(5.0,))
+    folder = save_melgan(tmp_path / "m", own)
+    with pytest.raises(ValueError, match=r"nobody hears: say .*\(mel, framing=.center., magnitude_eps=0.0\)"):
+        gansound.Vocoder.from_pretrained(folder, mel="hifigan")
+    said = dataclasses.replace(other, framing="center", magnitude_eps=0.0)
+    assert gansound.Vocoder.from_pretrained(folder, mel=said).mel_spec == said
+
+
 def test_a_floor_that_nothing_reaches_is_no_difference():
     """With an epsilon of 1e-6 in each bin no band falls to 1e-5, nor to 1e-7."""
     own = MelSpec.preset("amphion_24khz")

@@ -282,7 +282,7 @@ def test_fp16_halves_what_was_learnt_and_nothing_else(written, streaming, tmp_pa
 
 
 @needs_onnx
-def test_int8_is_of_learnt_products_only_and_close(written, tmp_path):
+def test_int8_is_of_learnt_products_only_and_close(written, tmp_path, monkeypatch):
     import onnx
 
     vocoder, fp32 = written("freev", False)
@@ -299,6 +299,9 @@ def test_int8_is_of_learnt_products_only_and_close(written, tmp_path):
         to_onnx.quantized(onnx.load(whole), InferenceForm(convolutions.generator, graph=True))
     with pytest.raises(ValueError, match="depend on how it was cut"):
         export_onnx(vocoder, tmp_path / "int8.onnx", precision="int8", streaming=True)
+    monkeypatch.setattr(to_onnx, "onnx_model", None)  # that there are none is known before tracing
+    with pytest.raises(ValueError, match="only convolutions"):
+        export_onnx(convolutions, tmp_path / "int8.onnx", precision="int8")
 
 
 def test_a_graph_that_differs_is_not_written(tmp_path):

@@ -210,12 +210,23 @@ def test_dict_hash_pickle_round_trip():
         ({"scale": (0.0,)}, "above 0"),
         ({"mean": (0.0,) * 79}, "got 79 numbers, expected 1 or n_mels = 80"),
         ({"clip": (4.0, -4.0)}, "least, greatest"),
+        ({"sample_rate": np.bool_(True)}, "whole number"),
+        ({"mean": np.zeros((1, 80))}, "mean: got shape (1, 80), expected a number, or one for each band"),
+        ({"scale": torch.ones(79)}, "got 79 numbers, expected 1 or n_mels = 80"),
     ],
 )
 def test_impossible_specs_are_refused(change, words):
     with pytest.raises(ValueError, match="mel") as error:
         dataclasses.replace(HIFIGAN, **change)
     assert words in str(error.value)
+
+
+def test_numbers_are_taken_from_numpy_and_torch():
+    numbers = {"sample_rate": np.int64(22050), "n_mels": np.int16(80), "fmin": np.int32(0)}
+    arrays = {"mean": torch.zeros(80), "scale": np.ones(80, np.float16)}
+    spec = dataclasses.replace(HIFIGAN, **numbers, **arrays)
+    assert spec == dataclasses.replace(HIFIGAN, mean=(0.0,) * 80, scale=(1.0,) * 80)
+    assert MelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 def test_unknown_names_are_refused():

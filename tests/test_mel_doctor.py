@@ -11,9 +11,12 @@ import torch
 
 from gansound.audio import resample
 from gansound.cli import main
+from gansound.generators.freev import FreeVGenerator
 from gansound.mel import MelSpec, presets
-from gansound.mel.doctor import ALIKE, alike, conventions, fitting, matches
+from gansound.mel.doctor import ALIKE, alike, conventions, distance, fitting, matches, nearest
 from gansound.mel.statistics import read_statistics
+from gansound.model_folder import save_model_folder
+from tests.test_converted import save_melgan
 from tests.test_mel_suspicions import latent, speech_like
 from tests.tiny import save_tiny_model
 
@@ -32,7 +35,7 @@ def sound(rate: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("name", presets())
-@pytest.mark.parametrize("shift", [0, 3, -5])
+@pytest.mark.parametrize("shift", [0, 3, -5, -20])
 def test_beside_its_sound_every_preset_is_found_with_its_offset(name, shift):
     spec = MelSpec.preset(name)
     audio, at_rate = sound(spec.sample_rate, abs(shift))
@@ -43,6 +46,43 @@ def test_beside_its_sound_every_preset_is_found_with_its_offset(name, shift):
     assert best.offset_frames == shift
     assert best.distance < (1e-3 if shift >= 0 else 0.2)
     assert all(other.distance > best.distance for other in others)
+
+
+def test_a_mel_that_may_begin_further_off_is_in_no_preset():
+    audio, at_rate = sound(22050)
+    mel = HIFIGAN.mel(torch.from_numpy(audio))[0]
+    for lead, found in ((199, True), (200, False)):
+        best = matches(torch.cat([mel[:, :1].expand(-1, lead), mel], 1), at_rate)[0]
+        assert (best.distance < ALIKE) is found
+
+
+def test_an_offset_just_beyond_the_nearest_is_not_taken_for_the_last_of_those():
+    """Slow speech is alike a frame beside."""
+    slow = speech_like(66150, 0)
+    mel = HIFIGAN.mel(torch.from_numpy(slow))[0]
+    lead = torch.cat([mel[:, :1].expand(-1, 17), mel], 1)
+    assert distance(lead, mel, -16) < ALIKE
+    found = matches(lead, lambda wanted: torch.from_numpy(resample(slow, 22050, wanted)))
+    assert found[0].offset_frames == -17
+
+
+@pytest.mark.parametrize("beyond, offset", [(0.9, 0), (0.5, 120)])
+def test_an_offset_far_off_must_be_much_nearer_than_one_of_a_few_frames(beyond, offset):
+    given = torch.randn(80, 100, generator=torch.Generator().manual_seed(0)).double()
+    made = torch.cat([given + 1.0, torch.zeros(80, 20).double(), given + beyond], 1)
+    assert nearest(given, made) == (pytest.approx(beyond if offset else 1.0), offset)
+
+
+def test_two_silences_are_no_offset():
+    """Where only they are in both; the one is the end of a recording, the other the beginning of another's mel."""
+    mel = HIFIGAN.mel(torch.from_numpy(speech_like(22050, 1)))[0]
+    still = HIFIGAN.mel(torch.zeros(1, 256 * 30))[0]
+    audio, _ = sound(22050, 4)
+    audio = np.concatenate([audio, np.zeros(256 * 40, np.float32)])
+    found = matches(
+        torch.cat([still, mel], 1), lambda wanted: torch.from_numpy(resample(audio, 22050, wanted))
+    )
+    assert found[0].distance > ALIKE
 
 
 def test_conventions_that_a_blurred_mel_can_not_tell_apart_are_named_together(model, tmp_path, capsys):
@@ -127,6 +167,92 @@ def test_sound_beside_the_mel_decides(model, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "takes it as it is, told by --mel" in said
     assert "can't be converted" not in said
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A mel of Tacotron 2's less a corpus's mean over its deviation, its statistics and its recording."""
+    audio, _ = sound(22050)
+    mel = MelSpec.preset("tacotron2").mel(torch.from_numpy(audio))[0].numpy()
+    mean, scale = mel.mean(1), mel.std(1)
+    np.save(tmp_path / "stats.npy", np.stack([mean, scale]))
+    np.save(tmp_path / "plain.npy", mel)
+    np.save(tmp_path / "normalised.npy", (mel - mean[:, None]) / scale[:, None])
+    np.save(tmp_path / "power.npy", 2 * HIFIGAN.mel(torch.from_numpy(audio))[0].numpy())
+    soundfile.write(tmp_path / "one.wav", audio, 22050, subtype="FLOAT")
+    return tmp_path
+
+
+def test_what_is_said_is_held_against_the_recording(beside, model, capsys):
+    recording = ["--audio", str(beside / "one.wav"), "--model", model]
+    told = ["--mel", "tacotron2", "--stats", str(beside / "stats.npy")]
+    assert main(["mel", str(beside / "normalised.npy"), *recording, *told]) == 0
+    assert "in that of --mel, offset +0 frames (0.0000 apart" in capsys.readouterr().out
+    theirs = dataclasses.replace(HIFIGAN, log="log10", hop_length=300, win_length=900)
+    (beside / "theirs.json").write_text(json.dumps(theirs.to_dict()))
+    np.save(beside / "theirs.npy", theirs.mel(torch.from_numpy(sound(22050)[0]))[0])
+    assert main(["mel", str(beside / "theirs.npy"), *recording, "--mel", str(beside / "theirs.json")]) == 0
+    assert "in that of --mel, offset +0 frames (0.0000 apart" in capsys.readouterr().out
+    assert (
+        main(["mel", str(beside / "plain.npy"), *recording, "--mel", "nemo"]) == 0
+    )  # nobody tells them apart
+    assert "in nemo, offset +0 frames" in capsys.readouterr().out
+    plain = torch.from_numpy(np.load(beside / "plain.npy"))[None]
+    blurred = torch.nn.functional.avg_pool2d(plain, 3, 1, 1, count_include_pad=False)[0]
+    np.save(beside / "blurred.npy", blurred.numpy())
+    for told in ("nemo", "tacotron2"):
+        assert main(["mel", str(beside / "blurred.npy"), *recording, "--mel", told]) == 0
+        assert f"is most like the mel of {beside / 'one.wav'} in {told} or " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "mel, said, what",
+    [
+        ("normalised", "tacotron2", "Give all of its convention (fields in a JSON file, --stats)"),
+        ("plain", "parallel_wavegan", "Say --mel tacotron2"),
+        ("plain", "hifigan", "Say --mel tacotron2"),
+        ("plain", "vocos_24khz", "Say --mel tacotron2"),
+    ],
+)
+def test_what_a_recording_refutes_is_not_written(beside, tmp_path, capsys, mel, said, what):
+    centred = str(save_melgan(tmp_path / "model", MelSpec.preset("tacotron2")))
+    command = ["mel", str(beside / f"{mel}.npy"), "--audio", str(beside / "one.wav"), "--model", centred]
+    assert main([*command, "--mel", said, "-o", str(beside / "out")]) == 1
+    told = capsys.readouterr().err
+    assert "nothing is written: in the convention of --mel it isn't the mel of" in told
+    assert what in told
+    assert not (beside / "out").exists()
+    assert main([*command, "--mel", said]) == 1
+
+
+def test_where_no_preset_matches_a_recording_the_values_tell(beside, model, capsys):
+    assert main(["mel", str(beside / "power.npy"), "--audio", str(beside / "one.wav"), "--model", model]) == 0
+    said = capsys.readouterr().out
+    assert "in no preset, nor the model's own, is this the mel of" in said
+    assert "by its values alone it may be natural logarithms (ln) of power" in said
+    assert "a recording beside it" not in said
+
+
+def test_the_model_s_own_convention_is_found_beside_a_recording(beside, capsys):
+    own = dataclasses.replace(HIFIGAN, mean=(-5.0,), scale=(5.0,), fmax=7000.0)
+    generator = FreeVGenerator(own, channels=8, hidden_channels=16, blocks=1)
+    config = {"class_path": "gansound.generators.freev.FreeVGenerator"}
+    config["init_args"] = {"channels": 8, "hidden_channels": 16, "blocks": 1}
+    folder = save_model_folder(beside / "own", generator, own, config=config)
+    np.save(beside / "own.npy", own.mel(torch.from_numpy(sound(22050)[0]))[0])
+    assert (
+        main(["mel", str(beside / "own.npy"), "--audio", str(beside / "one.wav"), "--model", str(folder)])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "one.wav in the model's own, offset +0" in said
+    assert "nothing to convert" in said
+
+
+def test_linear_magnitudes_are_given_to_no_logarithm(model, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", HIFIGAN.mel(torch.from_numpy(speech_like(22050, 2)))[0].exp())
+    assert main(["mel", str(tmp_path / "one.npy"), "--model", model]) == 0
+    assert "by its values alone it may be linear magnitudes\n" in capsys.readouterr().out
 
 
 def test_an_exact_conversion_is_written(model, tmp_path, capsys):

@@ -70,7 +70,7 @@ def test_pairs_are_found_by_name_and_their_offset_by_sound(corpus, caplog):
     assert "6 mels belong to their recordings, offset in frames +2 (6)" in caplog.text
 
 
-@pytest.mark.parametrize("shift", [-7, 5, 16])
+@pytest.mark.parametrize("shift", [-7, 5, 16, 17, -17, -20, -24, -199])
 def test_an_offset_is_found_to_the_frame(shift, tmp_path):
     (record,) = write_recordings(tmp_path, 1)
     mel = own_mel(0)
@@ -78,6 +78,35 @@ def test_an_offset_is_found_to_the_frame(shift, tmp_path):
     np.save(tmp_path / "take_0.npy", mel)
     (pair,), _ = open_pairs([record], tmp_path, SPEC)
     assert pair.offset_frames == shift
+
+
+def test_the_last_offset_that_is_looked_at_is_none(tmp_path):
+    """The truth may lie beyond."""
+    (record,) = write_recordings(tmp_path, 1)
+    mel = own_mel(0)
+    np.save(tmp_path / "take_0.npy", np.concatenate([mel[:, :1].repeat(200, 1), mel], 1))
+    with pytest.raises(ValueError, match=r"-200 frames, and may lie nearer beyond: cut the silence"):
+        open_pairs([record], tmp_path, SPEC)
+
+
+def test_an_offset_far_off_is_taken_for_more_than_a_near_one(tmp_path):
+    """One of hundreds comes as near by chance as this noise lets the right one."""
+    (record,) = write_recordings(tmp_path, 1)
+    mel = own_mel(0)
+    mel = mel + np.random.default_rng(0).normal(0, 1.9, mel.shape).astype(np.float32)
+    np.save(tmp_path / "take_0.npy", mel)
+    (pair,), _ = open_pairs([record], tmp_path, SPEC)
+    assert (pair.offset_frames, pair.distance > 1.2) == (0, True)
+    np.save(tmp_path / "take_0.npy", np.concatenate([own_mel(0)[:, :1].repeat(60, 1), mel], 1))
+    with pytest.raises(ValueError, match="no nearer than by chance"):
+        open_pairs([record], tmp_path, SPEC)
+
+
+def test_silence_has_no_offset(tmp_path):
+    soundfile.write(tmp_path / "still.wav", np.zeros(22050, np.float32), 22050)
+    np.save(tmp_path / "still.npy", SPEC.mel(torch.zeros(1, 22050))[0].numpy())
+    (pair,), _ = open_pairs([Record(tmp_path / "still.wav", 22050, 22050)], tmp_path, SPEC)
+    assert pair.offset_frames == 0
 
 
 def test_what_does_not_belong_together_is_named(tmp_path, caplog):
@@ -193,6 +222,15 @@ def test_a_segment_is_the_sound_of_its_mel(corpus):
         again = blurred(SPEC.mel(item["audio"][None]))[0]
         torch.testing.assert_close(again[:, 4:-4], item["mel"][:, 4:-4], atol=0.1, rtol=0)
     torch.testing.assert_close(data[4], data[4])
+
+
+def test_a_segment_of_a_mel_with_silence_in_front_is_the_sound_of_it(tmp_path):
+    (record,) = write_recordings(tmp_path, 1)
+    mel = own_mel(0)
+    np.save(tmp_path / "take_0.npy", np.concatenate([mel[:, :1].repeat(20, 1), mel], 1))
+    pairs, _ = open_pairs([record], tmp_path, SPEC)
+    item = PairedDataset(pairs, SPEC, segment_samples=24 * HOP, seed=3)[0]
+    np.testing.assert_array_equal(item["mel"], mel[:, int(item["start"]) // HOP :][:, :24])
 
 
 def test_a_segment_longer_than_its_pair_ends_in_silence(corpus):

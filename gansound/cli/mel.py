@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gansound.mel import MelSpec
+    from gansound.mel.doctor import Match
     from gansound.model_folder import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -20,17 +22,19 @@ log = logging.getLogger(__name__)
 HELP = """Look at mels: which conventions fit them, what a model wants, and whether one becomes the other exactly.
 
 Each FILE is a mel (.npy, .npz, .pt, .safetensors). A recording of the same name beside it (or --audio) decides the
-convention and the offset in frames: its mel is made in every preset and compared. With -o the mel is written in the
-model's convention, where that is exact."""
+convention and the offset in frames: its mel is made in that of --mel, the model's own and every preset, and compared.
+With -o the mel is written in the model's convention, where that is exact."""
 
 EXAMPLES = """examples:
   gansound mel from_my_tts.npy
   gansound mel from_my_tts.npy --audio the_same.wav
   gansound mel mels/*.npy --mel melgan_neurips --model default -o converted/
 
-The exit code is 1 where a file can't be read, or can't be converted with -o."""
+The exit code is 1 where a file can't be read, isn't in the convention of --mel by its recording, or can't be converted
+with -o."""
 
 _LISTED = 3  # conventions named beside the nearest
+_SAID, _MODELS_OWN = "that of --mel", "the model's own"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,10 +83,9 @@ def _one(
     import numpy as np
     import torch
 
-    from gansound.mel.doctor import conventions, fitting, other_readings
+    from gansound.mel.doctor import conventions
     from gansound.mel.files import read_mel
-    from gansound.mel.frames import check_numbers, of_a_spectrum, whole_numbers
-    from gansound.mel.suspicions import MIN_FRAMES, unlike_any_sound
+    from gansound.mel.frames import check_numbers, whole_numbers
 
     wanted = model.mel
     read = read_mel(path)
@@ -117,13 +120,41 @@ def _one(
         lines.append(
             "  frames x bands: turned round here; vocode takes bands x frames, so save mel.T, or let -o write it"
         )
-    convention, guessed = said, False
+    convention, guessed, refuted = said, False, ""
     if recording is not None:
-        convention = _by_sound(mel, recording, wanted, lines) or said
+        convention, refuted = _by_sound(mel, recording, said, wanted, lines)
+        if convention is None:
+            _by_values(mel, wanted, recording, lines)
     elif said is not None:
         against = said.suspicions(mel)
         lines.append(f"  in that convention: {'; '.join(against) if against else 'the values fit it'}")
-    elif mel.shape[1] < MIN_FRAMES:
+    elif _by_values(mel, wanted, recording, lines) and not output:
+        convention, guessed = wanted, True
+    lines.append(
+        "  if it is the model's, there is nothing to convert" if guessed else _way(mel, convention, model)
+    )
+    print("\n".join(lines), flush=True)
+    if refuted:
+        raise ValueError(refuted)
+    if output is not None:
+        if convention is None:
+            raise ValueError(
+                "nothing is written: say its convention with --mel, or put its recording beside it"
+                if recording is None
+                else f"nothing is written: beside {recording} it is in no convention that is known here; say its own "
+                "with --mel"
+            )
+        _write(output / f"{path.stem}.npy", convention.convert(convention.check(mel)[0], wanted))
+
+
+def _by_values(mel: "Tensor", wanted: "MelSpec", recording: Path | None, lines: list[str]) -> bool:
+    """Say what a mel's values tell; whether they fit the model's own convention."""
+    from gansound.mel.doctor import conventions, fitting, other_readings
+    from gansound.mel.frames import of_a_spectrum
+    from gansound.mel.suspicions import MIN_FRAMES, unlike_any_sound
+
+    fits_model = False
+    if mel.shape[1] < MIN_FRAMES:
         lines.append(f"  {mel.shape[1]} frames are too few to tell a convention: {MIN_FRAMES} may")
     elif not conventions(len(mel)) and wanted.n_mels != len(mel):
         n_fft = of_a_spectrum(len(mel))
@@ -143,48 +174,50 @@ def _one(
             lines.append(
                 f"  the model's own convention: {'; '.join(against) if against else 'the values fit it'}"
             )
-            guessed = not against and not output
-            convention = wanted if guessed else None
+            fits_model = not against
         named = ", ".join(name for names in fitting(mel).values() for name in names)
         may_be = [*([named] if named else []), *other_readings(mel, fits_a_preset=bool(named))]
         lines.append(
-            f"  by its values alone it may be {' or '.join(may_be)}; a recording beside it would decide"
+            f"  by its values alone it may be {' or '.join(may_be)}"
+            + ("; a recording beside it would decide" if named and recording is None else "")
             if may_be
             else "  fits no preset by its values"
         )
-    lines.append(
-        "  if it is the model's, there is nothing to convert" if guessed else _way(mel, convention, model)
-    )
-    print("\n".join(lines), flush=True)
-    if output is not None:
-        if convention is None:
-            raise ValueError(
-                "nothing is written: say its convention with --mel, or put its recording beside it"
-            )
-        _write(output / f"{path.stem}.npy", convention.convert(convention.check(mel)[0], wanted))
+    return fits_model
 
 
-def _by_sound(mel: "Tensor", recording: Path, wanted: "MelSpec", lines: list[str]) -> "MelSpec | None":
+def _by_sound(
+    mel: "Tensor", recording: Path, said: "MelSpec | None", wanted: "MelSpec", lines: list[str]
+) -> "tuple[MelSpec | None, str]":
+    """A mel's convention, None where no known one is near; and what refutes the one that was said, "" where nothing."""
     import torch
 
     from gansound import audio
-    from gansound.mel.doctor import ALIKE, SAME, alike, matches
+    from gansound.mel.doctor import ALIKE, MOST_OFFSET_FRAMES, SAME, alike, matches
 
     samples, rate = audio.read(recording)
     mono = samples.mean(0) if samples.ndim == 2 else samples
-    found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(mono, rate, wanted)).float())
+    others = {wanted: _MODELS_OWN} | ({} if said is None else {said: _SAID})
+    found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(mono, rate, wanted)).float(), others)
     near = [match for match in found if match.distance < ALIKE]
+    same = alike(near)
+    of_said = next((match for match in found if match.spec == said), None)
+    holds = of_said is not None and (of_said.distance < SAME or of_said in same)
+    refuted = "" if said is None or holds else _refuted(recording, of_said, near)
     if not near:
         lines.append(
-            f"  in no preset is this the mel of {recording}"
+            f"  in no preset, nor {_MODELS_OWN if said is None else f'{_MODELS_OWN} or {_SAID}'}, is this the mel of "
+            f"{recording}, up to {MOST_OFFSET_FRAMES} frames off"
             + (
                 f" (the nearest, {found[0].names[0]}, lies {found[0].distance:.2f} away in ln)"
-                if found
+                if found and found[0].distance < math.inf
                 else ""
             )
         )
-        return None
-    best, same = near[0], alike(near)
+        return None, refuted
+    best = near[0]
+    if holds and of_said is not None:
+        best, same = of_said, [of_said, *(match for match in same if of_said in same and match != of_said)]
     sure = "is" if best.distance < SAME else "is most like"
     told = " or ".join(" = ".join(match.names) for match in same)
     lines.append(
@@ -193,9 +226,22 @@ def _by_sound(mel: "Tensor", recording: Path, wanted: "MelSpec", lines: list[str
     )
     lines.extend(
         f"    next {' = '.join(match.names)}, offset {match.offset_frames:+d} ({match.distance:.4f})"
-        for match in found[len(same) : len(same) + _LISTED]
+        for match in [match for match in found if match not in same][:_LISTED]
     )
-    return next((match.spec for match in same if match.spec == wanted), best.spec)
+    return said if holds else next((match.spec for match in same if match.spec == wanted), best.spec), refuted
+
+
+def _refuted(recording: Path, of_said: "Match | None", near: "list[Match]") -> str:
+    how_far = (
+        f" (it lies {of_said.distance:.2f} away in ln)" if of_said and of_said.distance < math.inf else ""
+    )
+    if not near:
+        what = "Give all of its convention (fields in a JSON file, --stats) or its own recording"
+    elif near[0].names == (_MODELS_OWN,):
+        what = "Leave --mel out"
+    else:
+        what = f"Say --mel {near[0].names[0]}"
+    return f"nothing is written: in the convention of --mel it isn't the mel of {recording}{how_far}. {what}"
 
 
 def _way(mel: "Tensor", convention: "MelSpec | None", model: "LoadedModel") -> str:

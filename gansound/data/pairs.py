@@ -23,7 +23,16 @@ from gansound.data.corpus import in_threads
 from gansound.data.manifest import Record
 from gansound.data.walk import is_audio, walk
 from gansound.mel import MelSpec
-from gansound.mel.doctor import ALIKE, MOST_OFFSET_FRAMES, SAME, distance, ln_magnitude, matches, nearest
+from gansound.mel.doctor import (
+    ALIKE,
+    MOST_OFFSET_FRAMES,
+    NEAR_FRAMES,
+    SAME,
+    distance,
+    ln_magnitude,
+    matches,
+    nearest,
+)
 from gansound.mel.files import MEL_SUFFIXES, read_mel
 
 logger = logging.getLogger(__name__)
@@ -32,9 +41,10 @@ LIST_SUFFIXES = (".txt", ".csv", ".psv", ".tsv")
 # What projects put around a recording's name when they write its mel.
 _AROUND = re.compile(r"^(?:mels?|feats)[-_.]|[-_.](?:mels?|feats|features)$")
 _JUDGED_FRAMES = 512  # of a pair: six seconds say whether it is one
-_MOST_MISSING_FRAMES = MOST_OFFSET_FRAMES  # by which the two may differ in length, besides the offset
+_MOST_MISSING_FRAMES = 16  # by which the two may differ in length, besides the offset
 # Of the distance at which the two would lie by chance, which is that of the mel to the recording at other times.
-_BY_CHANCE = 0.7
+# One of the hundreds of offsets further off comes nearer by chance than one of the few.
+_BY_CHANCE, _FURTHER_BY_CHANCE = 0.7, 0.5
 _AS_NEAR = 1.05  # the corpus's own offset is taken where it is no further than this times the pair's best
 _NAMED = 5
 
@@ -175,7 +185,13 @@ def _judged(record: Record, spec: MelSpec) -> tuple[Pair, Callable[[int], float]
         return distance(given, made, offset)
 
     least, offset = nearest(given, made)
-    if not least < SAME and not least < _BY_CHANCE * _by_chance(given, made):
+    if abs(offset) == MOST_OFFSET_FRAMES:
+        raise ValueError(
+            f"lies nearest to {record.path} at the last of the offsets looked at, {offset:+d} frames, and may lie "
+            "nearer beyond: cut the silence before the sound, of mel or recording"
+        )
+    by_chance = _BY_CHANCE if abs(offset) <= NEAR_FRAMES else _FURTHER_BY_CHANCE
+    if not least < SAME and not least < by_chance * _by_chance(given, made):
         raise ValueError(
             f"isn't the mel of {record.path}: at the best of offsets up to {MOST_OFFSET_FRAMES} frames it lies "
             f"{least:.2f} from that in ln, no nearer than by chance"

@@ -29,6 +29,7 @@ from gansound.inference.forks import check_process
 from gansound.inference.streaming import SampleType, StreamingVocoder
 from gansound.latent_spec import FrameSpec
 from gansound.mel import MelSpec
+from gansound.mel.conversion import conversion
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
 from gansound.nn.generator import StreamingGenerator
@@ -504,6 +505,14 @@ def _lengths(given: Sequence[int] | Tensor | np.ndarray, batch: int, most: int) 
     return lengths
 
 
+def _converts(source: MelSpec, target: MelSpec) -> bool:
+    try:
+        conversion(source, target)
+    except ValueError:
+        return False
+    return True
+
+
 def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
     """The same model for mels of another convention.
 
@@ -530,10 +539,20 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
         try:
             generator = ConvertedGenerator(model.generator, model.mel, mel)
         except ValueError as error:
-            if replace(mel, **{name: getattr(model.mel, name) for name in _INAUDIBLE}) == model.mel:
+            own = {name: getattr(model.mel, name) for name in _INAUDIBLE}
+            alike = replace(mel, **own)
+            if alike == model.mel:
                 raise ValueError(
                     f"{model.path}: {error}. By no more than that do they differ, which nobody hears: leave the "
                     "convention out (mel=None, no --mel), and the sound is as good, at most half a hop earlier or later"
+                ) from None
+            if _converts(alike, model.mel):
+                changed = {name: value for name, value in own.items() if value != getattr(mel, name)}
+                raise ValueError(
+                    f"{model.path}: {error}. By no more than that do they differ for good, which nobody hears: say "
+                    f"dataclasses.replace(mel, {', '.join(f'{name}={value!r}' for name, value in changed.items())}) "
+                    "(a JSON file of those fields for --mel), which converts, and the sound is as good, at most half a "
+                    "hop earlier or later"
                 ) from None
             raise ValueError(
                 f"{model.path}: {error}. Make such mels, or take a universal vocoder (recipe universal_cpu), which "

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -86,16 +87,21 @@ class MelSpec:
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"mel {name}: got {value!r}, expected a whole number above 0")
-            if value > (most := _MOST[name]):
-                raise ValueError(f"mel {name}: got {value}, expected at most {most}")
+            count = _whole(name, getattr(self, name))
+            object.__setattr__(self, name, count)
+            if count > (most := _MOST[name]):
+                raise ValueError(f"mel {name}: got {count}, expected at most {most}")
         for name in ("fmin", "fmax", "magnitude_eps", "floor"):
             object.__setattr__(self, name, _finite(name, getattr(self, name)))
         for name in ("mean", "scale"):
             value = getattr(self, name)
-            values = value if isinstance(value, tuple | list | np.ndarray) else (value,)
+            if isinstance(value, np.ndarray | Tensor):
+                if value.ndim > 1:
+                    raise ValueError(
+                        f"mel {name}: got shape {tuple(value.shape)}, expected a number, or one for each band"
+                    )
+                value = value.tolist()
+            values = value if isinstance(value, tuple | list) else (value,)
             object.__setattr__(self, name, tuple(_finite(name, v) for v in values))
             if len(getattr(self, name)) not in (1, self.n_mels):
                 raise ValueError(
@@ -278,10 +284,20 @@ def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
         return torch.tensor(values, dtype=dtype, device=device).unsqueeze(-1)
 
 
+def _whole(name: str, value: Any) -> int:
+    try:
+        found = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = 0
+    if found < 1:
+        raise ValueError(f"mel {name}: got {value!r}, expected a whole number above 0")
+    return found
+
+
 def _finite(name: str, value: object) -> float:
     if (
         isinstance(value, bool)
-        or not isinstance(value, int | float | np.floating)
+        or not isinstance(value, int | float | np.integer | np.floating)
         or not math.isfinite(value)
     ):
         raise ValueError(f"mel {name}: got {value!r}, expected a finite number")

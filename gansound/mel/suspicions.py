@@ -150,9 +150,7 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     declared = spec.to_magnitude(values.double()).log()
     heights = spec.filter_bank().amax(1, keepdim=True).clamp(min=1e-6).double().log().to(declared.device)
     levels = declared - heights - math.log(spec.win_length / 4)
-    linear = float(values.min()) >= 0 and _falls_steeply(_thin(values))
-    log = values.clamp(min=1e-5).log()
-    if linear and least < -1.0 and not _faults(log, _levels(spec, log, 1.0)):
+    if linear_magnitudes(spec, values):
         return ["no value is negative: these look like linear magnitudes; this convention takes logarithms"]
     if said := unlike_any_sound(values):
         return [said]
@@ -203,6 +201,14 @@ _STANDARDISED, _STANDARDISED_AS_A_WHOLE = (
     "Without that mean and deviation (--stats) they can't be undone"
     for over in ("in each band", "over all bands")
 )
+
+
+def linear_magnitudes(spec: "MelSpec", values: Tensor) -> bool:
+    """Whether values `(M, F)` are natural sound's before the logarithm that a convention takes."""
+    if float(values.min()) < 0 or not _falls_steeply(_thin(values)) or spec.ln_limits()[0] >= -1.0:
+        return False
+    log = values.clamp(min=1e-5).log()
+    return not _faults(log, _levels(spec, log, 1.0))
 
 
 def unlike_any_sound(values: Tensor) -> str:

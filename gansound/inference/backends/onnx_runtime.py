@@ -33,11 +33,13 @@ class OnnxRuntimeRunner(Runner):
         super().__init__(generator, precision)
         form = InferenceForm(generator, graph=True, most_frames=STEP_FRAMES[0])
         self._example = [t.numpy() for t in form.init_state(1)]
+        if precision == "int8":
+            from gansound.inference.export.to_onnx import check_quantizable, quantized
+
+            check_quantizable(form)
         graphs = [step_graph(form, interior=interior) for interior in (False, True)]
         if precision == "int8":
             import onnx
-
-            from gansound.inference.export.to_onnx import quantized
 
             graphs = [quantized(onnx.load_from_string(graph), form).SerializeToString() for graph in graphs]
         self._ends, self._interior = (_session(graph) for graph in graphs)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPSET = 18
+_NO_PRODUCTS = (
+    "precision: int8 quantizes matrix products, and this generator has none, only convolutions, which ONNX Runtime has "
+    "three times slower in int8. Take fp32"
+)
 _LEAST_HALVED = 64  # values; what is smaller is worth no node
 _INLINE_BYTES = 2**31 - 2**20  # protobuf holds 2 GiB
 
@@ -73,6 +77,8 @@ def export_onnx(
         raise ValueError(f"opset: expected {OPSET} or later, got {opset}")
     generator = streaming_generator(vocoder)
     form = InferenceForm(generator, graph=True)
+    if precision == "int8":
+        check_quantizable(form)
     model = onnx_model(form, streaming=streaming, opset=opset)
     if precision == "int8":
         model = quantized(model, form)
@@ -159,6 +165,12 @@ def load_onnx(path: str | os.PathLike[str]) -> Callable[[Tensor], Tensor]:
     return lambda mel: torch.from_numpy(session.run(["audio"], {"mel": mel.numpy()})[0])
 
 
+def check_quantizable(form: InferenceForm) -> None:
+    """ValueError where no layer of a net has a learnt matrix, which is known before the minutes of tracing it."""
+    if not any(weight.ndim == 2 for weight in form.parameters()):
+        raise ValueError(_NO_PRODUCTS)
+
+
 def quantized(model: Any, form: InferenceForm) -> Any:
     """The weights of matrix products in int8, channel by channel; constants of the design stay as they are.
 
@@ -179,10 +191,7 @@ def quantized(model: Any, form: InferenceForm) -> Any:
 
     products = [node.name for node in model.graph.node if node.op_type == "MatMul" and learnt(node.input[1])]
     if not products:
-        raise ValueError(
-            "precision: int8 quantizes matrix products, and this generator has none, only convolutions, which ONNX "
-            "Runtime has three times slower in int8. Export fp32"
-        )
+        raise ValueError(_NO_PRODUCTS)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
         add_pre_process_metadata(model)  # or it asks for the folding that the exporter has done
