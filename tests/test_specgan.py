@@ -56,9 +56,9 @@ def test_no_sound_within_one_reads_above_full_scale_or_below_silence(name: str) 
     )
     assert (mels >= low - 2e-5).all()
     assert (mels <= high + 2e-5).all()
-    # The bound is no mere number: each band comes within 18 dB of it (less where a clip lies lower).
+    # The bound is no mere number: each band comes within 19 dB of it (less where a clip lies lower).
     short = (spec.to_magnitude(high[None]) / spec.to_magnitude(mels.amax((0, 2))[None, :, None])).log10() * 20
-    assert 0 <= short.max() < 18
+    assert 0 <= short.max() < 19
 
 
 def test_levels_are_affine_from_silence_to_full_scale_band_by_band() -> None:
