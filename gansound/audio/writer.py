@@ -224,12 +224,19 @@ class Writer:
 
     def _forget_when(self) -> None:
         """Zero the time in a float WAV file, which libsndfile writes beside its peak: the same sound, the same file."""
-        if self.format == "WAV" and self.subtype in _FLOATS:
-            self._file.seek(0)
-            at = self._file.read(256).find(b"PEAK")
-            if at >= 0:
-                self._file.seek(at + 12)  # after the chunk's name, size and version
+        if self.format != "WAV" or self.subtype not in _FLOATS:
+            return
+        at = 12  # behind RIFF, its size and WAVE: chunks, each a name, a size and so many bytes, to an even number
+        while True:
+            self._file.seek(at)
+            name, size = self._file.read(4), int.from_bytes(self._file.read(4), "little")
+            if name in (b"", b"data"):
+                return
+            if name == b"PEAK":
+                self._file.seek(at + 12)  # behind its version
                 self._file.write(bytes(4))
+                return
+            at += 8 + size + size % 2
 
     def _discard(self) -> None:
         with contextlib.suppress(OSError):
