@@ -13,7 +13,9 @@ from gansound.data.manifest import Record, read_manifest, write_manifest
 from gansound.data.paired import PairedDataset
 from gansound.data.pairs import checked, open_pairs, with_mels
 from gansound.data.settings import DataSettings
+from gansound.data.source import open_corpus
 from gansound.engine.card import write_card
+from gansound.engine.feed import Feed
 from gansound.engine.kept import Best
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
@@ -164,6 +166,37 @@ def test_names_that_projects_give_and_folders_that_tell_two_apart(tmp_path):
     assert named == ["ann/001.npy", "bob/001.npy", "mel-x.pt", "y-feats.npy", "z.mel.npz"]
     assert [path.stem for path, _ in without] == ["twice"]
     assert "2 mels are called so" in without[0][1]
+
+
+def test_the_copies_of_a_prepared_corpus_have_the_mels_of_their_recordings(tmp_path):
+    records = [
+        Record(tmp_path / "audio" / name, 22050, 9000) for name in ("a.wav.flac", "b.flac.flac", "v1.2.flac")
+    ]
+    for name in ("a.npy", "mel-b.npy", "v1.2.npy"):
+        (tmp_path / name).touch()
+    paired, without = with_mels(records, tmp_path)
+    assert [record.mel.name for record in paired] == ["a.npy", "mel-b.npy", "v1.2.npy"]
+    assert not without
+    (tmp_path / "list.txt").write_text("wavs/a.wav|a.npy\nb|mel-b.npy\nv1.2|v1.2.npy\n")
+    paired, _ = with_mels(records, tmp_path / "list.txt")
+    assert [record.mel.name for record in paired] == ["a.npy", "mel-b.npy", "v1.2.npy"]
+
+
+def test_held_out_recordings_without_mels_are_missed(corpus, model, tmp_path, caplog):
+    root, _ = corpus
+    data, kept = root / "wavs", tmp_path / "mels"
+    kept.mkdir()
+    held_out = {r.path.stem for r in open_corpus(data, valid=0.3) if r.split == "valid"}
+    for path in (root / "mels").iterdir():
+        if path.stem not in held_out:
+            (kept / path.name).write_bytes(path.read_bytes())
+    given = {"init_from": str(model), "data.path": str(data), "data.mels": str(kept), "data.valid": 0.3}
+    planned = plan(load_recipe("finetune_cpu", given | {"data.segment_samples": 2048, "data.workers": 0}))
+    Feed(planned.settings, planned.task)
+    assert (
+        f"none of {len(held_out)} held-out recordings has a mel of its own, so nothing is validated"
+        in caplog.text
+    )
 
 
 def test_a_list_names_mels_in_any_column(tmp_path):

@@ -18,8 +18,10 @@ from PIL import Image
 
 from gansound.cli import main
 from gansound.cli.training_progress import TrainingProgress
+from gansound.engine.folder import check_same_recipe
 from gansound.engine.history import find_runs, read_run
 from gansound.engine.run_record import run_record
+from gansound.recipe import RecipeError, to_yaml
 from gansound.report.run_curves import runs_picture, smooth
 from tests import warm
 from tests.corpus import write_corpus
@@ -473,3 +475,20 @@ def test_what_the_command_line_gets_wrong(
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.out == ""
+
+
+def test_a_resume_with_another_recipe_says_which_values_differ_and_two_ways_on(tmp_path):
+    path = tmp_path / "run" / "recipe.yaml"
+    path.parent.mkdir()
+    before = {"steps": 5, "losses": {"a": {"weight": 1.0}}, "optimization": {"lr": 0.1, "clip_norm": None}}
+    path.write_text(to_yaml(before))
+    assert check_same_recipe(path, before | {"steps": 9}) is None
+    now = {"steps": 9, "losses": {"a": {"weight": 1.0}}, "optimization": {"lr": 0.2, "clip_norm": 1.0}}
+    with pytest.raises(RecipeError) as caught:
+        check_same_recipe(path, now)
+    said = str(caught.value)
+    assert "optimization.lr is 0.1 (float) there, got 0.2 (float)" in said
+    assert "optimization.clip_norm is nothing (null) there, got 1.0 (float)" in said
+    assert "losses" not in said
+    assert f"gansound train {path} --run {path.parent}" in said
+    assert f"--init-from {path.parent}" in said

@@ -259,6 +259,12 @@ def test_interrupted_and_resumed_by_the_same_command(
     assert train(Path(corpus.name), folder, **VALIDATED) == 0, "the same corpus, seen from another folder"
     assert "resuming" in capsys.readouterr().err
     assert losses(folder) == losses(run)
+    board = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    board.Reload()
+    shown = [event.step for event in board.Scalars("spectrum")]
+    assert shown == [
+        line["step"] for line in metrics(folder) if "spectrum" in line
+    ]  # that it went on from too
     resumed, whole = newest(folder), newest(run)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)

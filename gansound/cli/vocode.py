@@ -67,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
     parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours whose generator the model folder may name",
+    )
+    parser.add_argument(
         "--bits",
         type=int,
         choices=(16, 24, 32),

@@ -256,7 +256,7 @@ def _by_name(folder: Path) -> Callable[[Path], Path | str]:
                 named[name].append(path)
 
     def find(recording: Path) -> Path | str:
-        found = named.get(recording.stem, [])
+        found = named.get(_name(recording), [])
         shared = [_shared_folders(path, recording) for path in found]
         best = [path for path, count in zip(found, shared, strict=True) if count == max(shared)]
         if len(best) == 1:
@@ -266,6 +266,12 @@ def _by_name(folder: Path) -> Callable[[Path], Path | str]:
         )
 
     return find
+
+
+def _name(recording: Path) -> str:
+    """What a recording is called; a copy that `gansound data prepare` made, `NAME.wav.flac`, as the file it is of."""
+    inside = Path(recording.stem)
+    return inside.stem if is_audio(inside.name) else recording.stem
 
 
 def _shared_folders(one: Path, other: Path) -> int:
@@ -305,7 +311,7 @@ def _listed(table: Path) -> Callable[[Path], Path | str]:
         named[stem] = table.parent / mels[0]
 
     def find(recording: Path) -> Path | str:
-        return named.get(recording.stem, f"{table} doesn't name it")
+        return named.get(_name(recording), f"{table} doesn't name it")
 
     return find
 

@@ -286,6 +286,12 @@ class Feed:
         if not train:
             raise ValueError(f"data.mels {mels}: none of {count} recordings to train on has a mel of its own")
         self.train_records = Records.of([pair.record for pair in train])
+        if self.valid_records and not valid and self.settings.validate_every is not None:
+            log.warning(
+                "data.mels %s: none of %d held-out recordings has a mel of its own, so nothing is validated",
+                mels,
+                len(self.valid_records),
+            )
         self.valid_records = [pair.record for pair in valid]
         self.valid_pairs = PairedDataset(valid, spec, **settings) if valid else None
         return PairedDataset(train, spec, **settings)

@@ -38,6 +38,9 @@ _MAY_CHANGE = frozenset(
 )
 
 
+_NAMED = 5
+
+
 def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> str | None:
     """Where the corpus was when the run was last trained, if that is elsewhere than the recipe says.
 
@@ -62,12 +65,25 @@ def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> str | None:
         if to_yaml({"": before.get(key)}) != to_yaml({"": now.get(key)})
     ]
     if changed:
+        differences = [one for key in changed for one in _differences(key, before.get(key), now.get(key))]
+        more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
         raise RecipeError(
-            f"{path.parent} holds a run of another recipe: {', '.join(changed)} differ. Give another --run, or the "
-            f"recipe it was started with (gansound train {path})"
+            f"{path.parent} holds a run of another recipe: {'; '.join(differences[:_NAMED])}{more}. Go on with "
+            f"the recipe it was started with (gansound train {path} --run {path.parent}), or begin another run from "
+            f"its weights (--init-from {path.parent} and another --run)"
         )
     was, now_at = _corpus(there), _corpus(recipe)
     return was if was != now_at else None
+
+
+def _differences(key: str, before: Any, now: Any) -> list[str]:
+    """Where two values of a key differ, by the longest keys: what is there, and what is given."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        return [
+            one for name in keys for one in _differences(f"{key}.{name}", before.get(name), now.get(name))
+        ]
+    return [f"{key} is {show(before)} there, got {show(now)}"]
 
 
 def identity(recipe: Mapping[str, Any]) -> str:

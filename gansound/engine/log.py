@@ -60,7 +60,7 @@ class RunLog:
         self._board: SummaryWriter | None = None
         if TENSORBOARD in trackers:
             with self._naming("tensorboard"):
-                self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start)
+                self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1 if start else 0)
         self._trackers = Trackers([name for name in trackers if name != TENSORBOARD], run, recipe or {})
 
     def __enter__(self) -> "RunLog":

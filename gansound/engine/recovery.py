@@ -68,8 +68,9 @@ class Recovery:
             raise TrainingError(
                 f"step {step}: {error}; over {self.skipped.most} of the last 100 steps were like it. This batch came "
                 f"from {', '.join(files)}; {self.kept.folder / 'events.jsonl'} has those of all. Start the command "
-                "again to go on from the last checkpoint: with a lower learning rate or a clip_norm, with precision "
-                f"fp32 if it is bf16 or fp16, and without those files if it is always they. See {ADVICE}#not-a-number"
+                "again to go on from the last checkpoint, without those files if it is always they; or begin another "
+                "run from its weights (--init-from) with a lower learning rate or a clip_norm, with precision fp32 if "
+                f"it is bf16 or fp16. See {ADVICE}#not-a-number"
             ) from error
         return {"skipped_steps": float(self.skipped.total)}
 
@@ -83,7 +84,10 @@ class Recovery:
         if target is not None and self.rollbacks.went_back_to(target):
             self.kept.set_aside(target)
             target = self.kept.newest()
-        end = f"{explosion}. Lower the learning rates or give clip_norm, and look at {ADVICE}#an-explosion"
+        end = (
+            f"{explosion}. Begin another run from its weights (--init-from) with lower learning rates or a clip_norm, "
+            f"and look at {ADVICE}#an-explosion"
+        )
         if target is None:
             raise TrainingError(f"step {explosion.step}: {end}. There is no checkpoint from before it")
         if len(self.rollbacks) >= self.guards.max_rollbacks:
