@@ -139,6 +139,28 @@ def test_mels_of_another_convention_are_named_with_it(tmp_path):
         open_pairs(records, tmp_path, SPEC)
 
 
+def test_mels_that_are_hardly_the_models_are_said_to_be(corpus, tmp_path, caplog):
+    root, records = corpus
+    open_pairs(records, root / "mels", SPEC)
+    assert "convention" not in caplog.text
+    assert "lie further" not in caplog.text
+    centred = MelSpec.preset("tacotron2")
+    for name in ("centred", "louder"):
+        (tmp_path / name).mkdir()
+    for seed in range(6):
+        mel = centred.mel(torch.from_numpy(speech_like(22050, seed))[None])[0].numpy()
+        np.save(tmp_path / "centred" / f"take_{seed}.npy", mel)
+        np.save(tmp_path / "louder" / f"take_{seed}.npy", own_mel(seed) + 0.9)
+    pairs, _ = open_pairs(records, tmp_path / "centred", SPEC)
+    assert len(pairs) == 6
+    assert (
+        "take_0.npy is the recording's mel in tacotron2, and the model takes another: framing" in caplog.text
+    )
+    caplog.clear()
+    pairs, _ = open_pairs(records, tmp_path / "louder", SPEC)
+    assert f"{len(pairs)} of {len(pairs)} mels lie further than 0.4 from their recordings' own" in caplog.text
+
+
 def test_none_at_all_says_where_mels_are_looked_for(corpus, tmp_path):
     _, records = corpus
     with pytest.raises(ValueError, match=r"none of 6 recordings has a mel.*recording\|mel"):

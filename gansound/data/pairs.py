@@ -45,6 +45,7 @@ _MOST_MISSING_FRAMES = 16  # by which the two may differ in length, besides the 
 # Of the distance at which the two would lie by chance, which is that of the mel to the recording at other times.
 # One of the hundreds of offsets further off comes nearer by chance than one of the few.
 _BY_CHANCE, _FURTHER_BY_CHANCE = 0.7, 0.5
+_MUCH_NEARER = 0.7  # times as far: another preset's
 _AS_NEAR = 1.05  # the corpus's own offset is taken where it is no further than this times the pair's best
 _NAMED = 5
 
@@ -138,7 +139,7 @@ def checked(records: Sequence[Record], spec: MelSpec) -> tuple[list[Pair], list[
     if not pairs:
         raise ValueError(
             f"none of {len(records)} mels belongs to its recording: {_named(unfit)}"
-            + (_said_by_doctor(records[0], spec) if records else "")
+            + (_said_by_doctor(records[0], spec, ALIKE) if records else "")
         )
     return pairs, unfit
 
@@ -161,11 +162,28 @@ def open_pairs(
         ", ".join(f"{offset:+d} ({count})" for offset, count in offsets.most_common(_NAMED)),
         float(np.mean([pair.distance for pair in pairs])),
     )
+    _warn_of(pairs, spec)
     if without:
         logger.warning("%d recordings without a mel are left out: %s", len(without), _named(without))
     if unfit:
         logger.warning("%d mels that don't fit are left out: %s", len(unfit), _named(unfit))
     return pairs, [*without, *unfit]
+
+
+def _warn_of(pairs: Sequence[Pair], spec: MelSpec) -> None:
+    """Of mels that belong to their recordings by what is said in them, but are hardly made as the model's."""
+    by_preset = _said_by_doctor(pairs[0].record, spec, _MUCH_NEARER * pairs[0].distance)
+    if by_preset:
+        logger.warning("the mels seem to be in another convention%s", by_preset)
+    elif 2 * len(far := [pair for pair in pairs if pair.distance > ALIKE]) > len(pairs):
+        logger.warning(
+            "%d of %d mels lie further than %g from their recordings' own (mean, ln), where an acoustic model's lie at "
+            "about 0.3. Are they of other takes, of another level or pace, or of recordings that were filtered? What "
+            "is learnt from them is that difference",
+            len(far),
+            len(pairs),
+            ALIKE,
+        )
 
 
 def _judged(record: Record, spec: MelSpec) -> tuple[Pair, Callable[[int], float]]:
@@ -229,8 +247,8 @@ def _oriented(path: Path, spec: MelSpec) -> tuple[Tensor, bool]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _said_by_doctor(record: Record, spec: MelSpec) -> str:
-    """In which preset a mel lies near its recording, in words; "" where in none."""
+def _said_by_doctor(record: Record, spec: MelSpec, least: float) -> str:
+    """In which other preset a mel lies nearer to its recording than that, in words; "" where in none."""
     assert record.mel is not None
     try:
         mel, _ = _oriented(record.mel, spec)
@@ -238,7 +256,7 @@ def _said_by_doctor(record: Record, spec: MelSpec) -> str:
     except (ValueError, OSError):
         return ""
     found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(samples, rate, wanted)).float())
-    if not found or not found[0].distance < ALIKE or found[0].spec == spec:
+    if not found or not found[0].distance < min(ALIKE, least) or found[0].spec == spec:
         return ""
     return (
         f". {record.mel.name} is the recording's mel in {' = '.join(found[0].names)}, and the model takes another: "
