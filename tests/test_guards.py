@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ def test_too_many_of_them_stop_the_run_with_their_files(corpus: Path, tmp_path: 
     with pytest.raises(TrainingError, match=r"step 6: .*nan.*clip\d\d\.wav.*events\.jsonl.*learning rate"):
         run.fit()
     assert [event["step"] for event in events(tmp_path / "run")] == [4, 6]
-    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step_00000004"
+    # Due after step 4, of which nothing was learnt, it waited for one of which something was.
+    names = [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")]
+    assert names == ["step_00000002", "step_00000005"]
     for value in weights(tmp_path / "run").values():
         assert torch.isfinite(value.float()).all()
 
@@ -355,3 +358,21 @@ def test_fp16_scales_its_losses_and_finds_its_scale(corpus: Path, tmp_path: Path
     assert all(later == earlier / 2 or later == earlier for earlier, later in itertools.pairwise(scales))
     assert scales[0] == 2.0**39
     assert not (tmp_path / "run" / "events.jsonl").exists(), "an overflow is no accident"
+
+
+def test_the_share_of_waiting_for_data_is_that_of_all_steps_since_the_last_line(
+    corpus: Path, tmp_path: Path
+) -> None:
+    run = Run(plan(tiny(corpus, 4, log_every=4)), tmp_path / "run")
+    batches = run.feed.batches
+
+    def slow(*args: Any, **more: Any) -> Any:
+        for batch in batches(*args, **more):
+            time.sleep(0.05)
+            yield batch
+
+    run.feed.batches = slow  # type: ignore[method-assign]
+    run.fit()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [line for line in lines if "data_share" in line]
+    assert line["data_share"] * line["step_seconds"] >= 0.05  # waited for each of the four

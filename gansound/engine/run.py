@@ -206,7 +206,7 @@ class Run:
             left_out_steps=self.recovery.rollbacks.skipped_steps,
         )
         begun = last = time.perf_counter()
-        waited = 0.0
+        waited, owed = 0.0, False
         segment_seconds = settings.data.segment_samples / self.task.sample_rate
         for step in range(start, settings.steps):
             before = time.perf_counter()
@@ -251,12 +251,14 @@ class Run:
             if run_log is not None and record:
                 run_log.scalars(done, record)
             stops = done < settings.steps and self._stops(done)
-            waited = done < settings.steps and self._has_waited(done)
-            due = done % settings.checkpoint_every == 0 or improved
-            # What may be the beginning of an explosion is nothing to go back to.
-            if stops or waited or done == settings.steps or (due and self.explosions.calm):
+            ends = done < settings.steps and self._has_waited(done)
+            due = owed or done % settings.checkpoint_every == 0 or improved
+            # What may be the beginning of an explosion is nothing to go back to, nor weights of which a loss just came
+            # to no number: these wait for a step that does.
+            owed = due and "skipped_steps" in figures
+            if stops or ends or done == settings.steps or (due and not owed and self.explosions.calm):
                 self.kept.save(done)
-            if waited:
+            if ends:
                 log.info("nothing better than best/, of step %d: the run ends at %d", self.best.step, done)
                 return
             if stops:
