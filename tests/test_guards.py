@@ -376,3 +376,20 @@ def test_the_share_of_waiting_for_data_is_that_of_all_steps_since_the_last_line(
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (line,) = [line for line in lines if "data_share" in line]
     assert line["data_share"] * line["step_seconds"] >= 0.05  # waited for each of the four
+
+
+def test_a_learning_rate_that_rises_with_the_steps_is_said(corpus: Path, tmp_path: Path, caplog: Any) -> None:
+    decay = {
+        "generator_optimization.schedule": {
+            "decay": "cosine",
+            "final": 0.02,
+            "warmup_steps": 1,
+            "constant_steps": 0,
+        }
+    }
+    Run(plan(tiny(corpus, 4, **decay)), tmp_path / "run").fit()
+    Run(plan(tiny(corpus, 2, **decay)), tmp_path / "other").fit()
+    assert "the learning rate was" not in caplog.text
+    Run(plan(tiny(corpus, 9, **decay)), tmp_path / "run").fit()
+    assert "the learning rate was" in caplog.text
+    assert "which are 9 now" in caplog.text

@@ -49,6 +49,7 @@ from gansound.sections import section
 
 log = logging.getLogger(__name__)
 
+_RISE = 1.5
 _HEARD_WITHIN_STEPS = 10
 
 
@@ -172,6 +173,7 @@ class Run:
             self.kept.finish(start)
             log.info("%s: ended at step %d, as its patience says; raise that to go on", self.folder, start)
             return
+        self._warn_of_a_rise(start)
         fit_to_memory(self, start)
         logged = self._log(start) if self.accelerator.is_main_process else nullcontext()
         with logged as run_log, self.kept.written():
@@ -185,6 +187,22 @@ class Run:
                     start = self.recovery.go_back(explosion)
                     if run_log is not None:
                         run_log.rewind(start)
+
+    def _warn_of_a_rise(self, start: int) -> None:
+        """A schedule that ends with the steps begins to fall later where they have become more."""
+        how = self.settings.generator_optimization.schedule
+        group = self.plan.optimizers["generator"].param_groups[0]
+        then = group["initial_lr"] * factor(how, start, self.settings.steps)
+        if start > how.warmup_steps and then > _RISE * group["lr"]:
+            log.warning(
+                "the learning rate was %.2g at step %d and is %.2g from here on: it decays over all steps, which are "
+                "%d now. Where that isn't meant, begin another run from its model (--init-from %s) with a lower one",
+                group["lr"],
+                start,
+                then,
+                self.settings.steps,
+                self.folder,
+            )
 
     def _log(self, start: int) -> RunLog:
         about = {
