@@ -156,9 +156,8 @@ def save_model_folder(
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
-        raise OSError(
-            error.errno, error.strerror, str(path)
-        ) from error  # of a write, which doesn't say where
+        # Of a write, which doesn't say where.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from gansound.mel import MelSpec
 
 
+def add_allow_argument(parser: argparse.ArgumentParser) -> None:
+    """`--allow`."""
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours whose generator the model folder may name",
+    )
+
+
 def add_mel_argument(parser: argparse.ArgumentParser) -> None:
     """`--mel` and `--stats`."""
     parser.add_argument(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansound.cli.backend import add_allow_argument
 from gansound.cli.errors import UsageError
 from gansound.cli.progress import progress
 from gansound.extras import install_line, missing
@@ -77,13 +78,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="shipped name, model folder (such as RUN/model), or Hugging Face repository",
     )
-    parser.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package of yours whose generator the model folder may name",
-    )
+    add_allow_argument(parser)
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
     parser.add_argument(
         "--fade-in-ms",

@@ -151,10 +151,11 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         measures = check_measures([name.strip() for name in asked])
     except ValueError as error:
         raise UsageError(f"--measures: {error}") from None
-    models = [name for name in args.systems if _sounds(name) is None]
+    sounds = {given: _sounds(given) for given in args.systems}
+    models = [given for given, recorded in sounds.items() if recorded is None]
     records = choose(open_corpus(args.data, **shares_of(models)), args.split, args.limit, args.data)
     items = items_of(records, args.data)
-    systems, rate, hop = _open(args, items)
+    systems, rate, hop = _open(args, items, sounds)
     threads = torch.get_num_threads()
     with ExitStack() as stack:
         page = None
@@ -183,7 +184,9 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     return evaluation
 
 
-def _open(args: argparse.Namespace, items: "list[Item]") -> "tuple[dict[str, System], int, int | None]":
+def _open(
+    args: argparse.Namespace, items: "list[Item]", sounds: "dict[str, RecordedSounds | None]"
+) -> "tuple[dict[str, System], int, int | None]":
     """Systems by name, the rate they are compared at, and the hop where all models share it."""
     from gansound.audio import probe
     from gansound.inference.vocoder import Vocoder
@@ -193,7 +196,7 @@ def _open(args: argparse.Namespace, items: "list[Item]") -> "tuple[dict[str, Sys
     rates: list[int] = []
     hops: set[int] = set()
     for name, given in zip(_names(args.systems), args.systems, strict=True):
-        if (recorded := _sounds(given)) is not None:
+        if (recorded := sounds[given]) is not None:
             rates.append(probe(recorded.first(item.id for item in items)).sample_rate)
             systems[name] = recorded
             continue

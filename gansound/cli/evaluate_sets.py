@@ -250,7 +250,7 @@ def _generated(args: argparse.Namespace, clips: "ClipGenerator | None") -> tuple
         audio, own = read(record.path)
         sounds.append(resample(np.atleast_2d(audio).mean(axis=0), own, rate)[:most])
     length = clips.clip_samples if clips is not None else max(len(sound) for sound in sounds)
-    stacked = np.stack([np.pad(sound[:length], (0, max(0, length - len(sound)))) for sound in sounds])
+    stacked = np.stack([np.pad(sound, (0, length - len(sound))) for sound in sounds])
     labels = [record.label or listed.get(record.path.name) for record in records]
     return _Clips(stacked, labels, [record.path.stem for record in records]), rate
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansound.cli.backend import add_mel_argument, given_mel
+from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
 from gansound.extras import EXTRAS, require
@@ -64,13 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
-    parser.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package of yours whose generator the model folder may name",
-    )
+    add_allow_argument(parser)
     add_mel_argument(parser)
     parser.add_argument("--format", required=True, choices=[*_SUFFIXES, *_FOLDERS], help="of the file")
     parser.add_argument(

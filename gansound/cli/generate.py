@@ -48,12 +48,13 @@ EXAMPLES = """examples:
 Without --label, those of the model take turns. Sliders are found by: gansound latent directions."""
 
 _AT_ONCE = 64
+_COUNT = 16
 _SILENT_DB = 60.0  # below the loudest 90 ms: what --trim cuts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
-    parser.add_argument("-n", type=int, metavar="N", help="how many sounds (default: 16)")
+    parser.add_argument("-n", type=int, metavar="N", help=f"how many sounds (default: {_COUNT})")
     parser.add_argument("--seed", type=int, metavar="SEED", help="another seed, other sounds (default: 0)")
     parser.add_argument("--first", type=int, metavar="INDEX", help="index of the first (default: 0)")
     parser.add_argument(
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if args.latent:
         batches, names, total = _again(args, clips, labels, directions, sliders)
     else:
-        total = args.n or 16
+        total = args.n or _COUNT
         last = (args.first or 0) + total
         names = (
             f"{_stem(args, clips, index, label, sliders)}.{args.format}"
@@ -135,7 +136,7 @@ def _check(args: argparse.Namespace) -> None:
     for flag, value, least in (("-n", args.n, 1), ("--first", args.first, 0), ("--seed", args.seed, 0)):
         if value is not None and value < least:
             raise UsageError(f"{flag} {value}: expected {least} or more")
-    if (args.first or 0) + (args.n or 16) > 2**64:
+    if (args.first or 0) + (args.n or _COUNT) > 2**64:
         raise UsageError(f"--first {args.first}: expected an index of which the last sound's is below 2**64")
     if not 0 < args.truncation <= 1:
         raise UsageError(

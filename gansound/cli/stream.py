@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
+from gansound.cli.backend import add_allow_argument, add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PACKAGE",
-        help="a package of yours whose generator the model folder may name",
-    )  # fmt: skip
+    add_allow_argument(parser)
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
     add_mel_argument(parser)
     add_backend_arguments(parser)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansound.cli.backend import add_backend_arguments, add_mel_argument, open_vocoder
+from gansound.cli.backend import add_allow_argument, add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError, explain
 from gansound.cli.streams import tell
@@ -66,13 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="shipped name, model folder, or Hugging Face repository (default: default)",
     )
-    parser.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package of yours whose generator the model folder may name",
-    )
+    add_allow_argument(parser)
     parser.add_argument(
         "--bits",
         type=int,

@@ -172,8 +172,8 @@ def open_pairs(
 
 def _warn_of(pairs: Sequence[Pair], spec: MelSpec) -> None:
     """Of mels that belong to their recordings by what is said in them, but are hardly made as the model's."""
-    by_preset = _said_by_doctor(pairs[0].record, spec, _MUCH_NEARER * pairs[0].distance)
-    if by_preset:
+    least = pairs[0].distance
+    if least >= SAME and (by_preset := _said_by_doctor(pairs[0].record, spec, _MUCH_NEARER * least)):
         logger.warning("the mels seem to be in another convention%s", by_preset)
     elif 2 * len(far := [pair for pair in pairs if pair.distance > ALIKE]) > len(pairs):
         logger.warning(

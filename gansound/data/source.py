@@ -1,12 +1,11 @@
 """What training opens: a manifest, a prepared folder, an LJSpeech layout or any folder of audio."""
 
-import hashlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from gansound import audio
 from gansound.data.corpus import Scan, by_split, in_threads, scan
 from gansound.data.index import open_index
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
@@ -74,29 +73,15 @@ def open_corpus(
 
 
 def _contents(records: Sequence[Record]) -> list[str]:
-    """What tells files of other bytes apart: sample packs share sounds, and a copy must not be held out.
-
-    Only files as long as another are read.
-    """
-    sizes = list(in_threads(_size, records))
-    shared = {size for size, count in Counter(sizes).items() if count > 1}
-    alike = [record for record, size in zip(records, sizes, strict=True) if size in shared]
-    hashes = dict(zip((record.path for record in alike), in_threads(_content, alike), strict=True))
-    return [hashes.get(record.path) or str(record.path) for record in records]
-
-
-def _size(record: Record) -> int:
-    try:
-        return record.path.stat().st_size
-    except OSError:
-        return -1  # whoever reads it says what is wrong with it
+    """What tells files of other bytes apart: sample packs share sounds, and a copy must not be held out."""
+    return list(in_threads(_content, records))
 
 
 def _content(record: Record) -> str:
     try:
-        return hashlib.blake2b(record.path.read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return str(record.path)
+        return audio.digest(record.path)
+    except audio.AudioError:
+        return str(record.path)  # whoever reads it says what is wrong with it
 
 
 def usable(found: Scan) -> list[Record]:

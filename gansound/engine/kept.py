@@ -170,14 +170,14 @@ class Kept:
         task, settings = self.plan.task, self.plan.settings
         shipped, config = task.shipped(generator, self.plan.recipe["generator"])
         about: dict[str, Any] = {"gansound": __version__, "steps": step, "seed": settings.seed}
-        # By which `gansound evaluate` makes the split again, where the corpus doesn't say its own.
-        about["held_out"] = {"valid": settings.data.valid, "test": settings.data.test}
         if settings.init_from is not None:
             about |= {"init_from": settings.init_from, "corpus": self.corpus}
             about |= {key: value for key, value in self._origin.items() if key in ("origin", "licence")}
         if settings.data.one_shots is not None:
             # What a set of its sounds is to be compared with must be prepared as what it was trained on.
             about["data"] = {k: v for k, v in self.plan.recipe["data"].items() if k != "path"}
+        else:  # by which `gansound evaluate` makes the split again, where the corpus doesn't say its own
+            about["held_out"] = {"valid": settings.data.valid, "test": settings.data.test}
         save_model_folder(
             self.folder / name,
             shipped,

@@ -53,12 +53,11 @@ def card(vocoder: "Vocoder", folder: Path, repo_id: str) -> str:
     text = written.read_text(encoding="utf-8", errors="replace") if written.is_file() else None
     if text is None:
         return _head(vocoder) + _body(vocoder, repo_id, generator, spec)
-    told = f"**Here it is told to take {_takes(spec)}**; what follows is of it as it was.\n\n"
-    told = "" if spec == model_spec(folder) else told
-    if text.startswith("---\n"):
-        head, closing, body = text[4:].partition("\n---\n")
-        return f"---\n{head}{closing}{chr(10) * bool(told)}{told}{body}"
-    return _head(vocoder) + told + text
+    found = re.match(r"---\n(?:.*?\n---\n)?", text, re.DOTALL)
+    head, body = (found[0], text[found.end() :]) if found else (_head(vocoder), text)
+    if spec != model_spec(folder):
+        body = f"**Here it is told to take {_takes(spec)}**; what follows is of it as it was.\n\n{body}"
+    return head + body
 
 
 def _head(vocoder: "Vocoder") -> str:

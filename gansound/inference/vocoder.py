@@ -91,8 +91,7 @@ class Vocoder:
         self._unmeasured: set[Purpose] = set()  # `eager`, for the time being
         self._seconds_asked = 0.0  # of whole utterances
         self._making = threading.Lock()
-        self._made_of = _versions(self.generator)
-        self._loaded: list[tuple[int, int]] | None = self._made_of  # None: they never were as the folder's
+        self._made_of, self._has_changed = _versions(self.generator), False
         self.frame_spec: FrameSpec = model.frame_spec
         self._model = model
         self.info: dict[str, Any] = dict(model.info)
@@ -143,17 +142,19 @@ class Vocoder:
         """
         mel = self.frame_spec if isinstance(self.frame_spec, MelSpec) else None
         where = os.fspath(self._path.absolute()), str(self.device), mel
-        changed = _versions(self.generator) != self._loaded
-        state = {k: v.detach().cpu() for k, v in self.generator.state_dict().items()} if changed else None
+        with self._making:
+            self._forget_old()
+        state = self.generator.state_dict() if self._has_changed else {}
+        state = {name: value.detach().cpu() for name, value in state.items()}
         return _reopened, (type(self), *where, self.backend, self.precision, self._allow, state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Another with weights of its own, as they are now."""
         model = replace(self._model, generator=copy.deepcopy(self.generator, memo))
         other = type(self)(model, self.device, backend=self.backend, precision=self.precision)
-        other.info, other._allow = dict(self.info), self._allow
-        if _versions(self.generator) != self._loaded:
-            other._loaded = None
+        with self._making:
+            self._forget_old()
+        other.info, other._allow, other._has_changed = dict(self.info), self._allow, self._has_changed
         return other
 
     @property
@@ -327,7 +328,7 @@ class Vocoder:
     def _forget_old(self) -> None:
         """Runners hold copies of the weights that they were made of."""
         if (now := _versions(self.generator)) != self._made_of:
-            self._runners, self._made_of = {}, now
+            self._runners, self._made_of, self._has_changed = {}, now, True
             self._unmeasured.clear()
 
     def _make(self, purpose: Purpose, *, measure: bool) -> None:
@@ -366,10 +367,9 @@ class Vocoder:
         device = choose_device(device)
         check_backend(self.backend, self.precision, device)
         with self._making:
-            changed = _versions(self.generator) != self._loaded
+            self._forget_old()
             self.generator.to(device)
             self.device, self._runners, self._made_of = device, {}, _versions(self.generator)
-            self._loaded = None if changed else self._made_of
             self._unmeasured.clear()
         return self
 
@@ -476,10 +476,10 @@ def _reopened(
     backend: Backend,
     precision: Precision,
     allow: tuple[str, ...],
-    state: dict[str, Tensor] | None,
+    state: dict[str, Tensor],
 ) -> Vocoder:
     vocoder = kind.from_pretrained(path, device, mel=mel, backend=backend, precision=precision, allow=allow)
-    if state is not None:
+    if state:
         vocoder.generator.load_state_dict(state)
     return vocoder
 

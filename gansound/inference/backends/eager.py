@@ -136,10 +136,8 @@ class CompileRunner(EagerRunner):
         return _laid_out(super().init_state(batch))
 
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
-        with (
-            torch.no_grad(),
-            self._as_asked(),
-        ):  # not in inference mode: its tensors would be compiled for once more
+        # Not in inference mode: its tensors would be compiled for once more.
+        with torch.no_grad(), self._as_asked():
             if not interior:
                 audio, state = self._form.step(mel, state)
                 return audio.to(mel.dtype), _laid_out(state)
