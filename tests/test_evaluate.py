@@ -284,6 +284,9 @@ def test_the_seed_of_intervals_moves_no_file_into_the_split(corpus, tmp_path, ca
         "gansound.model_folder.model_info", lambda name: {"held_out": {"valid": 0.1, "test": 0.4}}
     )
     assert measured() == tested(valid=0.1, test=0.4) != tested()
+    for other in ("Kathleen's", {"seed": 5, "valid": "much"}):  # a stranger's model may say anything
+        monkeypatch.setattr("gansound.model_folder.model_info", lambda name, other=other: {"held_out": other})
+        assert measured() == tested()
 
 
 @pytest.mark.parametrize("layout", ["one folder", "folders", "labels"])

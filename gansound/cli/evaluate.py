@@ -121,8 +121,12 @@ def shares_of(models: Sequence[str]) -> dict[str, Any]:
     """The shares that the training of some models held out, by which `open_corpus` makes the split it made."""
     from gansound.model_folder import model_info
 
-    found = [dict(model_info(name).get("held_out") or {}) for name in models]
-    told = [shares for shares in found if shares]
+    said = [model_info(name).get("held_out") for name in models]
+    told = [
+        {part: held[part] for part in ("valid", "test") if isinstance(held.get(part), int | float)}
+        for held in said
+        if isinstance(held, dict)
+    ]
     if any(shares != told[0] for shares in told):
         log.warning(
             "the models held out other shares of their data (%s): what one was tested on another may have been trained "
