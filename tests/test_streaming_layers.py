@@ -15,6 +15,7 @@ from gansound.nn import streaming
 from gansound.nn.anti_aliased import AntiAliased
 from gansound.nn.conv import Conv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual, dilated_residual
@@ -45,6 +46,19 @@ def istft(n_fft, hop_length, *before, framing="same"):
     layer = ISTFT(n_fft, hop_length, framing)
     layer.window += 0.1  # Hann's first sample is zero, and hides whether the frame is heard there
     return nn.Sequential(Turned(), *before, layer, OneChannel())
+
+
+class Amplitudes(Pointwise):
+    """Of some columns nothing is known in the first channel."""
+
+    def forward(self, x):
+        return torch.cat([x[..., :1].clamp_min(0), x[..., 1:].exp()], dim=-1)
+
+
+def finer_frames():
+    layer = FinerFrames(C, 6)
+    nn.init.normal_(layer.sharper[-1].weight, std=0.1)
+    return layer
 
 
 def anti_aliased(causal=False):
@@ -128,6 +142,7 @@ LAYERS = {
     "frame conv depthwise": lambda: (channels_last(FrameConv(C, C, 7, groups=C)), C),
     "convnext": lambda: (channels_last(ConvNeXtBlock(C, 8, 5, initial_scale=1.0)), C),
     "convnext causal": lambda: (channels_last(ConvNeXtBlock(C, 8, 5, initial_scale=1.0, causal=True)), C),
+    "finer frames": lambda: (channels_last(nn.Sequential(Amplitudes(), finer_frames())), C),
     "convnext istft": lambda: (
         istft(32, 8, FrameConv(C, 34, 3), ConvNeXtBlock(34, 8, 3, initial_scale=1.0)),
         C,

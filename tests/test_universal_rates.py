@@ -129,6 +129,89 @@ def test_streams_of_another_rate_are_the_whole(rate, window, hop, causal, graph)
     assert error(got, expected) < 1e-9
 
 
+def of_half_rate(sample_rate: int, window: int, hop: int, *, framing: str = "same", **more: object):
+    """A net that knows frames half as long, before mels of so few."""
+    net = generator(finer_frames=8, griffin_lim=2, **more)
+    torch.nn.init.normal_(net.layers.core.finer.sharper[-1].weight, std=0.05)
+    return net.for_mel(of_rate(sample_rate, window, hop, framing=framing))
+
+
+@pytest.mark.parametrize("rate, window, hop", [(24000, 1920, 480), (22050, 2048, 512)])
+@pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
+@pytest.mark.parametrize("framing", ["same", "center"])
+@pytest.mark.parametrize("graph", [False, True], ids=["", "graph"])
+def test_streams_of_half_as_many_frames_are_the_whole(rate, window, hop, causal, framing, graph):
+    more = {"causal": True, "look_ahead": 1} if causal else {}
+    net = of_half_rate(rate, window, hop, framing=framing, **more).double()
+    form = InferenceForm(net, graph=graph)
+    mels = [net.mel.mel(voice(n * hop)).double()[0] for n in (40, 2, 7)]
+    expected = [net(mel[None]) for mel in mels]
+    assert [audio.shape[1] for audio in expected] == [mel.shape[1] * hop for mel in mels]
+    assert error([form(mel[None]) for mel in mels], expected) < 1e-9
+    got = serve(of_generator(form), mels, [audio.shape[1] for audio in expected], seed=1)
+    assert error(got, expected) < 1e-9
+
+
+@pytest.mark.parametrize("framing", ["same", "center"])
+def test_half_as_many_frames_sound_when_they_should(framing):
+    net = generator(finer_frames=8)
+    net = net.for_mel(of_rate(24000, 1920, 480, framing=framing))
+    torch.manual_seed(0)
+    audio = torch.zeros(1, 60 * 480)
+    audio[:, 12000:14400] = torch.randn(1, 2400) / 10
+    with torch.no_grad():
+        power = net(net.mel.mel(audio))[0, : 60 * 480].square()
+    middle = (power * torch.arange(len(power))).sum() / power.sum()
+    assert abs(middle - 13200) < 100  # a finer frame is 240
+
+
+def test_half_as_many_frames_are_made_twice_as_many_before_a_core_that_is_shared():
+    net = generator(finer_frames=8)
+    before = net(OWN.mel(voice(20 * 256)))
+    half = net.for_mel(of_rate(24000, 1920, 480))
+    assert half.layers.core.spectrum is net.layers.core.spectrum
+    assert half.layers.core.finer.needed
+    assert not net.layers.core.finer.needed
+    assert torch.equal(net(OWN.mel(voice(20 * 256))), before)
+    back = half.for_mel(OWN)
+    assert torch.equal(back(OWN.mel(voice(20 * 256))), before)
+    assert not any("finer" in name for name, _ in net.for_inference().named_modules())
+
+
+def test_finer_frames_learn_where_the_convention_has_half_as_many_alone():
+    more = SMALL | {"finer_frames": 8, "single_pass_bins": 20, "group_delay_bands": 8}
+    own, half = UniversalGenerator(OWN, **more), of_rate(24000, 1920, 480)
+    fitted = UniversalGenerator(half, **more, learnt_by=OWN.to_dict())
+    for net, learns in ((own, False), (fitted, True)):
+        assert all(
+            parameter.requires_grad == learns for parameter in net.layers.core.finer.sharper.parameters()
+        )
+    fitted(half.mel(voice(20 * 480))).square().sum().backward()
+    learnt = fitted.layers.core.finer.sharper[-1].weight.grad.abs()
+    assert 0 < learnt.max() < math.inf  # not that of roots of what nothing is known of
+    assert own.layers.core.finer.sharper[-1].weight.abs().max() == 0  # begins as an interpolation
+
+
+def test_finer_frames_are_taken_over_where_both_have_them():
+    taught = generator(finer_frames=8)
+    torch.nn.init.normal_(taught.layers.core.finer.sharper[-1].weight)
+    state = generator(finer_frames=8, causal=True).begun_as(taught).state_dict()
+    for name, value in taught.layers.core.finer.state_dict().items():
+        assert torch.equal(state[f"finer.{name}"], value)
+    assert not any(name.startswith("finer") for name in generator().begun_as(taught).state_dict())
+    without = UniversalGenerator(OWN, **SMALL, finer_frames=8).begun_as(generator())
+    assert without.finer.sharper[-1].weight.abs().max() == 0
+
+
+@pytest.mark.parametrize("net, hop", [({}, 480), ({"finer_frames": 8}, 481), ({"finer_frames": 8}, 600)])
+def test_too_few_frames_are_refused(net, hop):
+    said = r"expected 59\.4 to 112, or 40\.9 to 56 with an even hop: " if net else r"expected 59\.4 to 112: "
+    with pytest.raises(ValueError, match=said):
+        generator(**net).for_mel(of_rate(24000, 4 * hop, hop))
+    with pytest.raises(ValueError, match=r"finer_frames must be .* got -1"):
+        generator(finer_frames=-1)
+
+
 def test_what_begins_is_told_of_frames_of_another_rate_by_the_same_power():
     """The bound before an onset is a power of samples: of the same sound it is the same at either rate."""
     bounds = []

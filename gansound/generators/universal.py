@@ -5,7 +5,7 @@ the mel itself, and so knows one convention only. Here the network reads what th
 frequency, 0 in the bins that the convention never saw. A convention is then no more than a matrix before the first
 layer, without a weight, and another one may be put in its place at any time. Nor does the net know the rate of its
 samples: frames of another rate or hop are to it those of a voice that speaks faster or slower, higher or lower, and the
-inverse STFT gives each as many samples as it lasts.
+inverse STFT gives each as many samples as it lasts. Half as many frames are made twice as many by `FinerFrames`, first.
 
 What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
 cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them, once
@@ -34,6 +34,7 @@ from gansound.mel import MelSpec, filters
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.nn.between_partials import BetweenPartials
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
 from gansound.nn.group_delay import GroupDelay
@@ -55,6 +56,8 @@ PHASE_FEATURES = 32
 """Of the phases that the trunk hears beside its bands."""
 FRAME_RATES = (0.69, 1.3)
 """Of another convention, times the net's own: beyond, voices are to it such as it has hardly heard."""
+FINER_RATES = (0.95, 1.3)
+"""Of a convention whose frames are to be twice as many, so many then, times the net's own."""
 LEAST_TOP = 0.8
 """Of what another convention tells of, up to which the net must make sound."""
 _SILENCE = 1e-20  # of a power, so that its root has a finite slope
@@ -86,6 +89,8 @@ class UniversalGenerator(StreamingGenerator):
         tones: in so many of the lowest bins the convention is undone as if sounds were tones, see `MelInverse`.
         between_partials: width of the convolutions that turn the phases between the partials of the lowest bins, see
             `BetweenPartials`; 0: none.
+        finer_frames: width of what makes two frames of one where a convention has half as many, see `FinerFrames`; 0:
+            such a one is refused.
         learnt_by: fields of the convention that the layers were trained for, where it isn't `mel`. `n_fft` is of its
             rate.
 
@@ -95,9 +100,9 @@ class UniversalGenerator(StreamingGenerator):
         ValueError: the mel's window lasts more than twice or less than half as long as `n_fft`, its frames' rate is too
             far from that of training or tells of more than the net makes (`FRAME_RATES`, `LEAST_TOP`), the STFT cannot
             be inverted hop by hop, a size isn't positive, `griffin_lim` is negative, `look_ahead` isn't within it or
-            the net isn't causal, `single_pass_bins` is 1 or not below `n_fft // 2`, `between_partials` is negative or
-            without those bins, `group_delay_bands` is 1 or more than bins, `tones` isn't between 0 and `n_fft // 4`, or
-            the kernel is even and not causal.
+            the net isn't causal, `single_pass_bins` is 1 or not below `n_fft // 2`, `between_partials` or
+            `finer_frames` is negative, the former is without those bins, `group_delay_bands` is 1 or more than bins,
+            `tones` isn't between 0 and `n_fft // 4`, or the kernel is even and not causal.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class UniversalGenerator(StreamingGenerator):
         single_pass_lobes: bool = False,
         tones: int = 0,
         between_partials: int = 0,
+        finer_frames: int = 0,
         learnt_by: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -150,6 +156,8 @@ class UniversalGenerator(StreamingGenerator):
         self.n_fft = n_fft
         self.single_pass_bins = single_pass_bins
         self.tones = tones
+        if finer_frames < 0:
+            raise ValueError(f"finer_frames must be a width, or 0 for none; got {finer_frames}")
         convnext = [
             ConvNeXtBlock(channels, hidden_channels, kernel_size, initial_scale=1 / blocks, causal=causal)
             for _ in range(blocks)
@@ -169,6 +177,8 @@ class UniversalGenerator(StreamingGenerator):
             )
         )
         core = OrderedDict[str, nn.Module]()
+        if finer_frames:
+            core["finer"] = FinerFrames(bins, finer_frames, needed=_has_too_few(mel, own))
         if single_pass_bins:
             core["single_pass"] = SinglePassPhases(
                 n_fft, own.hop_length, single_pass_bins, lobes=single_pass_lobes
@@ -196,6 +206,8 @@ class UniversalGenerator(StreamingGenerator):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if finer_frames:
+            nn.init.zeros_(core["finer"].sharper[-1].weight)  # type: ignore[index, union-attr]
         _begin_as_filter_bank(gathered, bands, own, n_fft)
         if single_pass_bins:
             _begin_as_single_pass(gathered, head, bands, single_pass_bins)
@@ -230,6 +242,8 @@ class UniversalGenerator(StreamingGenerator):
                         turned = conv.weight.detach().transpose(2, 3)
                         ahead = conv.kernel_size[0] // 2
                         given[f"{name}.layers.{at}.weight"] = _without_future(turned, ahead).transpose(2, 3)
+        if "finer" not in layers:
+            given = {name: value for name, value in given.items() if not name.startswith("finer.")}
         steps = {name: value for name, value in state.items() if name.startswith("griffin_lim.")}
         if {name: value.shape for name, value in steps.items()} != {
             name: value.shape for name, value in given.items() if name.startswith("griffin_lim.")
@@ -270,15 +284,19 @@ class UniversalGenerator(StreamingGenerator):
     def _layers_for(self, mel: MelSpec, core: OrderedDict[str, nn.Module]) -> OrderedDict[str, nn.Module]:
         """Those of a convention about what has weights, up to the spectrum."""
         own, n_fft = self.learnt_by, self.n_fft
-        frames_a_second, usual = mel.sample_rate / mel.hop_length, own.sample_rate / own.hop_length
+        frames_a_second, usual = (spec.sample_rate / spec.hop_length for spec in (mel, own))
         least, most = (share * usual for share in FRAME_RATES)
-        if not least <= frames_a_second <= most:
+        halved = "finer" in core and _has_too_few(mel, own)
+        if not (halved or least <= frames_a_second <= most):
+            half = " to ".join(f"{share * usual / 2:.3g}" for share in FINER_RATES)
             raise ValueError(
                 f"mel sample_rate, hop_length: got {mel.sample_rate} Hz and {mel.hop_length}, {frames_a_second:.3g} "
-                f"frames a second, expected {least:.3g} to {most:.3g}: this universal vocoder was trained on "
+                f"frames a second, expected {least:.3g} to {most:.3g}"
+                f"{f', or {half} with an even hop' * ('finer' in core)}: this universal vocoder was trained on "
                 f"{usual:.3g} and takes every convention of about as many"
             )
-        lasting = n_fft * mel.hop_length // own.hop_length
+        hop_length = mel.hop_length // 2 if halved else mel.hop_length
+        lasting = n_fft * hop_length // own.hop_length
         top_hz = n_fft // 2 * mel.sample_rate / lasting
         if top_hz < LEAST_TOP * mel.fmax:
             raise ValueError(
@@ -286,7 +304,13 @@ class UniversalGenerator(StreamingGenerator):
                 f"{mel.hop_length} at {mel.sample_rate} Hz: this universal vocoder makes sound up to {top_hz:.0f} Hz "
                 "of such frames. Take one of a higher rate, such as default-44khz"
             )
-        istft = ISTFT(lasting, mel.hop_length, mel.framing, n_fft // 2 + 1)
+        if halved:  # two frames a quarter of a hop about the middle of each, wherever that is
+            skipped = hop_length if mel.framing == "center" else 0
+            istft = ISTFT(lasting, hop_length, "same", n_fft // 2 + 1, skipped)
+        else:
+            istft = ISTFT(lasting, hop_length, mel.framing, n_fft // 2 + 1)
+        if "finer" in core:
+            core = OrderedDict(core, finer=core["finer"].where(halved))  # type: ignore[operator]
         core = OrderedDict(
             core, istft=istft, bands=TwoBands(mel.sample_rate), beginnings=Beginnings(istft, mel.sample_rate)
         )
@@ -303,6 +327,8 @@ class UniversalGenerator(StreamingGenerator):
     def for_inference(self) -> nn.Sequential:
         """A copy of the layers in which what the trunk hears of the convention's bins is part of its bands' bias."""
         layers: Any = super().for_inference()  # whose names mypy doesn't know
+        if "finer" in dict(layers.core.named_children()) and not layers.core.finer.needed:
+            del layers.core.finer
         trunk, seen = layers.core.spectrum.trunk, layers.inverse.seen
         bins, bands = trunk.input.bins, trunk.bands
         with torch.no_grad():
@@ -319,6 +345,12 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
+
+
+def _has_too_few(mel: MelSpec, own: MelSpec) -> bool:
+    """Frames that are made twice as many before a net that was trained on those of another convention."""
+    doubled = 2 * mel.sample_rate / mel.hop_length * own.hop_length / own.sample_rate
+    return mel.hop_length % 2 == 0 and FINER_RATES[0] <= doubled <= FINER_RATES[1]
 
 
 def _without_future(kernel: Tensor, ahead: int) -> Tensor:

@@ -83,6 +83,7 @@ class ISTFT(nn.Module):
         hop_length: int,
         framing: Literal["same", "center"] = "same",
         bins: int | None = None,
+        skipped: int = 0,
     ) -> None:
         super().__init__()
         uneven = framing == "center" and n_fft % 2
@@ -100,7 +101,10 @@ class ISTFT(nn.Module):
         )  # so much are the same sound's amplitudes here
         self.overlap_frames = n_fft // hop_length
         self.framing = framing
-        self.trim_samples = (n_fft - (hop_length if framing == "same" else 0)) // 2  # from the start
+        self.skipped = skipped
+        self.trim_samples = (
+            n_fft - (hop_length if framing == "same" else 0)
+        ) // 2 + skipped  # from the start
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:

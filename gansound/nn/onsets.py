@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.istft import ISTFT
 from gansound.nn.streaming import Cursor, stream
 
@@ -41,6 +42,7 @@ class SharpOnsets(nn.Sequential):
     """Layers from amplitudes to a sound, of which those with `applied` hear the amplitudes too, as `Beginnings` does.
 
     What such a layer makes of the amplitudes is applied to what the layers before it made; what is there first waits.
+    Behind `FinerFrames` the amplitudes are what those are.
 
     Shape: what the first layer takes → `(B, F * hop_length)`.
     """
@@ -49,7 +51,10 @@ class SharpOnsets(nn.Sequential):
         sound = amplitudes
         layer: Any
         for layer in self:
-            sound = layer.applied(sound, layer(amplitudes)) if hasattr(layer, "applied") else layer(sound)
+            if isinstance(layer, FinerFrames):
+                amplitudes = sound = layer(amplitudes)
+            else:
+                sound = layer.applied(sound, layer(amplitudes)) if hasattr(layer, "applied") else layer(sound)
         return sound
 
     def stream(self, amplitudes: Tensor, cursor: Cursor) -> Tensor:
@@ -57,7 +62,10 @@ class SharpOnsets(nn.Sequential):
         start, sound = cursor.fork(), amplitudes
         layer: Any
         for layer in self:
-            if hasattr(layer, "applied"):
+            if isinstance(layer, FinerFrames):
+                amplitudes = sound = layer.stream(amplitudes, cursor)
+                start = cursor.fork()
+            elif hasattr(layer, "applied"):
                 paths = [cursor.fork(), start.fork()]
                 own = stream(layer, amplitudes, paths[1])
                 sound = layer.applied(*cursor.join(paths, [sound, own], dim=layer.columns_dim))
