@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -86,9 +87,15 @@ def _meet_again() -> None:
 
 
 def leave(accelerator: Accelerator) -> None:
-    """End the connections when all processes are done with them: torch's threads don't survive an exit without it."""
+    """End the connections when all processes are done with them: torch's threads don't survive an exit without it.
+
+    Nobody else may still hold a network that `accelerator` prepared. DDP would be the last to hold the connections and
+    take them apart under the interpreter's lock, waiting for a thread of gloo's that may wait for that lock: for ever.
+    """
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
+        accelerator.free_memory()
+        gc.collect()  # of what those networks are held by in a circle
         torch.distributed.destroy_process_group()
 
 

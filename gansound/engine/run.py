@@ -150,7 +150,8 @@ class Run:
         self._asked_to_stop = True
 
     def close(self) -> None:
-        """Part from the other processes, after `fit`; without it the last of them may crash when it ends."""
+        """Part from the other processes, after `fit`, and learn no more; without it the last may crash when it ends."""
+        del self.phases
         leave(self.accelerator)
 
     def _stops(self, step: int) -> bool:

@@ -31,6 +31,9 @@ def main(backend: str, ranks: int, device: torch.device, file: str, rank: int) -
     error = error_of(mine, its)
     within("summed gradients", error, 1e-9)
     torch.distributed.barrier()
+    # Before the group that it holds. DDP would take that apart under the interpreter's lock, and wait for a thread of
+    # gloo's that may wait for the lock: for ever, once in a hundred times where torch._dynamo came before the group.
+    del together
     torch.distributed.destroy_process_group()
     print(error)
 
