@@ -197,7 +197,11 @@ def plan(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> Plan:
     for side, (network, how) in sides.items():
         learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if not learning:
-            raise RecipeError(f"freeze: leaves nothing of the {side} to learn; freeze less of it")
+            raise RecipeError(
+                f"freeze: leaves nothing of the {side} to learn; freeze less of it"
+                if settings.freeze
+                else f"{side}: has no parameters that learn"
+            )
         try:
             # What an optimizer can't do shows at its first step: here that of a weight that nobody needs.
             trial = torch.nn.Parameter(torch.zeros(2, 2))

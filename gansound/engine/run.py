@@ -44,7 +44,7 @@ from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
 from gansound.engine.state import RunState
 from gansound.engine.trackers import check_trackers
-from gansound.recipe import to_yaml
+from gansound.recipe import RecipeError, to_yaml
 from gansound.sections import section
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class Run:
         folder: of the run; one that holds a run is resumed.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe, the batch can't be dealt to the processes, or the
-            model to start from doesn't fit.
+        RecipeError: the folder holds a run of another recipe, the batch can't be dealt to the processes, the
+            model to start from doesn't fit, or a class of the user's own does something else than is asked of it.
         ValueError: the corpus can't be opened or holds nothing to train on.
     """
 
@@ -92,8 +92,14 @@ class Run:
         # Before the corpus is read, which may take long: a model that can't be had is known by its name.
         if self.settings.init_from is not None and not checkpoints(folder / "checkpoints"):
             start_from(self.settings.init_from, self.task, plan.allow)
+        device = self.accelerator.device
+        for part in (self.task, self.task.generator, self.task.discriminator):
+            part.to(device)
+        try:
+            self.task.try_own(self.settings.data.segment_samples, device)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
         self.feed = Feed(self.settings, self.task, plan.corpus)
-        self.task.to(self.accelerator.device)
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:
             clip_norm["discriminator"] = self.settings.discriminator_optimization.clip_norm

@@ -71,6 +71,9 @@ class Task(Protocol):
 
     def to(self, device: torch.device) -> None: ...
     def check_segment(self, segment_samples: int) -> None: ...
+    def try_own(self, segment_samples: int, device: torch.device) -> None:
+        """Call what isn't gansound's once, on the device; ValueError, by key, for what a step would fail at."""
+
     def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Any, ...]:
         """What the generator is called with."""
 

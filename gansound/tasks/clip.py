@@ -36,6 +36,7 @@ from gansound.tasks.features import (
     logits,
     widened,
 )
+from gansound.tasks.own import check_maps, check_shape, is_own, trying
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +191,24 @@ class ClipTask:
             raise ValueError(
                 f"data.segment_samples must be the generator's clip_samples {wanted}, got {segment_samples}"
             )
+
+    def try_own(self, segment_samples: int, device: torch.device) -> None:
+        """Call what isn't gansound's once, on noise. Raises ValueError, by key, for what a step would fail at."""
+        if not any(map(is_own, (self.generator, *self.discriminator.values()))):
+            return
+        draws = Draws(0, range(2), device)
+        audio = 0.1 * draws.normal("trial", self.channels, segment_samples)
+        batch = {"audio": audio, "label": torch.zeros(2, dtype=torch.long, device=device)}
+        latents, labels = self.generator_inputs(batch, draws)
+        with trying("generator", self.generator, f"latents {tuple(latents.shape)}"), torch.no_grad():
+            made = self.generator(latents, labels)
+            check_shape(made, self.real(batch).shape)
+        for name, network in self.discriminator.items():
+            if is_own(network):
+                shown, shifts = self._view(name, made), self._shifts(network, draws, name)
+                given = f"sounds {tuple(shown.shape)}, labels and shifts"
+                with trying(f"discriminators.{name}.network", network, given), torch.no_grad():
+                    check_maps(network(shown, labels, shifts), len(made))
 
     def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Any, ...]:
         """Latents `(B, prior.dim)` drawn at the batch's positions, and the labels of its real sounds."""

@@ -38,6 +38,7 @@ from gansound.tasks.features import (
     halves,
     logits,
 )
+from gansound.tasks.own import check_maps, check_shape, is_own, try_loss, trying
 
 
 @dataclass
@@ -225,6 +226,28 @@ class VocoderTask:
                 f"data.segment_samples must be a multiple of mel.hop_length {hop}, got {segment_samples}; take "
                 f"{max(least, round(segment_samples / hop) * hop)}"
             )
+
+    def try_own(self, segment_samples: int, device: torch.device) -> None:
+        """Call what isn't gansound's once, on noise. Raises ValueError, by key, for what a step would fail at."""
+        draws = Draws(0, range(2), device)
+        real, fake = (0.1 * draws.normal(f"trial {what}", segment_samples) for what in ("real", "fake"))
+        if is_own(self.generator):
+            (mel,) = self.generator_inputs({"audio": real}, draws)
+            with trying("generator", self.generator, f"mels {tuple(mel.shape)}"), torch.no_grad():
+                check_shape(self.generator(mel), real.shape)
+        for name, term in self.losses.items():
+            if is_own(term.loss):
+                try_loss(f"losses.{name}.loss", term.loss, fake, real)
+        for name, adversary in self.discriminators.items():
+            network = adversary.network
+            if is_own(network):
+                shown = torch.cat(adversary.shown(name, (real, fake), draws))
+                given = f"sounds {tuple(shown.shape)}"
+                with trying(f"discriminators.{name}.network", network, given), torch.no_grad():
+                    maps = network(shown)
+                    check_maps(maps, len(shown))
+                    if self.feature_matching is not None:
+                        self.feature_matching(*halves(maps))
 
     def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the generator is given: an acoustic model's mel or the real audio's, `(B, n_mels, T / hop_length)`."""
