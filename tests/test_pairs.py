@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from gansound.engine.run import Run
 from gansound.mel import MelSpec
 from gansound.mel.files import read_mel
 from gansound.recipe import RecipeError, load_recipe
+from tests.test_distributed import ended, two
 from tests.test_engine import losses
 from tests.test_mel_suspicions import speech_like
 from tests.tiny import save_tiny_model
@@ -400,6 +402,47 @@ def test_a_run_ends_when_nothing_gets_better(corpus, model, tmp_path, monkeypatc
         Run(plan(given), tmp_path / "run").fit()
     assert "as its patience says" in caplog.text
     assert [line["step"] for line in losses(tmp_path / "run")][-1] == 4
+
+
+def test_a_resume_by_other_mels_is_not_compared_with_the_best_by_the_first(
+    corpus, model, tmp_path, monkeypatch, caplog
+):
+    root, _ = corpus
+    other = tmp_path / "mels"
+    other.mkdir()
+    for path in (root / "mels").iterdir():
+        np.save(other / path.name, np.load(path) - 0.3)
+    for name in ("same", "other"):
+        (tmp_path / name).mkdir()
+        run, mels = tmp_path / name / "run", {"same": root / "mels", "other": other}[name]
+        figures = iter([9.0, 2.0, 3.0])
+        monkeypatch.setattr(
+            "gansound.tasks.vocoder.VocoderTask.score", lambda self, found, f=figures: next(f)
+        )
+        Run(plan(settings(corpus, model, steps=1, validate_every=1)), run).fit()
+        caplog.clear()
+        Run(plan(settings(corpus, model, steps=2, validate_every=1, **{"data.mels": str(mels)})), run).fit()
+        anew = name == "other"
+        assert ("best/, of step 1, is compared no more" in caplog.text) == anew
+        best = json.loads((run / "best" / "config.json").read_text())["info"]["steps"]
+        assert best == (2 if anew else 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="two processes that are forked")
+@pytest.mark.parametrize("there", [True, False])
+def test_of_two_processes_one_checks_the_mels_and_says_what_both_would(corpus, model, tmp_path, there):
+    root, _ = corpus
+    given = settings(corpus, model, steps=1, validate_every=1)
+    if not there:
+        (tmp_path / "none").mkdir()
+        given["data"]["mels"] = str(tmp_path / "none")
+    with two(given, tmp_path / "run") as processes:
+        done = ended(processes)
+    assert [code for code, _ in done] == [1 - there] * 2, done
+    said = "\n".join(text for _, text in done)
+    once = ["starting from", f"{root / 'wavs'}: split by"]
+    once += ["belong to their recordings"] if there else ["none of 5 recordings has", "stops with the first"]
+    assert [said.count(words) for words in once] == [1] * len(once), said
 
 
 def test_a_card_that_a_person_wrote_stays(tmp_path):

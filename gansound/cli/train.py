@@ -117,9 +117,11 @@ def run(args: argparse.Namespace) -> int:
     require("training", "accelerate", "tensorboard", "matplotlib", extra="train")
     from gansound.engine.guards import StoppedError
     from gansound.engine.plan import plan
+    from gansound.engine.processes import said_by_one
     from gansound.engine.run import Run
 
-    planned = plan(recipe, args.allow)
+    with said_by_one():
+        planned = plan(recipe, args.allow)
     if planned.settings.data.path is None:
         raise UsageError("say what to train on: --data.path DIR (a folder of audio, or a manifest)")
     if args.profile is not None:

@@ -2,8 +2,9 @@
 
 import collections
 import functools
+import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from gansound.data.index import cache_folder
 from gansound.data.items import BAD, collate
 from gansound.data.manifest import Record
 from gansound.data.paired import PairedDataset
-from gansound.data.pairs import open_pairs
+from gansound.data.pairs import Pair, open_pairs
 from gansound.data.records import Records
 from gansound.data.segments import PositionSampler, SegmentDataset
 from gansound.data.source import open_corpus
@@ -47,6 +48,7 @@ class Feed:
         settings: of the run.
         task: says the sample rate, the channels, and how many batches a step takes.
         corpus: its records, where it is open already.
+        once: does in one process what would come to the same in all.
 
     Raises:
         RecipeError: no corpus is named.
@@ -56,9 +58,16 @@ class Feed:
         bad: what is wrong with each file, by its record, that couldn't be used when it was drawn.
     """
 
-    def __init__(self, settings: RunSettings, task: Task, corpus: Sequence[Record] | None = None) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        task: Task,
+        corpus: Sequence[Record] | None = None,
+        once: Callable[[Callable[[], Any]], Any] = lambda work: work(),
+    ) -> None:
         self.settings = settings
         self.task = task
+        self._once = once
         if settings.data.path is None:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
         self.train_records, self.valid_records = self._open_corpus(corpus)
@@ -86,6 +95,18 @@ class Feed:
                 "mel_offset_frames": offsets.most_common(1)[0][0],
             }
         return found
+
+    @property
+    def held_out_fingerprint(self) -> str:
+        """Changes with what is validated on: which sounds, how many, and the mels that are given for them."""
+        most = self.settings.validate_utterances
+        digest = hashlib.blake2b(
+            Records.of(spread(self.valid_records, most)).fingerprint.encode(), digest_size=8
+        )
+        if self.valid_pairs is not None:
+            for pair in spread(self.valid_pairs.pairs, most):
+                digest.update(pair.mel(self.valid_pairs.spec).tobytes())
+        return digest.hexdigest()
 
     def file(self, record: int) -> str:
         """The path of a record that a batch names."""
@@ -278,7 +299,8 @@ class Feed:
             "disk": self.disk,
         }
         count = len(self.train_records)
-        pairs, _ = open_pairs([*self.train_records, *self.valid_records], where, spec)
+        records = [*self.train_records, *self.valid_records]
+        pairs: list[Pair] = self._once(lambda: open_pairs(records, where, spec)[0])
         known = {record.path for record in self.valid_records}
         train, valid = (
             [pair for pair in pairs if (pair.record.path in known) == held_out] for held_out in (False, True)

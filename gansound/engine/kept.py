@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -40,14 +41,21 @@ from gansound.engine.start import model_of
 from gansound.engine.state import RunState
 from gansound.model_folder import model_info, save_model_folder
 
+log = logging.getLogger(__name__)
+
 _APART = timedelta(minutes=10)
 """The longest that processes may be apart in writing their shares of a checkpoint."""
 
 
 class Best:
-    """The lowest score of a validation, and when it was."""
+    """The lowest score of a validation, and when it was.
 
-    def __init__(self) -> None:
+    Args:
+        of: what is validated on, by its fingerprint; scores of something else aren't compared with.
+    """
+
+    def __init__(self, of: str = "") -> None:
+        self.of = of
         self.score, self.step = math.inf, 0
         self.before: float | None = None
         """The score before the first step."""
@@ -63,14 +71,18 @@ class Best:
         """Whether so many validations up to a step brought no better one."""
         return self.step > 0 and step - self.step >= patience * validate_every
 
-    def state_dict(self) -> dict[str, float | None]:
-        return {"score": self.score, "step": self.step, "before": self.before}
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "step": self.step, "before": self.before, "of": self.of}
 
-    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
-        score, step = state["score"], state["step"]
-        assert score is not None
-        assert step is not None
-        self.score, self.step, self.before = score, int(step), state.get("before")
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state.get("of", self.of) == self.of:
+            self.score, self.step, self.before = state["score"], int(state["step"]), state.get("before")
+        elif state["step"]:
+            log.warning(
+                "it isn't validated on what it was (other held-out sounds, other mels of them, or another "
+                "validate_utterances): best/, of step %d, is compared no more, and the next validation takes its place",
+                state["step"],
+            )
 
 
 class Kept:

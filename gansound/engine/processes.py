@@ -8,8 +8,10 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -22,6 +24,10 @@ from gansound.recipe import RecipeError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+_MOST = timedelta(days=1)
+"""That the processes wait for what one of them does for all."""
 _TOLD_WITHIN_SECONDS = 10.0
 _LOST = (
     "Connection closed by peer",
@@ -84,6 +90,45 @@ def _meet_again() -> None:
         rank=rank,
         world_size=ranks,
     )
+
+
+@contextlib.contextmanager
+def said_by_one() -> Iterator[None]:
+    """What is logged inside is the same in all processes, and the first one says it; errors all do."""
+    logger = logging.getLogger("gansound")
+    before = logger.level
+    if os.environ.get("RANK", "0") != "0":
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def done_by_one(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What work comes to in the main process, in all of them, whose call waits for it.
+
+    Raises:
+        TrainingError: it failed there, where the error itself is raised.
+    """
+    if accelerator.num_processes == 1:
+        return work()
+    group = torch.distributed.new_group(backend="gloo", timeout=_MOST)
+    said: list[Any] = [False, None]
+    failure: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            said = [True, work()]
+        except Exception as error:
+            failure = error
+    torch.distributed.broadcast_object_list(said, 0, group)
+    if failure is not None:
+        raise failure
+    done, result = said
+    if not done:
+        raise TrainingError(f"process {accelerator.process_index} stops with the first, which says why")
+    came_to: T = result
+    return came_to
 
 
 def leave(accelerator: Accelerator) -> None:

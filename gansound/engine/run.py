@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ from gansound.engine.memory import fit_to_memory
 from gansound.engine.own_files import check_own
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
-from gansound.engine.processes import failing_together, leave, set_up
+from gansound.engine.processes import done_by_one, failing_together, leave, said_by_one, set_up
 from gansound.engine.recovery import Exploded, Recovery
 from gansound.engine.schedule import factor, set_learning_rate
 from gansound.engine.start import start_from
@@ -80,6 +81,7 @@ class Run:
         ValueError: the corpus can't be opened or holds nothing to train on.
     """
 
+    @said_by_one()
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.folder = folder
@@ -99,7 +101,7 @@ class Run:
             self.task.try_own(self.settings.data.segment_samples, device)
         except ValueError as error:
             raise RecipeError(str(error)) from error
-        self.feed = Feed(self.settings, self.task, plan.corpus)
+        self.feed = Feed(self.settings, self.task, plan.corpus, partial(done_by_one, self.accelerator))
         clip_norm = {"generator": self.settings.generator_optimization.clip_norm}
         if self.settings.discriminator_optimization is not None:
             clip_norm["discriminator"] = self.settings.discriminator_optimization.clip_norm
@@ -116,7 +118,7 @@ class Run:
         self.explosions = ExplosionGuard(self.settings.guards.explosion_factor)
         self.skipped = SkippedSteps(self.settings.guards.max_skipped)
         self.events = Events(folder, self.accelerator.is_main_process)
-        self.best = Best()
+        self.best = Best(self.feed.held_out_fingerprint)
         self._asked_to_stop = False
         self.heartbeat = Heartbeat()
         self.latest = Latest()
@@ -169,18 +171,27 @@ class Run:
         asked = torch.tensor([float(self._asked_to_stop)], device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum") > 0)
 
-    def _fit(self, observe: Observer | None) -> None:
+    @said_by_one()
+    def _begin(self) -> int | None:
+        """The step to go on from; None where nothing is left to do."""
         start = self._resume()
         steps = self.settings.steps
         if start >= steps:
             self.kept.finish(start)
             log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
-            return
+            return None
         if self._has_waited(start):
             self.kept.finish(start)
             log.info("%s: ended at step %d, as its patience says; raise that to go on", self.folder, start)
-            return
+            return None
         self._warn_of_a_rise(start)
+        return start
+
+    def _fit(self, observe: Observer | None) -> None:
+        start = self._begin()
+        if start is None:
+            return
+        steps = self.settings.steps
         fit_to_memory(self, start)
         logged = self._log(start) if self.accelerator.is_main_process else nullcontext()
         with logged as run_log, self.kept.written():
