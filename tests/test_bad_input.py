@@ -219,6 +219,13 @@ def test_what_does_not_exist_is_known_from_the_command_line(
         assert str(gone) in refused(2, *command)
 
 
+def test_a_run_is_not_begun_in_a_models_folder(refused: Refused, tmp_path: Path, model: Path) -> None:
+    there = sorted(model.iterdir())
+    said = refused(2, "train", "tiny_cpu", "--data.path", tmp_path, "--run", model)
+    assert f"holds a model, expected a run's folder or a new one; --init-from {model}" in said
+    assert sorted(model.iterdir()) == there
+
+
 @pytest.mark.parametrize("channels, rate", [(8, SAMPLE_RATE), (1, 16000), (2, 44100)])
 def test_other_channels_and_rates_are_used_and_said(
     channels: int, rate: int, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]

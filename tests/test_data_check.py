@@ -172,6 +172,12 @@ def test_commands(tmp_path, capsys):
     "arguments, code, reason",
     [
         (["check", "{tmp}/nowhere"], 2, "no such folder"),
+        (["check", "s3://bucket/speech"], 2, "s3://bucket/speech: expected a folder of this machine"),
+        (
+            ["prepare", "https://host/speech.tar", "-o", "{tmp}/out"],
+            2,
+            "https://host/speech.tar: expected a folder",
+        ),
         (["check", "{tmp}/a.wav"], 2, "not a folder"),
         (["check", "{tmp}/empty"], 1, "no audio files in it"),
         (["check", "{tmp}/bad"], 1, "none of 1 files"),

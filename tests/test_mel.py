@@ -211,6 +211,7 @@ def test_dict_hash_pickle_round_trip():
         ({"mean": (0.0,) * 79}, "got 79 numbers, expected 1 or n_mels = 80"),
         ({"clip": (4.0, -4.0)}, "least, greatest"),
         ({"sample_rate": np.bool_(True)}, "whole number"),
+        ({"hop_length": torch.tensor(True)}, "whole number"),
         ({"mean": np.zeros((1, 80))}, "mean: got shape (1, 80), expected a number, or one for each band"),
         ({"scale": torch.ones(79)}, "got 79 numbers, expected 1 or n_mels = 80"),
     ],

@@ -230,6 +230,11 @@ def test_a_list_names_mels_in_any_column(tmp_path):
     paired, without = with_mels(records, table)
     assert [record.mel for record in paired] == [tmp_path / "mels/1.npy", tmp_path / "mels/2.npy"]
     assert [path.stem for path, _ in without] == ["c"]
+    table.write_text("a,mels/1.npy\nwavs/b.wav,with text,mels/2.npy\nc|mels/3,4.npy\n")
+    paired, _ = with_mels(records, table)
+    assert [record.mel for record in paired] == [
+        tmp_path / "mels" / name for name in ("1.npy", "2.npy", "3,4.npy")
+    ]
     table.write_text("a|b\n")
     with pytest.raises(ValueError, match=r"pairs.txt:1: got 'a\|b', expected recording\|mel.npy"):
         with_mels(records, table)

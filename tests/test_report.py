@@ -146,6 +146,9 @@ def test_page_says_what_is_better_and_what_is_undefined(tmp_path):
     assert "better" in cells  # PESQ
     assert "worse" in cells  # mel distance
     assert [attrs["title"] for attrs in reader.all("td") if "title" in attrs] == ["no utterance <found>"]
+    page = (tmp_path / "index.html").read_text()
+    assert "<h2>Not in the means</h2><ul><li>model, 1 of 8 utterances: no utterance &lt;found&gt; (0 " in page
+    assert "<h2>Alarms</h2>" not in page
 
 
 def test_page_is_not_begun_where_it_cannot_end(tmp_path):

@@ -346,6 +346,24 @@ def test_differences(made: Path, capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "the recipes are equal" in capsys.readouterr().out
 
 
+def test_a_recipe_that_cannot_be_read_has_no_differences(
+    made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, text in (("a", None), ("b", "seed: [1,\n x: }"), ("c", "only words"), ("d", None)):
+        (tmp_path / name).mkdir()
+        recipe = (made / "killed" / "recipe.yaml").read_text()
+        (tmp_path / name / "recipe.yaml").write_text(recipe if text is None else text)
+    assert main(["runs", str(tmp_path), "--differences", "--json", str(tmp_path / "runs.json")]) == 0
+    said = capsys.readouterr().out
+    assert "the recipes are equal" in said
+    assert "without a recipe, not compared: b, c" in said
+    assert json.loads((tmp_path / "runs.json").read_text())["differences"] == {}
+    assert main(["runs", str(tmp_path / "a"), str(tmp_path / "b"), "--differences"]) == 0
+    said = capsys.readouterr().out
+    assert "no two recipes" in said
+    assert "equal" not in said
+
+
 def test_one_run(made: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = runs / "whole [é]"
     events = [{"step": 1, "event": "skipped", "message": "a [loss] was NaN"}] * 9

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli import add_global_options
 from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError
+from gansound.cli.places import place
 from gansound.cli.streams import tell
 from gansound.data.corpus import LAYOUTS
 
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "also after a kill, it does only what is new or changed.",
     )
     for action in (check, prepare):
-        action.add_argument("folder", type=Path, metavar="DIR", help="the corpus")
+        action.add_argument("folder", type=place, metavar="DIR", help="the corpus")
         action.add_argument(
             "--speaker",
             metavar="REGEX",
@@ -116,6 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.layout is not None and args.layout not in LAYOUTS:
         raise UsageError(f"--layout {args.layout}: expected one of {', '.join(LAYOUTS)}")
+    if isinstance(args.folder, str):
+        raise UsageError(
+            f"{args.folder}: expected a folder of this machine, or one mounted on it. What 'prepare --shards' wrote to "
+            "a store has been looked at, and is trained on by its URL (--data.path)"
+        )
     if not args.folder.is_dir():
         raise UsageError(f"{args.folder}: {'not a folder' if args.folder.exists() else 'no such folder'}")
     return _check(args) if args.action == "check" else _prepare(args)

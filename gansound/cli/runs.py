@@ -96,13 +96,15 @@ def run(args: argparse.Namespace) -> int:
         for name, run in runs.items()
     ]
     records.sort(key=lambda record: _order(record, by))
-    found = differences({r["name"]: runs[r["name"]].recipe for r in records}) if args.differences else None
+    recipes = {r["name"]: runs[r["name"]].recipe for r in records}
+    known = {name: recipe for name, recipe in recipes.items() if recipe}  # what can't be read has no values
+    found = differences(known) if args.differences else None
     if args.picture is not None:
         _draw(args, {r["name"]: runs[r["name"]] for r in records}, asked)
     if args.json is not None:
         _write(args.json, {"runs": records} | ({} if found is None else {"differences": found}))
     if args.json != Path("-"):
-        _show(args, tops, records, columns, found)
+        _show(args, tops, records, columns, None if found is None else (found, list(known)))
     return 0
 
 
@@ -209,7 +211,7 @@ def _show(
     tops: Sequence[Path],
     records: Sequence[Mapping[str, Any]],
     columns: Sequence[str],
-    found: Mapping[str, Mapping[str, Any]] | None,
+    compared: tuple[Mapping[str, Mapping[str, Any]], Sequence[str]] | None,
 ) -> None:
     from rich.text import Text
 
@@ -232,13 +234,17 @@ def _show(
             )
         for problem in record["problems"]:
             console.print(Text(f"{record['name']}: {problem}", "yellow"), soft_wrap=True)
-    if found is not None:
+    if compared is not None:
+        found, names = compared
         console.print()
-        console.print(
-            differences_table(found, [record["name"] for record in records])
-            if found
-            else Text("the recipes are equal")
-        )
+        if len(names) < 2:
+            console.print(Text("there are no two recipes to compare"))
+        else:
+            console.print(differences_table(found, names) if found else Text("the recipes are equal"))
+        if absent := [record["name"] for record in records if record["name"] not in names]:
+            console.print(
+                Text(f"without a recipe, not compared: {', '.join(absent)}", "yellow"), soft_wrap=True
+            )
     boards = [top for top in tops if any(Path(record["folder"]).is_relative_to(top) for record in records)]
     if any((Path(record["folder"]) / "tensorboard").is_dir() for record in records):
         console.print(

@@ -105,6 +105,10 @@ def run(args: argparse.Namespace) -> int:
     for above in (folder, *folder.parents):
         if above.exists() and not above.is_dir():
             raise UsageError(f"--run {folder}: {above} is a file, expected a folder")
+    if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+        raise UsageError(
+            f"--run {folder}: holds a model, expected a run's folder or a new one; --init-from {folder} begins with it"
+        )
     data = recipe.get("data") or {}
     path = data.get("path") if isinstance(data, dict) else None  # what else is wrong, the plan says
     if isinstance(path, str) and is_url(path):

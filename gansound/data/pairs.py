@@ -317,7 +317,8 @@ def _listed(table: Path) -> Callable[[Path], Path | str]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        columns = [column.strip().replace("\\", "/") for column in re.split(r"[|\t]", line)]
+        parted = re.split(r"[|\t]" if re.search(r"[|\t]", line) else ",", line)
+        columns = [column.strip().replace("\\", "/") for column in parted]
         mels = [column for column in columns if Path(column).suffix.lower() in MEL_SUFFIXES]
         others = [column for column in columns if column and column not in mels]
         if len(mels) != 1 or not others:

@@ -286,7 +286,8 @@ def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
 
 def _whole(name: str, value: Any) -> int:
     try:
-        found = 0 if isinstance(value, bool) else operator.index(value)
+        is_bool = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool  # an index to both
+        found = 0 if is_bool else operator.index(value)
     except TypeError:
         found = 0
     if found < 1:

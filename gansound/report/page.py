@@ -6,7 +6,7 @@ can be mailed; larger ones keep them in `assets/` beside `index.html`.
 
 import base64
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from gansound.extras import require
 from gansound.metrics.evaluation import GROUND_TRUTH, Evaluation, Item, Utterance
 from gansound.report.figures import counted, style
 from gansound.report.pictures import colour_range_db, png_bytes, spectrogram, write_bytes
-from gansound.report.tables import figure_names
+from gansound.report.tables import alarm_lines, figure_names, left_out
 from gansound.visible import visible_html as escape
 
 EMBED_LIMIT_BYTES = 12_000_000
@@ -133,6 +133,8 @@ class EvaluationPage:
         yield "</header><main>"
         if evaluation.utterances:
             yield from _summary(evaluation)
+            yield from _listed("Alarms", alarm_lines(evaluation))
+            yield from _listed("Not in the means", left_out(evaluation))
             yield from _differences(evaluation)
             yield "<section><h2>Listen</h2>"
             for utterance in evaluation.utterances:
@@ -140,12 +142,7 @@ class EvaluationPage:
                     yield from self._utterance(evaluation, utterance, inside)
             yield "</section>"
             yield from _per_utterance(evaluation)
-        if evaluation.failures:
-            yield "<section><h2>Failed</h2><ul>"
-            yield from (
-                f"<li>{escape(failure.id)}: {escape(failure.reason)}</li>" for failure in evaluation.failures
-            )
-            yield "</ul></section>"
+        yield from _listed("Failed", [f"{failure.id}: {failure.reason}" for failure in evaluation.failures])
         yield from _legend(evaluation)
         yield "</main></body></html>"
 
@@ -188,6 +185,11 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
             yield f"<td>{mean}<small>{interval}</small></td>"
         yield f"<td>{counted(summaries[system].get(figure) for system in shown)}</td></tr>"
     yield "</tbody></table></div></section>"
+
+
+def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"<section><h2>{title}</h2><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul></section>"
 
 
 def _differences(evaluation: Evaluation) -> Iterator[str]:

@@ -40,7 +40,10 @@ def read(root: Path) -> Found:
             continue
         identifier, *texts = (part.strip() for part in line.split("|"))
         if not texts:
-            raise ValueError(f"{table}:{number}: got {line[:60]!r}, expected id|text|text")
+            raise ValueError(
+                f"{table}:{number}: got {line[:60]!r}, expected id|text|text, parted by bars. Write it so, or read the "
+                f"sounds without their texts: {root / 'wavs'}"
+            )
         path = files.named(identifier)
         if isinstance(path, str):
             missing.append(
