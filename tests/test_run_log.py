@@ -227,7 +227,7 @@ def test_how_it_ended_otherwise(
 
 
 @pytest.mark.usefixtures("signals_end")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_told_to_end(
     number: signal.Signals, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +240,23 @@ def test_told_to_end(
     _, end = lines(tmp_path / "run" / "sessions.jsonl")
     assert (end["how"], end["step"]) == ("interrupted", 2)
     assert "stopped as asked at step 2" in end["message"]
+    assert (tmp_path / "run" / "checkpoints" / "step_00000002").is_dir()
+
+
+@pytest.mark.usefixtures("signals_end")
+def test_a_second_interruption_ends_it_at_once(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def observe(self: TrainingProgress, now: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(TrainingProgress, "_observe", observe)
+    assert train(corpus, tmp_path / "run", 4) == 130
+    assert "stopping after this step, with a checkpoint; Ctrl-C again" in capsys.readouterr().err
+    _, end = lines(tmp_path / "run" / "sessions.jsonl")
+    assert (end["how"], end["message"]) == ("interrupted", "KeyboardInterrupt")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

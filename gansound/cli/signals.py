@@ -6,7 +6,7 @@ So the one way in which code cleans up after itself, `finally` and `with`, serve
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 _NAMES = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -17,13 +17,13 @@ class Signalled(KeyboardInterrupt):
 
 
 @contextmanager
-def on_signals(act: Callable[[str], object]) -> Iterator[None]:
-    """Call `act` with the name of SIGTERM or SIGHUP when it comes. One that is ignored (`nohup`) stays ignored."""
+def on_signals(act: Callable[[str], object], names: Sequence[str] = _NAMES) -> Iterator[None]:
+    """Call `act` with the name of one of the signals when it comes. One that is ignored (`nohup`) stays ignored."""
     if threading.current_thread() is not threading.main_thread():  # where Python sets no handlers
         yield
         return
     before = {}
-    for name in _NAMES:
+    for name in names:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, lambda *_, name=name: act(name))

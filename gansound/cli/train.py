@@ -4,13 +4,17 @@ import argparse
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import INTERRUPTED, UsageError
 from gansound.cli.signals import on_signals
 from gansound.cli.streams import tell
 from gansound.extras import install_line, missing, require
+
+if TYPE_CHECKING:
+    from gansound.engine.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,8 @@ EXAMPLES = """examples:
 A run folder holds recipe.yaml (as resolved), metrics.jsonl, sessions.jsonl (how it was started and how it ended),
 tensorboard/, checkpoints/, model/ (the newest) and best/ (by the held-out figure), which `gansound vocode --model
 runs/try/model` or `generate` load. A checkpoint is written every checkpoint_every steps, at the end, and when the
-process is told to end (SIGTERM, as batch systems do) or its terminal is closed (SIGHUP; nohup keeps it going)."""
+process is told to end: by Ctrl-C (a second one ends it at once), by SIGTERM, as batch systems do, or as its terminal is
+closed (SIGHUP; nohup keeps it going)."""
 
 EXTRA = True
 
@@ -135,19 +140,21 @@ def run(args: argparse.Namespace) -> int:
         return 0
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
-    quiet = args.quiet or os.environ.get("RANK", "0") != "0"
+    speaks = os.environ.get("RANK", "0") == "0"
+    quiet = args.quiet or not speaks
     if not quiet and missing("pesq"):
         log.info("a vocoder's validation goes without PESQ: %s brings it", install_line("pesq"))
     try:
         # Batch systems send SIGTERM some time before they kill: the run then writes a checkpoint and ends. So it does
-        # where its terminal is closed.
+        # where its terminal is closed, and at Ctrl-C.
         with (
-            on_signals(lambda _: training.stop()),
+            on_signals(_stopping(training, speaks=speaks), ("SIGTERM", "SIGHUP", "SIGINT")),
             progress_line(planned.settings.steps, quiet=quiet) as observe,
         ):
             training.fit(observe)
     except StoppedError as stopped:
-        log.warning("%s", stopped)
+        if speaks:
+            log.warning("%s", stopped)
         training.close()
         return INTERRUPTED
     except KeyboardInterrupt:
@@ -161,6 +168,24 @@ def run(args: argparse.Namespace) -> int:
     if not quiet:
         tell(folder / "model")
     return 0
+
+
+def _stopping(training: "Run", *, speaks: bool) -> Callable[[str], None]:
+    """What a signal does: end the run after a step, with a checkpoint; Ctrl-C for the second time at once."""
+    pressed, owner = 0, os.getpid()
+
+    def stop(name: str) -> None:
+        nonlocal pressed
+        if os.getpid() != owner:  # a process that loads, forked from this one, loads on for the step
+            return
+        pressed += name == "SIGINT"
+        if pressed > 1 and name == "SIGINT":
+            raise KeyboardInterrupt
+        training.stop()
+        if name == "SIGINT" and speaks:
+            log.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once, without")
+
+    return stop
 
 
 def shipped_recipes() -> str:
