@@ -274,6 +274,7 @@ def test_another_rate_is_resampled_as_the_whole_file_would_be(tmp_path, caplog, 
     caplog.set_level(logging.INFO)
     cached, uncached = dataset(records), dataset(records, cache_bytes=0)
     assert f"resampling {rate} Hz to 8000 Hz" in caplog.text
+    assert (f"which leaves nothing above {rate // 2} Hz of some" in caplog.text) == (rate < RATE)
     whole = audio.resample(audio.read(records[0].path)[0], rate, RATE)
     for position in range(40):
         item = cached[position]
