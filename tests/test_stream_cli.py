@@ -445,6 +445,8 @@ def test_a_generator_of_ones_own(
     code, out, err = stream("--model", saved(last="BatchNorm1d"), "--allow", "own_net", stdin=as_bytes(mel))
     assert (code, out) == (1, b"")
     assert err.startswith("error: BatchNorm1d doesn't stream. Build from")
+    np.save(tmp_path / "one.npy", mel)
+    assert cli.main(["mel", str(tmp_path / "one.npy"), "--model", str(folder), "--allow", "own_net"]) == 0
 
 
 def test_help_teaches_the_line(capsys: Any) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gansound.cli.backend import add_mel_argument, given_mel
+from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, metavar="FILE", help="the recording of the one mel")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for converted mels (.npy)")
     add_mel_argument(parser)
+    add_allow_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     said = given_mel(args)
     from gansound.model_folder import load_model_folder
 
-    model = load_model_folder(args.model)
+    model = load_model_folder(args.model, allow=args.allow)
     failed = 0
     for path in files:
         try:
