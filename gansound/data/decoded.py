@@ -63,11 +63,14 @@ class Source:
                 "Leave it out"
             )
         if others:
+            empty = (
+                f", which leaves nothing above {others[0] // 2} Hz of some" if others[0] < sample_rate else ""
+            )
             logger.info(
                 "resampling %s Hz to %d Hz on reading%s; 'gansound data prepare --sample-rate %d' does it once",
                 ", ".join(map(str, others)),
                 sample_rate,
-                f", which leaves nothing above {others[0] // 2} Hz of some" if others[0] < sample_rate else "",
+                empty,
                 sample_rate,
             )
         self._cache: _Cache | None = None

@@ -88,7 +88,7 @@ def fit_to_memory(run: "Run", start: int) -> None:
                         step=HEAVIEST_STEP,
                     )
 
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if on_gpu else []):  # by itself torch begins with all GPUs
             peak = resident + peak_bytes(device, steps)
         run.kept.state.go_back(copy.deepcopy(state))
         for optimizer in run.plan.optimizers.values():

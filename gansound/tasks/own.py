@@ -31,8 +31,10 @@ def trying(key: str, module: nn.Module, given: str) -> Iterator[None]:
         ValueError: for whatever is raised inside, with the key in the recipe, the class, and where in its file.
     """
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    # By itself torch would begin with all GPUs.
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(gpus):
             yield
     except Exception as error:  # somebody's own may fail in any way
         kind = type(module)
