@@ -77,6 +77,19 @@ def test_no_band_limit_where_sound_only_decays(tmp_path):
         assert check_file(tmp_path / f"{name}.wav").band_limit_hz is None, name
 
 
+def test_a_kick_has_no_constant_offset_and_a_shifted_one_has(tmp_path):
+    time = np.arange(RATE // 4) / RATE
+    kick = 0.6 * np.exp(-30 * time) * np.cos(2 * np.pi * 8 * time)
+    sounds = {"kick": kick, "shifted": kick + 0.2, "quiet": 0.05 + noise(0.5, level=1e-3)}
+    for name, samples in sounds.items():
+        audio.write(tmp_path / f"{name}.wav", samples, RATE)
+    reports = {name: check_file(tmp_path / f"{name}.wav") for name in sounds}
+    assert abs(reports["kick"].offset) > 0.01  # its mean alone would be taken for one
+    assert reports["kick"].rests_at == 0
+    assert [reports[name].rests_at for name in ("shifted", "quiet")] == pytest.approx([0.2, 0.05], abs=5e-3)
+    assert "2 of 3 files have a constant offset" in "\n".join(check_corpus(tmp_path).verdicts)
+
+
 def test_a_corpus_report_counts_what_was_put_in(tmp_path):
     folder = bad_corpus(tmp_path / "c")
     # The same samples in another container are the same content; another level isn't.

@@ -49,7 +49,7 @@ class Envelope:
         for start in range(0, samples, piece):
             audio = read(start, min(piece, samples - start))
             if offset is None:
-                offset = _constant(audio)
+                offset = resting(audio)
             rested = audio - offset
             peak = max(peak, float(np.abs(rested).max()))
             squares = np.square(rested, out=rested)
@@ -65,8 +65,8 @@ class Envelope:
         return float(np.percentile(self.powers[:whole].reshape(-1, count).mean(axis=1), 10))
 
 
-def _constant(audio: np.ndarray) -> np.ndarray:
-    """What the channels rest at, (C, 1) float32, where median and mean agree on it; else 0."""
+def resting(audio: np.ndarray) -> np.ndarray:
+    """What channels (C, T) rest at, (C, 1) float32, where median and mean agree on it; else 0, as of a kick's mean."""
     median = np.median(audio[:, ::8], axis=1, keepdims=True)
     agreed = np.abs(median - audio.mean(axis=1, keepdims=True)) <= np.abs(median) / 4
     return np.where(agreed & (np.abs(median) > _LEAST_OFFSET), median, 0).astype(np.float32)
