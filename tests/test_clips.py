@@ -1,6 +1,7 @@
 """`ClipGenerator`: a sound is a function of seed, index and label alone, and fit to be heard."""
 
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,14 @@ def test_what_cannot_be_is_said(labels, call, words):
     with pytest.raises(ValueError) as caught:
         call(tiny_clips(labels))
     assert all(word in str(caught.value) for word in words)
+
+
+def test_an_accent_is_one_however_it_is_written():
+    labels = [unicodedata.normalize(form, "dämpfer") for form in ("NFC", "NFD")]
+    assert labels[0] != labels[1]
+    for label in labels:
+        clips = tiny_clips((label, "kick"))
+        assert [clips.label_number(one) for one in labels] == [0, 0]
 
 
 def test_the_last_index_there_is_can_be_asked_for():

@@ -3,6 +3,7 @@
 import logging
 import math
 import pickle
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -371,6 +372,17 @@ def test_labels_of_a_designers_folders(tmp_path):
         "Drums/loose.wav": None,
     }
     assert set(names_and_labels(tmp_path / "Drums" / "Snare").values()) == {None}
+
+
+def test_two_ways_of_writing_an_accent_are_one_label(tmp_path):
+    for form, name in (("NFD", "a.wav"), ("NFC", "b.wav"), ("NFD", "c.wav")):
+        label = unicodedata.normalize(form, "Dämpfer" if name != "c.wav" else "Ping")
+        put(tmp_path / label / name, decaying(800, 0))
+    assert {path.split("/")[1]: label for path, label in names_and_labels(tmp_path).items()} == {
+        "a.wav": "D\u00e4mpfer",
+        "b.wav": "D\u00e4mpfer",
+        "c.wav": "Ping",
+    }
 
 
 def sounds(names, seconds=0.5):

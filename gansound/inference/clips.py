@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import logging
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,11 +216,13 @@ class ClipGenerator:
             raise ValueError(f"label {name!r}: {NO_LABELS}")
         if not isinstance(name, str):
             raise ValueError(f"label {name!r}: expected a name, one of {', '.join(self.labels)}")
-        if name not in self.labels:
+        # An accent may be a character of its own, as a Mac writes it in a folder's name.
+        composed = [unicodedata.normalize("NFC", label) for label in self.labels]
+        if (wanted := unicodedata.normalize("NFC", name)) not in composed:
             near = difflib.get_close_matches(name.lower(), [label.lower() for label in self.labels], n=1)
             guess = next((f"; did you mean {one!r}?" for one in self.labels if one.lower() in near), "")
             raise ValueError(f"label {name!r}: the model has {', '.join(self.labels)}{guess}")
-        return self.labels.index(name)
+        return composed.index(wanted)
 
     def synthesize(self, latents: Tensor | NDArray[Any], labels: Labels = None) -> NDArray[np.float32]:
         """Clips of these latents, finished as `generate` finishes them.

@@ -1,6 +1,7 @@
 """Any folder of audio: every file below it, labelled by the folders they lie in."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def read(root: Path) -> Found:
     """Every file with a suffix of audio.
 
     The label is the folder at the first level where files lie in several (``drums/kick/kit1/x.wav``: kick, where
-    all lie in ``drums``); names that differ in case are one.
+    all lie in ``drums``); names that differ in case are one, and so are the two ways of writing an accent, of which a
+    Mac's folders may have the one that no keyboard gives.
     """
     found, others = [], []
     for path in walk(root):
@@ -44,7 +46,7 @@ def _labelled(found: Sequence[Entry]) -> list[Entry]:
     spelt: dict[str, str] = {}
     labelled = []
     for entry, place in zip(found, places, strict=True):
-        name = place[level] if len(place) > level else None
+        name = unicodedata.normalize("NFC", place[level]) if len(place) > level else None
         label = None if name is None else spelt.setdefault(name.casefold(), name)
         labelled.append(dataclasses.replace(entry, label=label))
     return labelled
