@@ -8,6 +8,8 @@ from rich.console import Console
 
 from gansound.cli import progress as module
 from gansound.cli.progress import progress
+from gansound.cli.training_progress import TrainingProgress
+from gansound.engine.run import Progress as RunProgress
 
 
 @pytest.fixture
@@ -59,3 +61,14 @@ def test_a_terminal_has_a_bar_that_names_the_file(monkeypatch, caplog):
     assert "[bold]one.wav" in terminal.file.getvalue()
     assert "1/3" in terminal.file.getvalue()
     assert said(caplog) == []
+
+
+def test_the_first_steps_of_a_run_weigh_no_more_than_the_last(caplog):
+    """The line of a short run is the mean of its steps, not what its first step was."""
+    with caplog.at_level(logging.INFO), TrainingProgress(20) as observe:
+        for step in range(1, 21):
+            observe(RunProgress(step, 20, {"loss": float(step)}, 1.0, 0.0))
+    weights = [0.98 ** (20 - step) for step in range(1, 21)]
+    mean = sum(w * step for w, step in zip(weights, range(1, 21), strict=True)) / sum(weights)
+    assert f"step 20/20  loss {mean:.3g}  " in said(caplog)[-1]
+    assert mean > 10

@@ -28,7 +28,8 @@ class TrainingProgress:
 
     def __init__(self, steps: int, *, quiet: bool = False) -> None:
         self._steps = steps
-        self._smooth: dict[str, float] = {}
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
         self._last_line = 0.0
         console = Console(stderr=True)
         self._bar = (
@@ -55,9 +56,9 @@ class TrainingProgress:
     def _observe(self, now: "RunProgress") -> None:
         for name, value in now.figures.items():
             if not name.startswith(("gradient_norm", "learning_rate")):
-                before = self._smooth.get(name, value)
-                self._smooth[name] = _SMOOTHING * before + (1 - _SMOOTHING) * value
-        losses = "  ".join(f"{name} {value:.3g}" for name, value in self._smooth.items())
+                self._sums[name] = _SMOOTHING * self._sums.get(name, 0.0) + value
+                self._counts[name] = _SMOOTHING * self._counts.get(name, 0.0) + 1
+        losses = "  ".join(f"{name} {total / self._counts[name]:.3g}" for name, total in self._sums.items())
         text = f"{losses}  {now.audio_seconds_per_second:.1f} s of audio/s  {duration(now.seconds_left)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=now.step, text=text)
