@@ -17,7 +17,7 @@ from gansound.metrics.sets import (
     nearest_distances,
 )
 from gansound.metrics.sets.newness import newness
-from gansound.metrics.sets.resampling import Estimate, halves_interval
+from gansound.metrics.sets.resampling import Estimate, halves_interval, spread
 from gansound.report.pictures import png_bytes
 from gansound.report.sets import STYLES, neighbours_picture, sets_record, sets_table, truncation_picture
 from tests.test_sets import RATE, gaussian, hits
@@ -107,6 +107,29 @@ def test_an_interval_of_a_mean_is_as_wide_as_its_standard_error():
         "kernel_distance"
     ]
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_an_interval_keeps_to_what_a_figure_can_be():
+    """Shares to 0 … 1, an Inception score to 1 and more, distances to 0 and more; a kernel distance to nothing."""
+    least = {"precision": 0.0, "inception_score": 1.0, "frechet_distance": 0.0, "kernel_distance": -8.0}
+    most = {"precision": 1.0, "inception_score": 10.0, "frechet_distance": 10.0, "kernel_distance": 10.0}
+    whole = dict.fromkeys(least, 1.0)
+    strays = iter([-9.0, 9.0] * 100)
+
+    def figures(chosen):
+        return dict.fromkeys(least, next(strays))
+
+    found = halves_interval(whole, figures, (10,), np.random.default_rng(0))
+    assert {name: (one.low, one.high) for name, one in found.items()} == {
+        name: (least[name], most[name]) for name in least
+    }
+
+
+def test_a_range_holds_what_ninety_five_of_a_hundred_draws_gave():
+    found = spread(
+        [{"precision": value} for value in np.random.default_rng(0).permutation(np.arange(1001.0))]
+    )
+    assert found == {"precision": Estimate(500.0, 25.0, 975.0)}
 
 
 def test_newness_is_that_of_a_loop():
