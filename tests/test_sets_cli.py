@@ -177,5 +177,9 @@ def test_what_cannot_be_judged_is_refused(model, drums, tmp_path, capsys):
     ):
         assert evaluate(*arguments) == 2, arguments
         assert said in capsys.readouterr().err
+    assert evaluate("--model", model, "--data", drums, "-k", 40) == 1
+    said = capsys.readouterr().err
+    assert "sounds are held out in the split 'test', and with -k 40 at least 82 must be" in said
+    assert said.count("split by") == 1  # one corpus, opened once
     assert evaluate("--model", model, "--data", drums, "-n", 5) == 1
     assert "got 5 generated sounds, expected at least 12" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,12 +190,17 @@ def _wanted(
 def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
     from gansound.data.corpus import by_split
     from gansound.data.source import open_corpus
+    from gansound.metrics.sets.evaluation import least_sounds
 
     shares = {name: wanted.data[name] for name in ("valid", "test") if name in wanted.data}
 
-    def part(source: Path, split: str) -> Sequence[Any]:
+    @cache
+    def corpus(source: Path) -> Sequence[Any]:
         # Seed 0 and the run's shares: the split that training made.
-        records = open_corpus(source, seed=0, **shares)
+        return open_corpus(source, seed=0, **shares)
+
+    def part(source: Path, split: str) -> Sequence[Any]:
+        records = corpus(source)
         found = records if split == "all" else by_split(records)[split]
         if not found:
             raise ValueError(
@@ -204,7 +210,15 @@ def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
         return found
 
     real, train = part(args.data, args.split), part(args.train or args.data, "train")
-    return _clips(_dataset(real, wanted)), _clips(_dataset(train, wanted))
+    held_out = _clips(_dataset(real, wanted))
+    least = least_sounds(args.k)
+    if len(held_out.audio) < least:
+        raise ValueError(
+            f"{args.data}: {len(held_out.audio)} sounds are held out in the split {args.split!r}, and with -k {args.k} "
+            f"at least {least} must be; 100 say something. Take fewer neighbours (-k), or more sounds: --data with a "
+            "folder of others, --split all, and --train with this one"
+        )
+    return held_out, _clips(_dataset(train, wanted))
 
 
 def _dataset(records: Sequence[Any], wanted: _Wanted) -> "ClipDataset":

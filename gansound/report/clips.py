@@ -44,7 +44,7 @@ _STYLE = """
 .clips summary { font-size: .85rem; color: var(--dim); cursor: pointer; }
 .clips code { font-size: .75rem; overflow-wrap: anywhere; user-select: all; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
-.grid { width: 100%; height: auto; }
+.grid { max-width: 100%; height: auto; }
 """
 
 

@@ -205,7 +205,7 @@ class SetJudge:
             sounds = checked_clips(clips)
         except ValueError as error:
             raise ValueError(f"{name} sounds: {error}") from None
-        least = 2 * (self.k + 1)
+        least = least_sounds(self.k)
         if len(sounds) < least:
             raise ValueError(
                 f"got {len(sounds)} {name} sounds, expected at least {least} for figures with {self.k} neighbours and "
@@ -228,6 +228,11 @@ class SetJudge:
         probabilities = self.backbone.probabilities(heard) if isinstance(self.backbone, Classifying) else None
         asked = None if labels is None or probabilities is None else np.asarray(labels, dtype=np.intp)
         return _Set(points, fine, probabilities, asked)
+
+
+def least_sounds(k: int) -> int:
+    """How many of a kind there must be, so that in half of them each still has `k` others."""
+    return 2 * (k + 1)
 
 
 def evaluate_sets(
