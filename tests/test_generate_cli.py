@@ -13,6 +13,7 @@ import pytest
 
 from gansound import audio, cli
 from gansound.audio.files import read_tags
+from gansound.cli import clip_files
 from gansound.cli.generate import _finish
 from gansound.data.clips import one_clip
 from gansound.data.settings import OneShotSettings
@@ -447,3 +448,11 @@ def test_a_model_whose_preparation_cannot_be_is_refused(tmp_path, capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "how its sounds were prepared" in err
+
+
+def test_a_pace_under_real_time_is_a_number(model, tmp_path, monkeypatch, capsys):
+    for seconds, said in ((10.0, "0.1 times"), (0.1, "10 times")):  # for 1.0 s of sound
+        clock = iter((0.0, seconds))
+        monkeypatch.setattr(clip_files, "time", SimpleNamespace(perf_counter=clock.__next__))
+        assert gansound("generate", "--model", model, "-n", 4, "-o", tmp_path / said) == 0
+        assert f"1.0 s, {said} real time" in capsys.readouterr().out

@@ -118,9 +118,10 @@ def run(args: argparse.Namespace) -> int:
         args, clips, batches, total, names=names, page=args.page, finish=_finish(args, clips)
     )
     seconds = written.samples / (args.sample_rate or clips.sample_rate)
+    pace = seconds / written.seconds
     if not args.quiet:
         count = f"{total} sound{'s' * (total > 1)}"
-        tell(f"{args.output}: {count}, {seconds:.1f} s, {seconds / written.seconds:.0f} times real time")
+        tell(f"{args.output}: {count}, {seconds:.1f} s, {pace:.{int(pace < 10)}f} times real time")
     if args.page:
         about = {"truncation": str(args.truncation)} if args.truncation != 1 else {}
         rows = grid_rows(written.shown)
