@@ -222,6 +222,27 @@ def test_the_estimate_is_unbiased_for_shifted_gaussians(kernel):
     assert 3.5 * error < 0.1 * closed  # the biased estimate would be off by more
 
 
+def test_kernels_are_those_of_their_papers():
+    squares = np.array([0.0, 0.3, 1.0, 7.0, 400.0])
+    d = torch.from_numpy(squares)
+    rbf = sum(np.exp(-squares / (2 * s**2)) for s in (1, 2, 4, 8, 16))  # arXiv 1705.08584, section 5
+    np.testing.assert_allclose(RBFMixture()(d), rbf, rtol=1e-12)
+    np.testing.assert_allclose(RBFMixture([3.0])(d), np.exp(-squares / 18), rtol=1e-12)
+    rational = sum((1 + squares / (2 * a)) ** -a for a in (0.2, 0.5, 1, 2, 5))  # arXiv 1801.01401, eq. 4
+    np.testing.assert_allclose(RationalQuadratic()(d), rational, rtol=1e-12)
+    np.testing.assert_allclose(RationalQuadratic([0.5])(d), 1 / np.sqrt(1 + squares), rtol=1e-12)
+    assert RationalQuadratic([1e6])(d[:4]).numpy() == pytest.approx(np.exp(-squares[:4] / 2), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [MMD(), FDivergence(JensenShannon())], ids=name_of)
+def test_what_the_discriminators_raise_is_summed_over_them(loss: AdversarialLoss):
+    real, fake = logits_of(13, (4, 1), (4, 3)), logits_of(14, (4, 1), (4, 3))
+    each = [loss.discriminator([r], [f]).item() for r, f in zip(real, fake, strict=True)]
+    made = [loss.generator([f], [r]).item() for r, f in zip(real, fake, strict=True)]
+    assert loss.discriminator(real, fake).item() == pytest.approx(sum(each), rel=1e-9)
+    assert loss.generator(fake, real).item() == pytest.approx(sum(made), rel=1e-9)
+
+
 def test_mmd_is_a_loop_over_pairs_of_vectors():
     real, fake = logits_of(9, (4, 2, 3))[0], logits_of(10, (6, 2, 3))[0]
     x, y = real.numpy().reshape(4, 6), fake.numpy().reshape(6, 6)
@@ -241,6 +262,10 @@ def test_mmd_is_a_loop_over_pairs_of_vectors():
 def test_mmd_wants_pairs():
     with pytest.raises(ValueError, match="at least 2 real and 2 fake"):
         MMD().discriminator([torch.zeros(1, 1)], [torch.zeros(1, 1)])
+    for few in ((1, 2), (2, 1)):
+        with pytest.raises(ValueError, match="got {} and {}".format(*few)):
+            MMD().discriminator(*([torch.zeros(n, 1)] for n in few))
+    assert math.isfinite(MMD().discriminator(*([torch.zeros(2, 1)] for _ in range(2))).item())
     with pytest.raises(ValueError, match="bandwidths"):
         RBFMixture([])
     with pytest.raises(ValueError, match="alphas"):
