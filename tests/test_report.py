@@ -6,6 +6,7 @@ import itertools
 import json
 from html.parser import HTMLParser
 
+import librosa
 import matplotlib.image
 import numpy as np
 import pytest
@@ -324,3 +325,32 @@ def test_sounds_of_several_lengths_are_all_seen_whole():
     noise = np.random.default_rng(0).uniform(-1, 1, 8000)
     figure = spectrogram_grid([("", [("long", noise), ("short", noise[:4000])])], 8000)
     assert figure.axes[0].get_xlim() == (0, 1)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+@pytest.mark.parametrize("hertz", [55, 440, 3000])
+def test_a_low_tone_is_seen_above_the_bottom_in_pictures_of_sounds(rate, hertz, tmp_path):
+    """At its place in mel, O'Shaughnessy's; on an axis of hertz 55 of 22,050 would be in the lowest row of 96."""
+    from matplotlib.image import imread
+
+    from gansound.report.clips import spectrogram_grid, thumbnail
+
+    tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(rate) / rate).astype(np.float32)
+    mel = librosa.hz_to_mel(np.array([hertz, rate / 2]), htk=True)
+    (tmp_path / "small.png").write_bytes(thumbnail(tone, rate))
+    brightness = imread(tmp_path / "small.png")[..., :3].sum((1, 2))[::-1]
+    assert np.argmax(brightness) == pytest.approx(96 * mel[0] / mel[1] - 0.5, abs=2)
+    (axes,) = spectrogram_grid([("", [("tone", tone)])], rate).axes
+    (image,) = axes.images
+    bottom, top = image.get_extent()[2:]
+    row = np.argmax(image.get_array().max(1))
+    assert bottom + (row + 0.5) / len(image.get_array()) * (top - bottom) == pytest.approx(
+        mel[0], abs=2 * mel[1] / 96
+    )
+    ticks = {
+        float(label.get_text()): at
+        for at, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    }
+    for tick, at in ticks.items():
+        assert at == pytest.approx(librosa.hz_to_mel(tick, htk=True))
+    assert max(ticks) == (2000 if rate == 8000 else 20000)

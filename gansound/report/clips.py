@@ -20,7 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from gansound.audio import read
 from gansound.metrics.spectral import magnitude_stft, mel_window_samples
-from gansound.report.pictures import GREY, RANGE_DB, _bare, spectrogram_db, write_bytes
+from gansound.report.pictures import (
+    GREY,
+    RANGE_DB,
+    _bare,
+    _draw_spectrogram,
+    colour_range_db,
+    mel_edges,
+    write_bytes,
+)
 from gansound.visible import visible_html as escape
 
 if TYPE_CHECKING:
@@ -61,7 +69,7 @@ class Card:
 
 
 def thumbnail(sound: ArrayLike, sample_rate: int) -> bytes:
-    """A small spectrogram as a PNG: all the clip across, 0 Hz to half the rate upwards.
+    """A small spectrogram as a PNG: all the clip across, 0 Hz to half the rate upwards, in mel.
 
     One scale for all sounds, 0 dB being a full-scale sine and 80 dB below it black, so that they compare.
 
@@ -70,7 +78,7 @@ def thumbnail(sound: ArrayLike, sample_rate: int) -> bytes:
     mono = np.atleast_2d(np.asarray(sound, np.float32)).mean(0)
     n_fft = mel_window_samples(sample_rate)
     magnitudes = magnitude_stft(mono, n_fft, max(1, mono.size // _COLUMNS), n_fft)[:_COLUMNS]
-    edges = np.linspace(0, magnitudes.shape[1], _ROWS + 1).astype(int)[:-1]
+    edges = mel_edges(magnitudes.shape[1], sample_rate, _ROWS)
     loudest = np.maximum.reduceat(magnitudes, edges, axis=1) / (n_fft / 4)
     decibels = 20 * np.log10(np.maximum(loudest.T[::-1], 1e-8))
     return _png(np.clip(255 * (1 + decibels / RANGE_DB), 0, 255).astype(np.uint8))
@@ -86,7 +94,7 @@ def write_thumbnail(path: Path, sound: ArrayLike, sample_rate: int) -> None:
 def spectrogram_grid(
     rows: Sequence[tuple[str, Sequence[tuple[str, ArrayLike]]]], sample_rate: int, *, title: str = ""
 ) -> "Figure":
-    """Spectrograms in rows, one colour scale for all, axes in seconds and hertz.
+    """Spectrograms in rows, one colour scale for all, axes in seconds and, spaced in mel, hertz.
 
     Args:
         rows: each its name, and its sounds `(C, T)` or `(T,)` with their titles; rows may differ in length.
@@ -101,31 +109,25 @@ def spectrogram_grid(
         raise ValueError("got no sounds, expected at least one to draw")
     figure = _bare((1.0 + 1.7 * columns, 0.9 + 1.35 * len(rows)))
     grid = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
-    drawn = [
-        [(name, spectrogram_db(np.atleast_2d(one).mean(0), sample_rate), np.shape(one)[-1]) for name, one in sounds]
-        for _, sounds in rows
-    ]  # fmt: skip
-    top = max(float(decibels.max()) for row in drawn for _, decibels, _ in row)
+    drawn = [[(name, np.atleast_2d(one).mean(0)) for name, one in sounds] for _, sounds in rows]
+    limits = colour_range_db([sound for row in drawn for _, sound in row], sample_rate)
     for number, ((name, _), row) in enumerate(zip(rows, drawn, strict=True)):
         for axes in grid[number, len(row) :]:
             axes.set_visible(False)
-        for axes, (caption, decibels, samples) in zip(grid[number], row, strict=False):
-            seconds = samples / sample_rate
-            axes.imshow(
-                decibels, origin="lower", aspect="auto", interpolation="nearest", cmap="magma", vmin=top - RANGE_DB,
-                vmax=top, extent=(0, seconds, 0, sample_rate / 2),
-            )  # fmt: skip
+        for axes, (caption, sound) in zip(grid[number], row, strict=False):
+            _draw_spectrogram(axes, sound, sample_rate, limits, mel=True)
             axes.set_title(_plain(_fitted(caption)), color=GREY, fontsize=8)
             axes.tick_params(colors=GREY, labelsize=7)
             for spine in axes.spines.values():
                 spine.set_color(GREY)
-            if number == len(rows) - 1 or len(drawn[number + 1]) <= list(grid[number]).index(axes):
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel("seconds", color=GREY, fontsize=8)
+            last = number == len(rows) - 1 or len(drawn[number + 1]) <= list(grid[number]).index(axes)
+            axes.tick_params(labelbottom=last)
+            axes.set_xlabel("seconds" if last else "", color=GREY, fontsize=8)
+            axes.set_ylabel("")
         grid[number, 0].set_ylabel(
             f"{_plain(_fitted(name))}\nhertz" if name else "hertz", color=GREY, fontsize=8
         )
-    grid[0, 0].set_xlim(0, max(samples for row in drawn for _, _, samples in row) / sample_rate)
+    grid[0, 0].set_xlim(0, max(sound.size for row in drawn for _, sound in row) / sample_rate)
     if title:
         figure.suptitle(_plain(title), color=GREY, fontsize=10)
     return figure
@@ -196,7 +198,7 @@ def _lines(
     more = f"; {left_out:,} more in the folder" if left_out else ""
     yield (
         f"<p class=dim>{count:,} sound{'s' * (count != 1)}{more}. Pictures: the whole clip across, "
-        f"0 to {top} upwards, black {RANGE_DB:g} dB below full scale.</p>"
+        f"0 to {top} upwards in mel, black {RANGE_DB:g} dB below full scale.</p>"
     )
     rows = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
     yield f"<dl class=about>{''.join(rows)}</dl>"

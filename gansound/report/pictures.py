@@ -5,6 +5,7 @@ Text is mid grey on nothing, so that a picture reads on a light page and on a da
 
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ GREY = "#7d7d7d"
 LINE_COLOURS = ("#3b82c4", "#d9822b", "#3a9d6e", "#b45fc2", "#c94f4f", "#8a7a2f", "#4aa3a3", "#888888")
 RANGE_DB = 80.0
 FLOOR_DB = -160.0
+_MEL_ROWS = 96
+_MEL_TICKS_HZ = (0, 500, 2000, 5000, 10000, 20000)
 
 
 def spectrogram_db(audio: ArrayLike, sample_rate: int) -> NDArray[np.float32]:
@@ -36,6 +39,16 @@ def spectrogram_db(audio: ArrayLike, sample_rate: int) -> NDArray[np.float32]:
     scaled = magnitudes.T / (n_fft / 4)
     decibels: NDArray[np.float32] = 20.0 * np.log10(np.maximum(scaled, 10.0 ** (FLOOR_DB / 20.0)))
     return decibels.astype(np.float32, copy=False)
+
+
+def mel_edges(bins: int, sample_rate: int, rows: int) -> NDArray[np.intp]:
+    """The bin at which each of `rows` rows begins that are equally high in mel, from 0 Hz to half the rate: `(rows,)`.
+
+    On an axis of hertz a kick drum is a line at the bottom.
+    """
+    mels = np.linspace(0, _mel(sample_rate / 2), rows, endpoint=False)
+    hertz = 700 * (10 ** (mels / 2595) - 1)
+    return np.rint(hertz / (sample_rate / 2) * (bins - 1)).astype(np.intp)
 
 
 def colour_range_db(waveforms: Sequence[ArrayLike], sample_rate: int) -> tuple[float, float]:
@@ -227,6 +240,10 @@ def _plain(text: str) -> str:
     return visible(text).replace("$", r"\$")
 
 
+def _mel(hertz: float) -> float:
+    return 2595 * math.log10(1 + hertz / 700)
+
+
 def _bare(size_inches: tuple[float, float]) -> "Figure":
     require("A picture", "matplotlib")
     from matplotlib.figure import Figure
@@ -255,12 +272,16 @@ def _draw_spectrogram(
     range_db: tuple[float, float],
     *,
     offset_seconds: float = 0.0,
+    mel: bool = False,
 ) -> None:
     from matplotlib.ticker import FuncFormatter
 
     decibels = spectrogram_db(audio, sample_rate)
     hop_seconds = mel_window_samples(sample_rate) / 4 / sample_rate
-    bin_hz = sample_rate / 2 / (decibels.shape[0] - 1)
+    half_bin, top = sample_rate / 4 / (decibels.shape[0] - 1), sample_rate / 2
+    if mel:
+        decibels = np.maximum.reduceat(decibels, mel_edges(len(decibels), sample_rate, _MEL_ROWS), axis=0)
+        half_bin, top = 0.0, _mel(top)
     # Frames and bins are centred on their time and frequency, so the picture reaches half of one further each way.
     edges_seconds = (
         offset_seconds - hop_seconds / 2,
@@ -274,12 +295,16 @@ def _draw_spectrogram(
         cmap="magma",
         vmin=range_db[0],
         vmax=range_db[1],
-        extent=(*edges_seconds, -bin_hz / 2, sample_rate / 2 + bin_hz / 2),
+        extent=(*edges_seconds, -half_bin, top + half_bin),
     )
     seconds = np.asarray(audio).size / sample_rate
     axes.set_xlim(offset_seconds, offset_seconds + seconds)
-    axes.set_ylim(0, sample_rate / 2)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda hz, _: f"{hz:g}"))
+    axes.set_ylim(0, top)
+    if mel:
+        ticks = [hertz for hertz in _MEL_TICKS_HZ if hertz <= sample_rate / 2]
+        axes.set_yticks([_mel(hertz) for hertz in ticks], [f"{hertz}" for hertz in ticks])
+    else:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda hz, _: f"{hz:g}"))
     axes.set_xlabel("seconds", color=GREY)
     axes.set_ylabel("hertz", color=GREY)
 

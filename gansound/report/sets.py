@@ -205,7 +205,7 @@ def neighbours_picture(
         for row, (wave, title) in enumerate(zip(pair, titles, strict=True)):
             axes = grid[row][column]
             _dress(axes)
-            _draw_spectrogram(axes, wave, evaluation.sample_rate, limits)
+            _draw_spectrogram(axes, wave, evaluation.sample_rate, limits, mel=True)
             axes.set_title(_plain(title), color=GREY, fontsize=8)
             axes.label_outer()
     _colour_bar(figure, [axes for row in grid for axes in row])
