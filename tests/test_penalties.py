@@ -179,6 +179,9 @@ def test_autocast_around_it_changes_nothing(penalty):
     for plain, cast in zip(*found, strict=True):
         assert cast.dtype == torch.float32
         assert torch.equal(plain, cast)
+    wide = critic(torch.float32).double()
+    exact = penalty.loss(wide, wide, *(x.double() for x in batch(torch.float32)))
+    assert found[0][0].item() == pytest.approx(exact.item(), rel=1e-5)
 
 
 class Judged(nn.Module):
@@ -259,6 +262,18 @@ def test_the_dirac_gan_circles_unless_its_slope_is_penalised(loss):
 def test_impossible_values_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_defaults_are_those_of_the_papers():
+    """Gulrajani's λ at every step, StyleGAN2's γ each 16th, BigGAN's β, and Arjovsky's limit."""
+    wanted = {GradientPenalty: (10.0, 1), R1: (10.0, 16), R2: (10.0, 16), Orthogonal: (1e-4, 1)}
+    assert {kind: (kind().weight, kind().every) for kind in wanted} == wanted
+    assert (GradientPenalty().centre, WeightClipping().limit, WeightClipping().every) == (1.0, 0.01, 1)
+
+
+def test_what_is_differentiated_twice():
+    twice = [p.differentiates_twice for p in (*SLOPES, WeightClipping(), Orthogonal())]
+    assert twice == [True] * 4 + [False] * 2
 
 
 def test_what_bounds_a_critic():
