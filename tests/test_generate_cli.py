@@ -368,6 +368,40 @@ def test_a_slider_is_overwritten_when_asked_to_and_labels_tell_nothing_apart(tmp
     assert "labels don't count" in capsys.readouterr().err
 
 
+def test_sliders_that_somebody_made_stay_when_directions_are_found(tmp_path, capsys):
+    model = save_tiny_clips(tmp_path / "drums" / "model")
+    file = tmp_path / "d.safetensors"
+    common = ["--model", model, "--file", file]
+    assert (
+        gansound(
+            "-q", "latent", "attribute", "--name", "punchy", *common, "--liked", "0:0", "--others", "0:2"
+        )
+        == 0
+    )
+    clips = ClipGenerator.from_pretrained(model, "cpu")
+    (punchy,) = Directions.load(file, clips).vectors
+    find = ["latent", "directions", "--count", 2, *common]
+    assert gansound(*find) == 0  # nothing is overwritten
+    assert "beside punchy" in capsys.readouterr().out
+    assert gansound(*find) == 2
+    assert "--force overwrites it, but for punchy;" in capsys.readouterr().err
+    assert gansound("-q", *find, "--force", "--pca", "--count", 3) == 0
+    found = Directions.load(file, clips)
+    assert found.names == ("0", "1", "2", "punchy")
+    np.testing.assert_array_equal(found.vectors[3], punchy)
+    assert found.strengths[3] == pytest.approx(float(punchy.norm()))
+    assert found.method.startswith("PCA")
+    assert found.method.endswith("; punchy: mean of 1 sounds minus that of 1")
+    save_tiny_clips(tmp_path / "other" / "model", labels=("a", "b"))
+    other = ["latent", "directions", "--count", 2, "--model", tmp_path / "other" / "model", "--file", file]
+    assert gansound(*other) == 2
+    assert "--force overwrites it; --file" in capsys.readouterr().err
+    assert gansound("-q", *other, "--force") == 0  # those of other weights mean nothing here
+    assert Directions.load(
+        file, ClipGenerator.from_pretrained(tmp_path / "other" / "model", "cpu")
+    ).names == ("0", "1")
+
+
 def test_sliders_are_found_shown_and_used(tmp_path, capsys):
     model = save_tiny_clips(tmp_path / "drums" / "model")
     page = tmp_path / "sliders"

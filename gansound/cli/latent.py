@@ -95,7 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="SOUND",
             help="that the page's sliders move (default: 0:0)",
         )
-        action.add_argument("--force", action="store_true", help="overwrite what is there")
+        action.add_argument(
+            "--force", action="store_true", help="overwrite what is there, but for other sliders with names"
+        )
     invert = actions.add_parser(
         "invert",
         help="find the latent of a recording",
@@ -152,21 +154,44 @@ def _interpolate(args: argparse.Namespace) -> None:
 
 
 def _directions(args: argparse.Namespace) -> None:
-    from gansound.inference.latent.directions import FILE_NAME, pca, sefa
+    from gansound.inference.latent.directions import FILE_NAME, joined, pca, sefa
 
     if args.count < 1:
         raise UsageError(f"--count {args.count}: expected 1 or more")
     clips = open_clips(args)
     _check_base(args, clips)
     path = args.file or clips.path / FILE_NAME
-    if path.exists() and not args.force:
-        raise UsageError(f"{path}: is there already. --force overwrites it; --file names another")
+    kept = _named(path, clips, args.force)
     found = (pca if args.pca else sefa)(clips, args.count)
-    found.save(path)
+    every = found if kept is None else joined(found, kept)
+    every.save(path)
     _say(args, f"{path}: {len(found.names)} directions by {found.method}")
     for number, strength in enumerate(found.strengths):
         _say(args, f"  {number}  {strength:.4g}")
-    _show(args, clips, found, range(len(found.names)))
+    if kept is not None:
+        _say(args, f"  beside {', '.join(kept.names)}, made before")
+    _show(args, clips, every, range(len(found.names)))
+
+
+def _named(path: Path, clips: "ClipGenerator", force: bool) -> "Directions | None":
+    """The sliders with names in a file, which stay beside directions found anew.
+
+    Raises:
+        UsageError: what else is there would be overwritten.
+    """
+    from gansound.inference.latent.directions import Directions, named
+
+    if not path.exists():
+        return None
+    try:
+        there = Directions.load(path, clips)
+    except ValueError:  # another model's, or none at all
+        there = None
+    kept = None if there is None else named(there)
+    if not force and (there is None or kept is None or len(kept.names) < len(there.names)):
+        stay = "" if kept is None else f", but for {', '.join(kept.names)}"
+        raise UsageError(f"{path}: is there already. --force overwrites it{stay}; --file names another")
+    return kept
 
 
 def _attribute(args: argparse.Namespace) -> None:

@@ -212,6 +212,22 @@ def replaced(directions: Directions, other: Directions) -> Directions:
     )
 
 
+def named(directions: Directions) -> Directions | None:
+    """Those with a name of their own, which somebody made; None where all are numbers."""
+    kept = [i for i, name in enumerate(directions.names) if not name.isdecimal()]
+    if not kept:
+        return None
+    names = tuple(directions.names[i] for i in kept)
+    methods = directions.method.split("; ")
+    return replace(
+        directions,
+        vectors=directions.vectors[kept],
+        names=names,
+        strengths=tuple(directions.strengths[i] for i in kept),
+        method="; ".join(one for name in names for one in methods if one.startswith(f"{name}: ")),
+    )
+
+
 def joined(*directions: Directions) -> Directions:
     """All of them in one. Raises ValueError for directions of different models."""
     if len({one.weights_hash for one in directions}) != 1:
