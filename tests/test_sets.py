@@ -102,6 +102,13 @@ def test_prdc_is_that_of_loops_written_from_the_papers(k):
     assert precision_recall_density_coverage(real, fake, k) == pytest.approx(prdc_by_loops(real, fake, k))
 
 
+def test_a_ball_holds_what_lies_on_its_surface():
+    """Whole numbers about whole means, so that nothing is rounded: each outer point at a neighbour's distance."""
+    inner, outer = [[0.0], [2.0], [4.0]], [[-2.0], [6.0]]
+    assert precision_recall_density_coverage(inner, outer, 1) == (1.0, 1.0, 1.0, 2 / 3)
+    assert precision_recall_density_coverage(outer, inner, 1) == (1.0, 1.0, 2.0, 1.0)
+
+
 def test_an_outlier_raises_precision_but_not_density_or_coverage():
     # Naeem et al., figure 3: one real outlier's ball holds the whole line of fakes that lies between.
     real = np.concatenate([np.linspace(0, 1, 20)[:, None], [[10.0]]])
