@@ -188,6 +188,11 @@ def test_what_cannot_be_is_said(labels, call, words):
     assert all(word in str(caught.value) for word in words)
 
 
+def test_a_model_of_a_run_is_called_as_the_run():
+    for path, name in (("runs/drums/model", "drums"), ("runs/drums/best", "drums"), ("mine/bells", "bells")):
+        assert tiny_clips(path=Path(path)).name == name
+
+
 def test_an_accent_is_one_however_it_is_written():
     labels = [unicodedata.normalize(form, "dämpfer") for form in ("NFC", "NFD")]
     assert labels[0] != labels[1]

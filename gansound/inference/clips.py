@@ -77,7 +77,8 @@ class ClipGenerator:
         self.generator = clip_form(model.generator).to(self.device)
         self.info: dict[str, Any] = dict(model.info)
         self.path = model.path
-        self.name = model.path.parent.name if model.path.name == "model" else model.path.name
+        of_a_run = model.path.name in ("model", "best")
+        self.name = model.path.parent.name if of_a_run else model.path.name
         self.fade_in_ms, self.fade_out_ms = fade_in_ms, fade_out_ms
         self._block = _BLOCK.get(self.device.type, _BLOCK_ELSEWHERE)
         self._envelope = torch.from_numpy(self._fades()).to(self.device)
