@@ -168,6 +168,20 @@ def test_a_constant_offset_leaves_the_clip(tmp_path):
         np.testing.assert_allclose(clips.clip(1)[0], clips.clip(0)[0], atol=2e-3)
 
 
+@pytest.mark.parametrize("rate", [RATE, 22050, 44100, 96000])
+def test_silence_with_a_constant_offset_is_silent_at_any_rate(tmp_path, rate, caplog):
+    """Resampled, it rings at both ends: a click, which was brought to full level."""
+    quiet = 0.05 + 1e-4 * np.random.default_rng(0).standard_normal(rate // 2)
+    tick = quiet.copy()
+    tick[rate // 4 : rate // 4 + rate // 100] += 0.01  # 10 ms
+    records = [
+        put(tmp_path / f"{name}.wav", sound, rate) for name, sound in (("quiet", quiet), ("tick", tick))
+    ]
+    data = dataset(records)
+    assert [data.record(i).path.stem for i in range(len(data))] == ["tick"]
+    assert "quiet.wav: silent" in caplog.text
+
+
 def test_loudness_is_made_equal_but_passes_no_peak(tmp_path):
     records = [put(tmp_path / f"{i}.wav", texture(CLIP, i, level)) for i, level in enumerate((0.02, 0.2))]
     click = put(tmp_path / "z.wav", decaying(CLIP, 0, 3000, 0.002))

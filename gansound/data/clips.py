@@ -74,7 +74,7 @@ class _Form:
     def found(self, record: int, read: Read, frames: int) -> _Found:
         """The clips of a record of so many samples, each with its gain."""
         envelope = Envelope.of(read, frames, self.sample_rate)
-        if envelope.peak <= 10 ** (SILENT_PEAK_DB / 20):
+        if envelope.silent:
             return _Found([], skipped=f"silent, its peak isn't over {SILENT_PEAK_DB:.0f} dB")
         clips, kind, samples = self._placed(record, envelope, read)
         rested: Read = functools.partial(_less, read, envelope.offset)

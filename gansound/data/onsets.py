@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gansound.audio import SILENT_PEAK_DB
+
 Read = Callable[[int, int], np.ndarray]  # (start, length) in samples -> (C, length)
 
 _FRAME_SECONDS = 0.001
 _FLOOR_FRAMES = 10
 _RISE_FRAMES = 50  # longest rise that is traced back
 _APART_FRAMES = 100
+_RINGING_FRAMES = 10
 _LEAST_OFFSET = 1e-3
 _PIECE_SECONDS = 30.0
 _ATTACK_DB, _QUIET_DB = 30.0, 60.0
@@ -56,6 +59,14 @@ class Envelope:
             powers.append(_frame_powers(squares.mean(axis=0) if len(squares) > 1 else squares[0], frame))
         assert offset is not None, "a record holds samples"
         return cls(np.concatenate(powers), frame, samples, peak, offset)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is over −60 dB; the ends of a constant offset, where a resampled file rings, are no sound."""
+        if not self.offset.any():
+            return self.peak <= 10 ** (SILENT_PEAK_DB / 20)
+        inside = self.powers[_RINGING_FRAMES:-_RINGING_FRAMES]
+        return float(inside.max(initial=0.0)) <= power(SILENT_PEAK_DB)
 
     @functools.cached_property
     def floor(self) -> float:
