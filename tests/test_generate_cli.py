@@ -1,5 +1,6 @@
 """`gansound generate` and `gansound latent`: files that hold what Python gives, and say how they are made again."""
 
+import itertools
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 from gansound import audio, cli
 from gansound.audio.files import read_tags
 from gansound.cli import clip_files
+from gansound.cli import progress as cli_progress
 from gansound.cli.generate import _finish
 from gansound.data.clips import one_clip
 from gansound.data.settings import OneShotSettings
@@ -441,6 +443,17 @@ def test_a_recording_is_inverted_and_can_be_made_again(model, tmp_path, capsys):
         gansound("latent", "invert", recording, "--model", model, *words, "--seed", -1, "-o", tmp_path) == 2
     )
     assert "--seed -1: expected 0 or more" in capsys.readouterr().err
+
+
+def test_how_far_an_inversion_is_stands_in_the_log(model, tmp_path, monkeypatch, capsys):
+    assert gansound("-q", "generate", "--model", model, "-n", 1, "-o", tmp_path / "s") == 0
+    clock = itertools.count(0.0, 15.0)
+    monkeypatch.setattr(cli_progress, "time", SimpleNamespace(monotonic=clock.__next__))
+    few = ["--starts", 1, "--candidates", 2, "--steps", 4, "-o", tmp_path / "v"]
+    nothing = tmp_path / "nothing.wav"
+    words = ["latent", "invert", nothing, next((tmp_path / "s").glob("*.wav")), "--model", model, *few]
+    assert gansound(*words) == 1  # of what can't be read nothing is left to do
+    assert "steps: 4 of 8, 15s left" in capsys.readouterr().err
 
 
 def test_a_recording_is_prepared_as_what_was_trained_on_and_heard_beside_its_inversion(tmp_path, capsys):

@@ -1,9 +1,8 @@
 """`gansound latent`: what can be done with the latents of a generator of clips."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +28,8 @@ from gansound.cli.streams import tell
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from rich.progress import Progress, TaskID
 
+    from gansound.cli.progress import Advance
     from gansound.data.settings import OneShotSettings
     from gansound.inference.clips import ClipGenerator
     from gansound.inference.latent.directions import Directions
@@ -235,22 +234,19 @@ def _invert(args: argparse.Namespace) -> None:
             raise UsageError(f"--{name} {getattr(args, name)}: expected {least} or more")
     clips = open_clips(args)
     label_of(clips, None if args.label is None else [args.label])
-    from rich.progress import Progress
-
     from gansound import __version__
-    from gansound.cli.console import Console
+    from gansound.cli.progress import progress
 
     settings = one_shot_settings(clips.info.get("data") or {})
     inverted: list[tuple[str, list[tuple[str, Favourite]]]] = []
     recordings: list[tuple[Sound, NDArray[np.float32]]] = []
     failed: list[str] = []
-    console = Console(stderr=True)
-    with Progress(console=console, disable=args.quiet or not console.is_terminal, transient=True) as progress:
+    with progress("steps", args.steps * len(args.recordings), quiet=args.quiet) as advance:
         for path in args.recordings:
-            task = progress.add_task(path.name, total=args.steps)
             try:
-                target, found = _inverted(args, path, clips, settings, partial(_advance, progress, task))
+                target, found = _inverted(args, path, clips, settings, advance)
             except (ValueError, OSError) as error:
+                advance(path.name, args.steps)
                 failed.append(str(error) if str(path) in str(error) else f"{path}: {error}")
                 continue
             # Another folder's file may have the same name, and another name may come to the same stem.
@@ -276,7 +272,7 @@ def _inverted(
     path: Path,
     clips: "ClipGenerator",
     settings: "OneShotSettings",
-    progress: Callable[[int, float], None],
+    advance: "Advance",
 ) -> "tuple[NDArray[np.float32], Inversion]":
     """The recording as it was looked for, prepared as what the model learnt from, and what was found; says both."""
     from gansound.data.clips import one_clip
@@ -300,7 +296,7 @@ def _inverted(
         candidates=args.candidates,
         steps=args.steps,
         seed=args.seed,
-        progress=progress,
+        progress=lambda *_: advance(path.name),
     )
     _say(
         args,
@@ -387,10 +383,6 @@ def _one(spec: str, clips: "ClipGenerator") -> "Favourite":
 
 def _short(clips: "ClipGenerator", favourite: "Favourite") -> str:
     return favourite.name.removeprefix(f"{slug(clips.name)}_")
-
-
-def _advance(progress: "Progress", task: "TaskID", step: int, _: float) -> None:
-    progress.update(task, completed=step)
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
