@@ -65,8 +65,10 @@ def test_inception_score_of_known_probabilities():
     assert inception_score(rows, 1).mean == pytest.approx(expected)
     first, second = inception_score(rows[:1], 1).mean, inception_score(rows[1:], 1).mean
     assert inception_score(rows, 2).mean == pytest.approx((first + second) / 2)
-    with pytest.raises(ValueError, match="add up to 1"):
-        inception_score(np.ones((9, 3)))
+    assert inception_score(np.concatenate([np.eye(4), np.full((4, 4), 0.25)]), 2) == pytest.approx((2.5, 1.5))
+    for none in (np.ones((9, 3)), np.tile([1.5, -0.5], (9, 1))):
+        with pytest.raises(ValueError, match="add up to 1"):
+            inception_score(none, 1)
     with pytest.raises(ValueError, match="splits: got 10 for 9 rows"):
         inception_score(np.full((9, 2), 0.5))
 
