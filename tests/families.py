@@ -32,6 +32,7 @@ class Family:
         arguments: of the constructor, but for the mel (or its number of bands) and `causal`.
         framing: of the mel that it takes.
         waits_samples: what it looks ahead by when it is causal: what its last layer needs.
+        begins_samples: of the look-ahead, what its first samples alone need: they are of a column mirrored from ahead.
         short: arguments that leave out repeated layers, for the graphs traced of it: each layer takes seconds there.
         new_layers: it has a layer that neither `test_export` nor `test_backends` has. The graphs of the others are
             traced here with the slow tests only, as that takes seconds.
@@ -41,6 +42,7 @@ class Family:
     arguments: dict[str, Any] = field(default_factory=dict)
     framing: str = "same"
     waits_samples: int = 0
+    begins_samples: int = 0
     short: dict[str, Any] = field(default_factory=dict)
     new_layers: bool = False
 
@@ -124,5 +126,13 @@ FAMILIES = {
         _rates((4, 2), (8, 5), **_TWO_CHAINS),
         waits_samples=(16 - 4) // 2,
         short=_rates((2,), (5,), residual_kernel_sizes=(3,), residual_dilations=((1,),)),
+    ),
+    "istftnet centred": Family(
+        ISTFTNetGenerator,
+        _rates((4, 2), (8, 4), **_TWO_CHAINS) | {"framing": "center", "phase_range": 3.0},
+        waits_samples=16 // 2 + 4,
+        begins_samples=2 * 4,
+        short=_rates((2,), (5,), residual_kernel_sizes=(3,), residual_dilations=((1,),)),
+        new_layers=True,
     ),
 }  # fmt: skip

@@ -103,7 +103,7 @@ def test_polar():
     x = torch.tensor([[[0.5, 9.0, -1.0, 0.3, 7.0, -2.0]]], dtype=torch.float64)
     magnitude, phase = torch.tensor([0.5, 9.0, -1.0]).double().exp(), torch.tensor([0.3, 7.0, -2.0]).double()
     magnitude[1] = LOUDEST_BIN  # e^9 is beyond
-    for polar, angle in ((Polar(), phase), (Polar(sine=True), phase.sin())):
+    for polar, angle in ((Polar(), phase), (Polar(sine=3.0), 3 * phase.sin())):
         expected = magnitude * torch.exp(1j * angle)
         torch.testing.assert_close(polar(x)[0, 0], torch.cat([expected.real, expected.imag]))
     assert Polar()(x.to(torch.bfloat16)).dtype == torch.float32

@@ -3,9 +3,9 @@
 Kaneko et al., "iSTFTNet: Fast and Lightweight Mel-Spectrogram Vocoder Incorporating Inverse Short-Time Fourier
 Transform" (arXiv 2203.02395), whose C8C8I the defaults are: upsampled twice by 8, then frames of 16 samples every 4.
 
-Departure from code that is about (the paper's own isn't public): that pads one reflected column before its last
-convolution and takes the framing of `torch.stft`, which has one frame more than columns; here frames stand amid their
-hops, one a column.
+The paper's own code isn't public. In what is about (rishikksh20/iSTFTNet-pytorch, and as the decoder of a VITS,
+MasayaKawamura/MB-iSTFT-VITS) frames are those of `torch.stft`, one more than columns, which one mirrored column gives:
+framing "center". In framing "same" frames stand amid their hops, one a column.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import nn
 from gansound.generators.hifigan import END_KERNEL_SIZE, LAST_NEGATIVE_SLOPE, hifigan_layers
 from gansound.nn.conv import Conv1d, weight_norm
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.istft import ISTFT, ChannelsLast, Polar
+from gansound.nn.istft import ISTFT, ChannelsLast, MirroredLead, Polar
 
 
 class ISTFTNetGenerator(StreamingGenerator):
@@ -36,7 +36,10 @@ class ISTFTNetGenerator(StreamingGenerator):
         residual_block: 1 follows each dilated convolution by one without dilation, 2 doesn't.
         n_fft: samples of a frame of the inverse STFT.
         istft_hop_length: samples from one of them to the next.
-        causal: look at the past only; the inverse STFT still waits for `(n_fft - istft_hop_length) / 2` samples.
+        framing: of those frames, see above.
+        phase_range: radians of the largest phase, of which the sine is a share.
+        causal: look at the past only; the inverse STFT still waits for `(n_fft - istft_hop_length) / 2` samples, in
+            framing "center" for half a frame and a column.
 
     Shape:
         mel `(B, n_mels, F)`, F >= 1 → audio `(B, F * hop_length)`.
@@ -56,6 +59,8 @@ class ISTFTNetGenerator(StreamingGenerator):
         residual_block: Literal[1, 2] = 1,
         n_fft: int = 16,
         istft_hop_length: int = 4,
+        framing: Literal["same", "center"] = "same",
+        phase_range: float = 1.0,
         causal: bool = False,
     ) -> None:
         super().__init__()
@@ -65,8 +70,15 @@ class ISTFTNetGenerator(StreamingGenerator):
             n_mels, channels, upsample_rates, upsample_kernel_sizes, residual_kernel_sizes, residual_dilations,
             residual_block, causal,
         )  # fmt: skip
-        istft = ISTFT(n_fft, istft_hop_length)
+        istft = ISTFT(n_fft, istft_hop_length, framing, closed=framing == "center")
         last = weight_norm(Conv1d(width, n_fft + 2, END_KERNEL_SIZE, causal=causal))
+        lead = [MirroredLead()] if framing == "center" else []
         self.layers = nn.Sequential(
-            *body, nn.LeakyReLU(LAST_NEGATIVE_SLOPE), last, ChannelsLast(), Polar(sine=True), istft
+            *body,
+            nn.LeakyReLU(LAST_NEGATIVE_SLOPE),
+            *lead,
+            last,
+            ChannelsLast(),
+            Polar(sine=phase_range),
+            istft,
         )

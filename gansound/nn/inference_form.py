@@ -398,7 +398,9 @@ class _MatrixISTFT(ISTFT):
     matrix: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
-        super().__init__(layer.n_fft, layer.hop_length, layer.framing, layer.bins, layer.skipped)
+        super().__init__(
+            layer.n_fft, layer.hop_length, layer.framing, layer.bins, layer.skipped, layer.closed
+        )
         self.window = layer.window
         matrix = torch.cat(_inverse_dft(self, self.n_fft)).to(self.window) * self.window
         self.register_buffer("matrix", matrix, persistent=False)
@@ -420,7 +422,9 @@ class _QuarteredISTFT(ISTFT):
     odd_sines: Tensor
 
     def __init__(self, layer: ISTFT) -> None:
-        super().__init__(layer.n_fft, layer.hop_length, layer.framing, layer.bins, layer.skipped)
+        super().__init__(
+            layer.n_fft, layer.hop_length, layer.framing, layer.bins, layer.skipped, layer.closed
+        )
         self.window = layer.window
         for name, matrix in zip(("cosines", "sines"), _inverse_dft(self, self.n_fft // 4 + 1), strict=True):
             for first, parity in enumerate(("even", "odd")):

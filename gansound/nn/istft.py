@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gansound.nn.conv import reflect_pad
 from gansound.nn.streaming import Cursor, Pointwise
 
 LOUDEST_BIN = 1e2  # Vocos' limit of a magnitude: exp() of an untrained net may overflow
@@ -22,13 +23,13 @@ class Polar(Pointwise):
     A magnitude is limited to `LOUDEST_BIN`.
 
     Args:
-        sine: a phase is the sine of what it is given, in radians, as in iSTFTNet; otherwise what it is given.
+        sine: a phase is so many radians times the sine of what it is given, as in iSTFTNet; that itself, where None.
 
     Shape:
         `(B, F, n_fft + 2)`, log-magnitudes before phases → the same, real parts before imaginary parts.
     """
 
-    def __init__(self, *, sine: bool = False) -> None:
+    def __init__(self, *, sine: float | None = None) -> None:
         super().__init__()
         self.sine = sine
 
@@ -36,8 +37,8 @@ class Polar(Pointwise):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         log_magnitude, phase = x.chunk(2, dim=-1)
         magnitude = log_magnitude.exp().clamp(max=LOUDEST_BIN)
-        if self.sine:
-            phase = phase.sin()
+        if self.sine is not None:
+            phase = self.sine * phase.sin()
         return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=-1)
 
 
@@ -46,6 +47,29 @@ class ChannelsLast(Pointwise):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)
+
+
+class MirroredLead(nn.Module):
+    """The second column again in front of the first: frames of `torch.stft` are one more than hops.
+
+    Shape: `(B, C, T)` → `(B, C, T + 1)`; a single column repeats.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reflect_pad(x, 1, 0)
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, C, n)` → `(B, C, n)`: late by a column, and the last comes after the end."""
+        columns = x.shape[-1]
+        window = cursor.window(x, 2, padding=None)
+        cursor.late(1, 1)
+        before = window[..., :columns]
+        if cursor.position is None or cursor.length is None:
+            return before
+        mirrored = torch.where(cursor.length[:, None, None] > 1, window[..., 2:], window[..., 1:-1])
+        first = cursor.indices(columns, 0)[:, None] == 0
+        cursor.length = cursor.length + 1
+        return torch.where(first, mirrored, before)
 
 
 class ISTFT(nn.Module):
@@ -68,8 +92,9 @@ class ISTFT(nn.Module):
         framing: where frames stand, see above.
         bins: of the spectrum, `n_fft // 2 + 1` where None. So many are those of a window of `2 * (bins - 1)` samples
             that lasts as long at another rate: what this rate can't hold of it is left out, above it there is nothing.
+        closed: in framing "center", end where the last frame's middle stands, as `torch.istft`.
 
-    Shape: `(B, F, 2 * bins)` -> `(B, F * hop_length)`.
+    Shape: `(B, F, 2 * bins)` -> `(B, F * hop_length)`, closed `(B, (F - 1) * hop_length)`.
 
     Raises:
         ValueError: n_fft isn't a multiple of hop_length, or not at least twice it, or in framing "center" odd.
@@ -84,6 +109,7 @@ class ISTFT(nn.Module):
         framing: Literal["same", "center"] = "same",
         bins: int | None = None,
         skipped: int = 0,
+        closed: bool = False,
     ) -> None:
         super().__init__()
         uneven = framing == "center" and n_fft % 2
@@ -102,6 +128,7 @@ class ISTFT(nn.Module):
         self.overlap_frames = n_fft // hop_length
         self.framing = framing
         self.skipped = skipped
+        self.closed = closed
         self.trim_samples = (
             n_fft - (hop_length if framing == "same" else 0)
         ) // 2 + skipped  # from the start
@@ -122,6 +149,8 @@ class ISTFT(nn.Module):
         norm = self._overlap_add(torch.where(inside[:, :, None], self.window.square(), 0.0))
         cursor.upsample(self.hop_length)
         cursor.late(self.trim_samples, self.n_fft - 1 - self.trim_samples)
+        if self.closed and cursor.length is not None:
+            cursor.length = cursor.length - self.hop_length
         # Before the first frame and after the last there is nothing to divide.
         return self._overlap_add(frames) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
@@ -132,10 +161,10 @@ class ISTFT(nn.Module):
         return frames * (self.window * self.louder)
 
     def _trimmed(self, frames: Tensor) -> Tensor:
-        """`(B, F, n_fft)` -> `(B, F * hop_length)`."""
+        """`(B, F, n_fft)` -> `(B, F * hop_length)`, closed `(B, (F - 1) * hop_length)`."""
         end = self.overlap_frames - 1
         whole = self._overlap_add(nn.functional.pad(frames, (0, 0, end, end)))
-        return whole[:, self.trim_samples :][:, : frames.shape[1] * self.hop_length]
+        return whole[:, self.trim_samples :][:, : (frames.shape[1] - self.closed) * self.hop_length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """The hops to which all overlapping frames are there: `(B, overlap - 1 + F, n_fft)` -> `(B, F * hop_length)`.
