@@ -20,7 +20,7 @@ from gansound.importers import ImportFailed, import_checkpoint
 from gansound.importers.checkpoint import folded
 from gansound.mel import MelSpec
 from gansound.model_folder import load_discriminators, load_model_folder
-from tests.reference import bigvgan, hifigan, melgan, vocos
+from tests.reference import bigvgan, hifigan, istftnet, melgan, vocos
 from tests.tiny import save_tiny_model
 
 HIFIGAN = {
@@ -132,6 +132,59 @@ def test_hifigan_in_every_spelling_of_its_weights(tmp_path, spelling, block):
 
 def test_bigvgan_and_its_constants(tmp_path):
     net = loud(bigvgan.Generator(**SIZES))
+@pytest.mark.parametrize("wrapped", ["net_g", "G", "params", "generator_ema", "weight"])
+def test_a_state_dict_under_another_name(tmp_path, wrapped, caplog):
+    """It is the only one there; discriminators and an optimizer's numbers aren't taken for it."""
+    net = loud(hifigan.Generator(**SIZES))
+    optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}
+    content = {"optim_g": optimizer, wrapped: net.state_dict(), "steps": 3}
+    import_checkpoint([write(tmp_path / "in", "last.ckpt", content, HIFIGAN)], tmp_path / "out")
+    assert_same(tmp_path / "out", net, mels())
+    assert not caplog.records
+    average = {name: tensor * 0 for name, tensor in net.state_dict().items()}
+    content = {"model": {"ema_model": average, "generator": net.state_dict()}}
+    import_checkpoint([write(tmp_path / "in", "last.ckpt", content, HIFIGAN)], tmp_path / "both")
+    assert_same(tmp_path / "both", net, mels())
+    assert "holds ema_model too, the same net; generator is taken" in caplog.text
+
+
+@pytest.mark.parametrize("block, said", [("2", "2"), ("2", 1), ("1", "1"), ("1", 2)])
+def test_a_block_is_what_its_convolutions_say(tmp_path, block, said):
+    """In jik876's code `resblock: 1` is block 2, for it isn't "1", and dilations beyond a block's convolutions idle."""
+    net = loud(hifigan.Generator(**SIZES, block={"1": hifigan.ResBlock1, "2": hifigan.ResBlock2}[block]))
+    config = HIFIGAN | {"resblock": said, "resblock_dilation_sizes": [[1, 3, 5], [1, 2, 7, 9]]}
+    import_checkpoint(
+        [write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, config)], tmp_path / "out"
+    )
+    assert_same(tmp_path / "out", net, mels())
+
+
+def test_kernels_that_overlap_by_odd_numbers_are_told_of(tmp_path):
+    sizes = SIZES | {"kernels": (9, 5)}
+    net = loud(hifigan.Generator(**sizes))
+    config = HIFIGAN | {"upsample_kernel_sizes": [9, 5]}
+    file = write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, config)
+    described = import_checkpoint([file], tmp_path / "out")
+    assert "begins 3 samples earlier and makes 3 more" in described.notes[0]
+    mel = mels(frames=60)
+    with torch.no_grad():
+        theirs = net(mel).flatten(1)
+    _, audio = heard(tmp_path / "out", mel)
+    assert theirs.shape[1] == audio.shape[1] + 3
+    torch.testing.assert_close(
+        audio[:, 99:-99], theirs[:, 102 : 102 + audio.shape[1] - 198], atol=1e-5, rtol=0
+    )
+
+
+def test_istftnet_as_its_published_code_has_it(tmp_path):
+    net = loud(istftnet.Generator(**SIZES, centred=True))
+    config = HIFIGAN | {"gen_istft_n_fft": 16, "gen_istft_hop_size": 4, "hop_size": 32}
+    import_checkpoint(
+        [write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, config)], tmp_path / "out"
+    )
+    assert_same(tmp_path / "out", net, mels())
+
+
     state = net.state_dict() | {"activation_post.upsample.filter": torch.ones(1, 1, 12)}
     config = HIFIGAN | {"activation": "snakebeta", "snake_logscale": True}
     import_checkpoint(
@@ -429,9 +482,7 @@ def spoiled(how, folder):
         return [write(folder, "g_1", {"generator": state}, config)], r"has no ups\.1\.bias"
     if how == "istftnet":
         state["conv_post.weight_g"], state["conv_post.weight_v"] = torch.ones(18, 1, 1), torch.ones(18, 4, 7)
-        return [
-            write(folder, "g_1", {"generator": state}, config)
-        ], "conv_post has 18 channels, .*like an iSTFTNet's"
+        return [write(folder, "g_1", {"generator": state}, config)], "no gen_istft_n_fft in its configuration"
     if how == "half a pair":
         del state["ups.1.weight_v"]
         return [

@@ -18,7 +18,7 @@ from gansound.inference.export.writing import metadata, verify
 from gansound.latent_spec import LatentSpec
 from gansound.mel import MelSpec
 from gansound.model_folder import ModelFolderError, load_model_folder
-from tests.reference import hifigan
+from tests.reference import hifigan, istftnet
 from tests.test_importers import HIFIGAN, SIZES, assert_same, loud, mels, write
 from tests.tiny import save_tiny_model
 
@@ -76,6 +76,26 @@ def test_a_vits_decoder_takes_its_latents(tmp_path, block):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["latent"] == LATENT.to_dict()
     vocoder.save_pretrained(tmp_path / "again")
     assert_same(tmp_path / "again", net, mels())
+
+
+def test_a_block_has_as_many_dilations_as_convolutions(tmp_path):
+    """jaywalnut310's code takes the first two of three for its second block, and any `resblock` but "1" for that."""
+    net = decoder(block=hifigan.ResBlock2)
+    config = vits_config(resblock_dilation_sizes=[[1, 3, 5], [1, 2, 3]], resblock=1)
+    import_checkpoint([write(tmp_path / "in", "G_1.pth", {"model": state_of(net)}, config)], tmp_path / "out")
+    assert_same(tmp_path / "out", net, mels())
+
+
+def test_the_istft_decoder_of_an_mb_istft_vits(tmp_path):
+    net = loud(istftnet.Generator(**SIZES, centred=True, phase=np.pi))
+    state = {f"dec.{k}": v for k, v in net.state_dict().items()}
+    config = vits_config(gen_istft_n_fft=16, gen_istft_hop_size=4)
+    config["data"]["hop_length"] = 32
+    described = import_checkpoint(
+        [write(tmp_path / "in", "G_1.pth", {"model": state}, config)], tmp_path / "out"
+    )
+    assert described.takes.hop_length == 32
+    assert_same(tmp_path / "out", net, mels())
 
 
 def test_one_voice_of_several_goes_into_the_bias(tmp_path, capsys):
@@ -171,7 +191,7 @@ def test_coquis_vits_by_its_own_names(tmp_path):
         ),
         (
             lambda state, config: state.update({"dec.noise_convs.0.weight": torch.ones(1)}),
-            "holds noise_convs",
+            "neural source-filter vocoder",
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 from gansound.generators.bigvgan import bigvgan_keys
 from gansound.importers.checkpoint import Checkpoint
-from gansound.importers.hifigan import mel, sizes
+from gansound.importers.hifigan import mel, notes_on, sizes
 from gansound.importers.project import Described
 
 TITLE = "BigVGAN (NVIDIA/BigVGAN)"
@@ -22,10 +22,12 @@ def describe(checkpoint: Checkpoint) -> Described:
         "use_tanh_at_final": config.get("use_tanh_at_final", True),
         "use_bias_at_final": config.get("use_bias_at_final", True),
     }
+    made = sizes(checkpoint)
     return Described(
         "gansound.generators.bigvgan.BigVGANGenerator",
-        sizes(checkpoint) | more,
+        made | more,
         mel(checkpoint),
         bigvgan_keys,
         constants=(".upsample.filter", ".downsample.lowpass.filter"),
+        notes=notes_on(made),
     )

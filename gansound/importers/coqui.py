@@ -10,6 +10,7 @@ from typing import Any
 
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
+from gansound.importers.hifigan import notes_on, residual_blocks
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.mel.spec import Log
@@ -32,7 +33,6 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def describe(checkpoint: Checkpoint) -> Described:
     """By config.json: `generator_model_params` and `audio`."""
-    parameters = checkpoint.setting("generator_model_params")
     audio = _AUDIO | checkpoint.setting("audio")
     spec = _mel(checkpoint, audio)
     sizes = {
@@ -41,16 +41,17 @@ def describe(checkpoint: Checkpoint) -> Described:
         "upsample_rates": checkpoint.setting("generator_model_params", "upsample_factors"),
         "upsample_kernel_sizes": checkpoint.setting("generator_model_params", "upsample_kernel_sizes"),
         "residual_kernel_sizes": checkpoint.setting("generator_model_params", "resblock_kernel_sizes"),
-        "residual_dilations": checkpoint.setting("generator_model_params", "resblock_dilation_sizes"),
-        "residual_block": int(parameters.get("resblock_type", "1")),
-    }
+    } | residual_blocks(
+        checkpoint.weights, checkpoint.setting("generator_model_params", "resblock_dilation_sizes")
+    )
     return Described(
         "gansound.generators.hifigan.HiFiGANGenerator",
         sizes,
         spec,
         hifigan_keys,
         notes=[
-            "Coqui's inference repeats five frames at both ends and is ten hops longer; here nothing is padded"
+            "Coqui's inference repeats five frames at both ends and is ten hops longer; here nothing is padded",
+            *notes_on(sizes),
         ],
     )
 

@@ -1,8 +1,13 @@
-"""jik876/hifi-gan: `{"generator": …}` with its config.json; Kong et al., arXiv 2010.05646."""
+"""jik876/hifi-gan: `{"generator": …}` with its config.json; Kong et al., arXiv 2010.05646.
+
+And iSTFTNet as rishikksh20/iSTFTNet-pytorch makes it of that code: the same names, and more channels at the end.
+"""
 
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +15,12 @@ import torch
 from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
-from gansound.importers.checkpoint import Checkpoint, ImportFailed
+from gansound.importers.checkpoint import Checkpoint
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel
 
-TITLE = "HiFi-GAN (jik876/hifi-gan)"
+TITLE = "HiFi-GAN (jik876/hifi-gan), iSTFTNet (rishikksh20/iSTFTNet-pytorch)"
 # What its code reads of a configuration besides the net and the mel: the published training.
 _TRAINING = {
     "num_gpus": 0, "batch_size": 16, "learning_rate": 0.0002, "adam_b1": 0.8, "adam_b2": 0.99, "lr_decay": 0.999,
@@ -31,15 +36,27 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def describe(checkpoint: Checkpoint) -> Described:
     """By config.json."""
-    last = checkpoint.weights.get("conv_post.weight")
-    if last is not None and len(last) > 1:
-        raise ImportFailed(
-            f"{checkpoint.path}: conv_post has {len(last)} channels, expected HiFi-GAN's one. It looks like an "
-            "iSTFTNet's, whose frames stand elsewhere than those of the iSTFTNet here, so that it can't be imported"
-        )
-    return Described(
-        "gansound.generators.hifigan.HiFiGANGenerator", sizes(checkpoint), mel(checkpoint), hifigan_keys
-    )
+    made = sizes(checkpoint)
+    name, more = net(checkpoint.weights["conv_post.weight"], checkpoint.setting, phase_range=1.0)
+    return Described(name, made | more, mel(checkpoint), hifigan_keys, notes=notes_on(made | more))
+
+
+def net(last: Tensor, setting: Callable[[str], Any], phase_range: float) -> tuple[str, dict[str, Any]]:
+    """The class of our generator, and its arguments besides HiFi-GAN's: an iSTFTNet where it has more than one channel.
+
+    Args:
+        last: weight of the last convolution.
+        setting: a value of the configuration.
+        phase_range: radians of the largest phase, if it is one.
+    """
+    if len(last) == 1:
+        return "gansound.generators.hifigan.HiFiGANGenerator", {}
+    return "gansound.generators.istftnet.ISTFTNetGenerator", {
+        "n_fft": setting("gen_istft_n_fft"),
+        "istft_hop_length": setting("gen_istft_hop_size"),
+        "framing": "center",
+        "phase_range": phase_range,
+    }
 
 
 def sizes(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -50,9 +67,42 @@ def sizes(checkpoint: Checkpoint) -> dict[str, Any]:
         "upsample_rates": checkpoint.setting("upsample_rates"),
         "upsample_kernel_sizes": checkpoint.setting("upsample_kernel_sizes"),
         "residual_kernel_sizes": checkpoint.setting("resblock_kernel_sizes"),
-        "residual_dilations": checkpoint.setting("resblock_dilation_sizes"),
-        "residual_block": int(checkpoint.setting("resblock")),
-    }
+    } | residual_blocks(checkpoint.weights, checkpoint.setting("resblock_dilation_sizes"))
+
+
+def residual_blocks(weights: Mapping[str, Tensor], dilations: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Kind and dilations of a HiFi-GAN's residual blocks, by the names of their convolutions.
+
+    Its code takes a `resblock` of 1 for the second kind, where it isn't the text "1", and of a chain's dilations as
+    many as a block has convolutions.
+    """
+    block = 1 if "resblocks.0.convs1.0.weight" in weights else 2
+    counts = Counter(
+        int(found[1])
+        for name in weights
+        if (found := re.fullmatch(r"resblocks\.(\d+)\.convs1?\.\d+\.weight", name))
+    )
+    chains = [list(chain[: counts[j] or None]) for j, chain in enumerate(dilations)]
+    return {"residual_block": block, "residual_dilations": chains}
+
+
+def notes_on(sizes: Mapping[str, Any]) -> list[str]:
+    """What is otherwise than in the project's own code: where kernels overlap by an odd number of samples.
+
+    That code cuts (kernel - rate) // 2 at both ends and makes one sample too many, which no training there gets
+    through; code that was changed so that it does cuts the odd one off the start, as `TransposedConv1d`.
+    """
+    rates, kernels = list(sizes["upsample_rates"]), list(sizes["upsample_kernel_sizes"])
+    more = 0
+    for rate, kernel in zip(rates, kernels, strict=False):
+        more = more * rate + (kernel - rate) % 2
+    if not more:
+        return []
+    more *= sizes.get("istft_hop_length", 1)
+    return [
+        f"kernels of {kernels} at rates {rates} overlap by odd numbers of samples; here a frame is a hop of sound, "
+        f"where the project's own code begins {more} samples earlier and makes {more} more"
+    ]
 
 
 def mel(checkpoint: Checkpoint) -> MelSpec:

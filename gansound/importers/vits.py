@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
+from gansound.importers.hifigan import net, notes_on, residual_blocks
 from gansound.importers.project import Described
 from gansound.latent_spec import LatentSpec
 
@@ -43,23 +44,25 @@ def describe(checkpoint: Checkpoint) -> Described:
         if name.startswith(decoder)
     }
     speaker = _fold_speaker(checkpoint, weights)
-    weights.setdefault("conv_post.bias", torch.zeros(1))
+    weights.setdefault("conv_post.bias", torch.zeros(len(weights["conv_post.weight"])))
     sizes = _sizes(checkpoint, decoder, weights)
-    hop_length = math.prod(sizes["upsample_rates"])
+    name, more = net(weights["conv_post.weight"], lambda key: _setting(checkpoint, key), phase_range=math.pi)
+    hop_length = math.prod(sizes["upsample_rates"]) * more.get("istft_hop_length", 1)
     latent = LatentSpec(
         channels=sizes["n_mels"],
         sample_rate=_setting(checkpoint, "sampling_rate", "sample_rate"),
         hop_length=next(_settings(checkpoint, "hop_length", "hop_size"), hop_length),
     )
     return Described(
-        "gansound.generators.hifigan.HiFiGANGenerator",
-        sizes,
+        name,
+        sizes | more,
         latent,
         hifigan_keys,
         weights=weights,
         speaker=speaker,
         notes=[
-            "takes the latents of this VITS, which its own first half makes; no mel and no recording will do"
+            "takes the latents of this VITS, which its own first half makes; no mel and no recording will do",
+            *notes_on(sizes | more),
         ],
     )
 
@@ -94,7 +97,8 @@ def _sizes(checkpoint: Checkpoint, decoder: str, weights: Mapping[str, Tensor]) 
         ]
     else:
         rates = _setting(checkpoint, "upsample_rates", "upsample_rates_decoder")
-        dilations = _setting(checkpoint, "resblock_dilation_sizes", "resblock_dilation_sizes_decoder")
+        told = _setting(checkpoint, "resblock_dilation_sizes", "resblock_dilation_sizes_decoder")
+        dilations = residual_blocks(weights, told)["residual_dilations"]
     return {
         "n_mels": first.shape[1],
         "channels": first.shape[0],
