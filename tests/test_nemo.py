@@ -62,14 +62,19 @@ def net():
     return loud(hifigan.Generator(**SIZES))
 
 
-@pytest.mark.parametrize("by_stage, mode", [(True, "w"), (False, "w:gz")])
-def test_its_generator_and_its_mel(tmp_path, net, by_stage, mode):
-    file = archive(tmp_path / "hifigan.nemo", files_of(net, by_stage), mode)
+@pytest.mark.parametrize(
+    "by_stage, mode, version, padding",
+    [(True, "w", "2.5.0", "zero"), (False, "w:gz", "2.4.0rc2", "reflect"), (True, "w", None, "reflect")],
+)
+def test_its_generator_and_its_mel(tmp_path, net, by_stage, mode, version, padding):
+    """The version that trained it says how its frames were padded; those before 1.7 say none."""
+    config = CONFIG | ({} if version is None else {"nemo_version": version})
+    file = archive(tmp_path / "hifigan.nemo", files_of(net, by_stage, config), mode)
     described = import_checkpoint([file], tmp_path / "out")
     assert_same(tmp_path / "out", net, mels())
     expected = {
         "framing": "same",
-        "padding": "zero",
+        "padding": padding,
         "window": "hann_symmetric",
         "magnitude_eps": 0.0,
         "floor": 1e-5,

@@ -3,6 +3,7 @@
 The preprocessor that trains the vocoder pads exactly (`exact_pad`): frames as HiFi-GAN's own, by a symmetric window.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint
+from gansound.importers.hifigan import notes_on
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.nn.generator import StreamingGenerator
@@ -25,6 +27,10 @@ _EXPECTED = {
     "log": True, "log_zero_guard_type": "clamp", "mag_power": 1.0, "preemph": None, "window": "hann",
     "frame_splicing": 1, "normalize": None,
 }  # fmt: skip
+_ZERO_SINCE = (
+    2,
+    5,
+)  # the version (#13827) from which on its frames are padded with zeros, where they were mirrored
 _GUARD = 1e-5  # added to the power where gradients may pass
 
 
@@ -45,7 +51,13 @@ def describe(checkpoint: Checkpoint) -> Described:
         "residual_dilations": checkpoint.setting("generator", "resblock_dilation_sizes"),
         "residual_block": int(checkpoint.setting("generator", "resblock")),
     }
-    return Described("gansound.generators.hifigan.HiFiGANGenerator", sizes, spec, _keys(checkpoint.weights))
+    return Described(
+        "gansound.generators.hifigan.HiFiGANGenerator",
+        sizes,
+        spec,
+        _keys(checkpoint.weights),
+        notes=notes_on(sizes),
+    )
 
 
 def _keys(weights: Mapping[str, Tensor]) -> Any:
@@ -69,6 +81,11 @@ def _by_stage(name: str, chains: int) -> str:
     return f"resblocks.{int(number) // chains}.{int(number) % chains}.{rest}"
 
 
+def _version(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Of the NeMo that trained it; one from before version 1.7, which was the first to write it down, has none."""
+    return tuple(int(n) for n in re.findall(r"\d+", str(checkpoint.config.get("nemo_version", "")))[:2])
+
+
 def _mel(checkpoint: Checkpoint) -> MelSpec:
     """Its FilterbankFeatures, as far as a `MelSpec` can say it."""
     said: dict[str, Any] = _DEFAULTS | dict(checkpoint.setting("preprocessor"))
@@ -86,7 +103,7 @@ def _mel(checkpoint: Checkpoint) -> MelSpec:
         fmin=said.get("lowfreq") or 0.0,
         fmax=rate / 2 if fmax is None else fmax,
         framing="same" if said["exact_pad"] else "center",
-        padding="zero",
+        padding="reflect" if _version(checkpoint) < _ZERO_SINCE else "zero",
         window="hann_symmetric",
         mel_norm="slaney" if said["mel_norm"] else "none",
         magnitude_eps=_GUARD if said["use_grads"] else 0.0,
