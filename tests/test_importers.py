@@ -219,6 +219,30 @@ def test_vocos_from_its_folder(tmp_path, framing):
 
 @pytest.mark.parametrize(
     "change, said",
+def test_a_vocos_of_its_training_and_of_forks_with_another_mel(tmp_path):
+    """Lightning's checkpoint holds discriminators and losses too, its configuration the parts under `model`."""
+    net = loud(vocos.Generator(20, 16, 32, 2, 64, 16, centred=True))
+    state = net.state_dict() | {"multiperioddisc.x": torch.ones(2), "melspec_loss.fb": torch.ones(2)}
+    config = json.loads(json.dumps(VOCOS))
+    mel = config["feature_extractor"]["init_args"]
+    mel |= {"f_min": 50, "f_max": 8000, "norm": "slaney", "mel_scale": "slaney"}
+    whole = {
+        "model": {"class_path": "vocos.experiment.VocosExp", "init_args": config | {"sample_rate": 24000}}
+    }
+    write(tmp_path / "in", "last.ckpt", {"state_dict": state}, whole, "config.yaml")
+    spec = import_checkpoint([tmp_path / "in"], tmp_path / "out").takes
+    assert (spec.fmin, spec.fmax, spec.mel_norm, spec.mel_scale) == (50, 8000, "slaney", "slaney")
+    x = mels()
+    expected = net(x).detach()
+    torch.testing.assert_close(
+        heard(tmp_path / "out", x)[1][:, : expected.shape[1]], expected, atol=1e-5, rtol=0
+    )
+    mel["clip_val"] = 1e-5
+    write(tmp_path / "in", "last.ckpt", {"state_dict": state}, config, "config.yaml")
+    with pytest.raises(ImportFailed, match=r"feature_extractor.init_args.clip_val is 1e-05, .*aren't known"):
+        import_checkpoint([tmp_path / "in"], tmp_path / "other")
+
+
     [
         (
             {"init_args": {"n_fft": 64, "hop_length": 8, "padding": "center"}},

@@ -1,4 +1,11 @@
-"""gemelo-ai/vocos on mels: a state dict with its config.yaml; Siuzdak, arXiv 2306.00814."""
+"""gemelo-ai/vocos on mels: a state dict with its config.yaml; Siuzdak, arXiv 2306.00814.
+
+A checkpoint of its training holds discriminators and losses too, and its configuration the three parts under `model`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from gansound.generators.vocos import vocos_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
@@ -6,6 +13,14 @@ from gansound.importers.project import Described
 from gansound.mel import MelSpec
 
 TITLE = "Vocos (gemelo-ai/vocos)"
+_CLASSES = {
+    "feature_extractor": "MelSpectrogramFeatures", "backbone": "VocosBackbone", "head": "ISTFTHead",
+}  # fmt: skip
+# What the mel's class takes; from `f_min` on in forks of it alone, whose mels are HiFi-GAN's.
+_MEL: dict[str, Any] = {
+    "sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100, "padding": "center",
+    "f_min": 0.0, "f_max": None, "mel_scale": None, "norm": None,
+}  # fmt: skip
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -19,39 +34,25 @@ def describe(checkpoint: Checkpoint) -> Described:
         raise ImportFailed(
             f"{checkpoint.path}: is the Vocos of EnCodec's codes, expected the one of mels: codes can't be vocoded here"
         )
-    features = checkpoint.setting("feature_extractor", "init_args")
-    head = checkpoint.setting("head", "init_args")
-    for part, name in (("feature_extractor", "MelSpectrogramFeatures"), ("head", "ISTFTHead")):
+    training = checkpoint.config.get("model")
+    if isinstance(training, Mapping) and isinstance(training.get("init_args"), Mapping):
+        checkpoint = replace(checkpoint, config=dict(training["init_args"]))
+    for part, name in _CLASSES.items():
+        checkpoint.setting(part, "init_args")
         said = str(checkpoint.config[part].get("class_path", name))
         if said.rpartition(".")[2] != name:
             raise ImportFailed(f"{checkpoint.path}: {part}.class_path is {said}, expected Vocos's {name}")
-    framing = head.get("padding", "same")
-    if framing != features.get("padding", "center"):
+    mel, head = _mel(checkpoint), checkpoint.setting("head", "init_args")
+    if head.get("padding", "same") != mel.framing:
         raise ImportFailed(
-            f"{checkpoint.path}: its mel is framed {features.get('padding', 'center')!r} and its inverse STFT "
-            f"{framing!r}, expected one framing for both"
+            f"{checkpoint.path}: its mel is framed {mel.framing!r} and its inverse STFT "
+            f"{head.get('padding', 'same')!r}, expected one framing for both"
         )
-    hop = features.get("hop_length", 256)
-    if head.get("hop_length", hop) != hop:
+    if head.get("hop_length", mel.hop_length) != mel.hop_length:
         raise ImportFailed(
-            f"{checkpoint.path}: its mel has a hop of {hop} and its inverse STFT one of {head['hop_length']}, expected "
-            "one hop for both. Is the configuration that of these weights?"
+            f"{checkpoint.path}: its mel has a hop of {mel.hop_length} and its inverse STFT one of "
+            f"{head['hop_length']}, expected one hop for both. Is the configuration that of these weights?"
         )
-    rate = features.get("sample_rate", 24000)
-    mel = MelSpec(
-        sample_rate=rate,
-        n_fft=features.get("n_fft", 1024),
-        hop_length=hop,
-        win_length=features.get("n_fft", 1024),
-        n_mels=features.get("n_mels", 100),
-        fmin=0.0,
-        fmax=rate / 2,
-        framing=framing,
-        magnitude_eps=0.0,
-        floor=1e-7,
-        mel_scale="htk",
-        mel_norm="none",
-    )
     sizes = {
         "channels": checkpoint.setting("backbone", "init_args", "dim"),
         "hidden_channels": checkpoint.setting("backbone", "init_args", "intermediate_dim"),
@@ -63,5 +64,34 @@ def describe(checkpoint: Checkpoint) -> Described:
         sizes,
         mel,
         vocos_keys,
-        constants=("head.istft.window", "feature_extractor."),
+        weights={
+            name: tensor
+            for name, tensor in checkpoint.weights.items()
+            if name.startswith(("backbone.", "head.")) and name != "head.istft.window"
+        },
+    )
+
+
+def _mel(checkpoint: Checkpoint) -> MelSpec:
+    """torchaudio's, of magnitudes, as `feature_extractor` says it."""
+    told: dict[str, Any] = checkpoint.setting("feature_extractor", "init_args")
+    if unknown := [name for name in told if name not in _MEL]:
+        raise ImportFailed(
+            f"{checkpoint.path}: feature_extractor.init_args.{unknown[0]} is {told[unknown[0]]!r}, of a fork whose "
+            f"mels aren't known; known are {', '.join(_MEL)}"
+        )
+    said = _MEL | told
+    return MelSpec(
+        sample_rate=said["sample_rate"],
+        n_fft=said["n_fft"],
+        hop_length=said["hop_length"],
+        win_length=said["n_fft"],
+        n_mels=said["n_mels"],
+        fmin=said["f_min"] or 0.0,
+        fmax=said["f_max"] or said["sample_rate"] / 2,
+        framing=said["padding"],
+        magnitude_eps=0.0,
+        floor=1e-7,
+        mel_scale=said["mel_scale"] or "htk",
+        mel_norm=said["norm"] or "none",
     )
