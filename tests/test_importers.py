@@ -102,6 +102,8 @@ PREFIXES = (
     "generator.",
     "model.generator.",
     "generator._orig_mod.",
+    "net_g.",
+    "vocoder.",
 )
 
 
@@ -450,6 +452,13 @@ def test_discriminators_come_along_for_fine_tuning(tmp_path):
     with pytest.raises(ImportFailed, match="expected a generator"):
         import_checkpoint([tmp_path / "in" / "do_1"], tmp_path / "out2")
     assert not (tmp_path / "out2").exists()
+    together = {f"module.generator.{name}": tensor for name, tensor in net.state_dict().items()}
+    together |= {f"module.mpd.{name}": tensor for name, tensor in judges["mpd"].items()}
+    file = write(tmp_path / "in", "last.ckpt", {"state_dict": together}, HIFIGAN)
+    import_checkpoint([file], tmp_path / "out3")
+    assert all(
+        torch.equal(value, state[name]) for name, value in load_discriminators(tmp_path / "out3").items()
+    )
 
 
 class _Bomb:

@@ -5,7 +5,9 @@ takes more memory than its file has bytes.
 """
 
 import json
+import logging
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,12 +23,14 @@ from gansound.importers.onnx_file import read_onnx
 from gansound.mel.files import lfs_pointer
 from gansound.mel.statistics import read_statistics
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar", ".safetensors", ".onnx", ".nemo", "")
 DESCRIPTIONS = (".json", ".yaml", ".yml")
 STATISTICS = (".h5", ".npy")
 # Where the projects of this field put the generator's weights, outermost first.
-_INSIDE = ("model", "state_dict", "generator", "model_g")
-_PREFIXES = ("module.", "model.generator.", "model_g.", "generator.")
+_INSIDE = ("model", "state_dict", "generator", "model_g", "net_g", "netG", "G", "gen", "generator_ema", "ema")
+_PREFIXES = ("module.", "model.generator.", "model_g.", "net_g.", "generator.", "vocoder.")
 # And where some put its configuration, in the same file; seungwonpark's MelGAN as the text of its YAML.
 _DESCRIBED_BY = ("config", "hyper_parameters", "hp_str")
 # What a pickle may name besides tensors and plain values: a training's paths, which are text.
@@ -168,7 +172,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:  # each format raises its own kinds
         told = str(error).strip()
-        if (
+        if "TorchScript" in told:
+            told = "it is a TorchScript program, which isn't run. Give the checkpoint that it was made of"
+        elif (
             isinstance(error, LookupError) or "weights_only" in told
         ):  # a byte that is no opcode; torch's bad advice
             told = ""
@@ -245,7 +251,17 @@ def _tensors(content: Any) -> list[Tensor]:
 
 
 def _judges(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    return {name: dict(content[name]) for name in ("mpd", "msd") if isinstance(content.get(name), Mapping)}
+    """Discriminators that lie beside the generator, or with it in one state dict, as of a Lightning module."""
+    together = content.get("state_dict")
+    found = {}
+    for name in ("mpd", "msd"):
+        if isinstance(content.get(name), Mapping):
+            found[name] = dict(content[name])
+        elif isinstance(together, Mapping):
+            of_it = re.compile(rf"(.*\.)?{name}\.(?=discriminators\.)")
+            named = {str(key): value for key, value in together.items()}
+            found[name] = {of_it.sub("", key): value for key, value in named.items() if of_it.match(key)}
+    return {name: state for name, state in found.items() if state}
 
 
 def _has_generator(content: Mapping[str, Any]) -> bool:
@@ -254,8 +270,16 @@ def _has_generator(content: Mapping[str, Any]) -> bool:
 
 def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict, out of whatever it is wrapped in."""
-    while inner := next((content[name] for name in _INSIDE if isinstance(content.get(name), Mapping)), None):
-        content = inner
+    while (inside := _wrapped(content)) is not None:
+        names = content[inside].keys()
+        same = [
+            name
+            for name, value in content.items()
+            if name != inside and isinstance(value, Mapping) and value.keys() == names
+        ]
+        if same:
+            log.warning("%s: holds %s too, the same net; %s is taken", path, ", ".join(same), inside)
+        content = content[inside]
     state = {
         str(name).replace("_orig_mod.", ""): value  # which torch.compile puts in
         for name, value in content.items()
@@ -266,12 +290,34 @@ def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
         # A number is a layer's: of seungwonpark's MelGAN, a Sequential called `generator`.
         if inner and not any(name[len(prefix) :][:1].isdigit() for name in inner):
             state = {name.removeprefix(prefix): state[name] for name in inner}
+    nets = [name for name, value in content.items() if isinstance(value, Mapping) and _has_weights(value)]
+    if not state and nets:
+        raise ImportFailed(
+            f"{path}: holds several nets ({', '.join(nets)}), expected a generator. Save its state dict alone: "
+            f"torch.save(checkpoint[{nets[0]!r}], ...)"
+        )
     if not state:
         raise ImportFailed(
             f"{path}: holds no weights by name, as an optimizer's file, but "
             f"{', '.join(map(str, content)) or 'nothing'}. Expected the state dict of a generator"
         )
     return state
+
+
+def _wrapped(content: Mapping[str, Any]) -> str | None:
+    """Under which name the state dict lies, or what holds it: one of the usual, or the only one there is."""
+    within = [name for name, value in content.items() if isinstance(value, Mapping) and _has_weights(value)]
+    usual = [name for name in _INSIDE if name in within]
+    by_name = any(isinstance(value, Tensor) for value in content.values())
+    return next(iter(usual or (within if len(within) == 1 and not by_name else [])), None)
+
+
+def _has_weights(content: Mapping[Any, Any]) -> bool:
+    """Whether it is a state dict, or holds one; an optimizer's tensors are those of numbers."""
+    return any(
+        "." in str(name) if isinstance(value, Tensor) else isinstance(value, Mapping) and _has_weights(value)
+        for name, value in content.items()
+    )
 
 
 def _inside(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
+from gansound.importers.hifigan import notes_on
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel
@@ -27,13 +28,13 @@ _SPEECHT5 = MelSpec(
     framing="center", magnitude_eps=0.0, log="log10", floor=1e-10,
 )  # fmt: skip
 _FASTSPEECH2 = MelSpec.preset("parallel_wavegan")
+_UNKNOWN_MEL = "its configuration doesn't say how its mels are made; that of its acoustic model's is taken"
 _MEL = "gansound_mel"  # in a config.json of ours, which transformers carries along unread
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """HiFi-GAN's names with `upsampler.i` for `ups.i`."""
-    found = {name.rpartition("vocoder.")[2] for name in checkpoint.weights}
-    return {"conv_pre.weight", "upsampler.0.weight", "conv_post.weight"} <= found
+    return {"conv_pre.weight", "upsampler.0.weight", "conv_post.weight"} <= checkpoint.weights.keys()
 
 
 def describe(checkpoint: Checkpoint) -> Described:
@@ -42,7 +43,6 @@ def describe(checkpoint: Checkpoint) -> Described:
         raise ImportFailed(
             f"{checkpoint.path}: leaky_relu_slope {checkpoint.config['leaky_relu_slope']}, expected HiFi-GAN's 0.1"
         )
-    prefix = "vocoder." if "vocoder.conv_pre.weight" in checkpoint.weights else ""
     rate = checkpoint.setting("sampling_rate")
     base = _SPEECHT5 if rate == _SPEECHT5.sample_rate else _FASTSPEECH2
     bands = checkpoint.setting("model_in_dim")
@@ -54,7 +54,7 @@ def describe(checkpoint: Checkpoint) -> Described:
     if known:
         mel = MelSpec.from_dict(dict(checkpoint.config[_MEL]))
     elif checkpoint.setting("normalize_before"):
-        mean, scale = (checkpoint.weights.get(f"{prefix}{name}") for name in ("mean", "scale"))
+        mean, scale = (checkpoint.weights.get(name) for name in ("mean", "scale"))
         if mean is None or scale is None or not bool((scale > 0).all()):
             raise ImportFailed(
                 f"{checkpoint.path}: normalizes its mels, but has no mean and scale above 0 for each band"
@@ -71,17 +71,15 @@ def describe(checkpoint: Checkpoint) -> Described:
 
     def keys(generator: StreamingGenerator) -> dict[str, str]:
         pairs = hifigan_keys(generator).items()
-        return {ours: prefix + theirs.replace("ups.", "upsampler.", 1) for ours, theirs in pairs}
+        return {ours: theirs.replace("ups.", "upsampler.", 1) for ours, theirs in pairs}
 
     return Described(
         "gansound.generators.hifigan.HiFiGANGenerator",
         sizes,
         mel,
         keys,
-        constants=(f"{prefix}mean", f"{prefix}scale", *([] if not prefix else ["model."])),
-        notes=[]
-        if known
-        else ["its configuration doesn't say how its mels are made; that of its acoustic model's is taken"],
+        constants=("mean", "scale"),
+        notes=notes_on(sizes) + [_UNKNOWN_MEL] * (not known),
     )
 
 
