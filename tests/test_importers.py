@@ -132,8 +132,6 @@ def test_hifigan_in_every_spelling_of_its_weights(tmp_path, spelling, block):
     assert "g_00000001" in vocoder.info["origin"]
 
 
-def test_bigvgan_and_its_constants(tmp_path):
-    net = loud(bigvgan.Generator(**SIZES))
 @pytest.mark.parametrize("wrapped", ["net_g", "G", "params", "generator_ema", "weight"])
 def test_a_state_dict_under_another_name(tmp_path, wrapped, caplog):
     """It is the only one there; discriminators and an optimizer's numbers aren't taken for it."""
@@ -187,6 +185,8 @@ def test_istftnet_as_its_published_code_has_it(tmp_path):
     assert_same(tmp_path / "out", net, mels())
 
 
+def test_bigvgan_and_its_constants(tmp_path):
+    net = loud(bigvgan.Generator(**SIZES))
     state = net.state_dict() | {"activation_post.upsample.filter": torch.ones(1, 1, 12)}
     config = HIFIGAN | {"activation": "snakebeta", "snake_logscale": True}
     import_checkpoint(
@@ -219,8 +219,6 @@ def test_vocos_from_its_folder(tmp_path, framing):
     torch.testing.assert_close(audio[:, :length], expected[:, :length], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "change, said",
 def test_a_vocos_of_its_training_and_of_forks_with_another_mel(tmp_path):
     """Lightning's checkpoint holds discriminators and losses too, its configuration the parts under `model`."""
     net = loud(vocos.Generator(20, 16, 32, 2, 64, 16, centred=True))
@@ -245,6 +243,8 @@ def test_a_vocos_of_its_training_and_of_forks_with_another_mel(tmp_path):
         import_checkpoint([tmp_path / "in"], tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    "change, said",
     [
         (
             {"init_args": {"n_fft": 64, "hop_length": 8, "padding": "center"}},
@@ -476,6 +476,41 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
             import_checkpoint([tmp_path / name], tmp_path / "out")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
+
+
+BESIDE = {  # a weight's name, and what is said of a net that has it beside HiFi-GAN's
+    "m_source.l_linear.weight": "neural source-filter vocoder .* a pitch",
+    "source_conv.weight": "neural source-filter",
+    "noise_convs.0.bias": "neural source-filter",
+    "dec.subband_conv_post.weight": "MB-iSTFT-VITS",
+    "resblocks.0.kernel_predictor.input_conv.weight": "UnivNet",
+}
+ALONE = {
+    "first_conv.weight": "Parallel WaveGAN",
+    "blocks.0.tade1.conv.weight": "StyleMelGAN",
+    "WN.0.start.weight": "WaveGlow",
+    "head.conv_pre.weight": "FireflyGAN",
+    "quantizer.vq.codebook": "neural codec",
+    "discriminators.0.convs.0.weight": "a discriminator without its generator",
+}
+
+
+@pytest.mark.parametrize("name", [*BESIDE, *ALONE])
+def test_a_net_that_nothing_here_is_like_is_called_what_it_is(tmp_path, name):
+    state = hifigan.Generator(**SIZES).state_dict() if name in BESIDE else {}
+    file = write(tmp_path / "in", "g_1", {"generator": state | {name: torch.ones(2, 2, 2)}}, HIFIGAN)
+    with pytest.raises(ImportFailed, match=f"can't be imported: it is .*{(BESIDE | ALONE)[name]}"):
+        import_checkpoint([file], tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated, and its files are about
+def test_what_holds_no_state_dict_is_told(tmp_path):
+    several = {"net": {"decoder": {"a.weight": torch.ones(2)}, "bert": {"b.weight": torch.ones(2)}}}
+    with pytest.raises(ImportFailed, match=r"several nets \(decoder, bert\), expected a generator"):
+        import_checkpoint([write(tmp_path / "in", "a.pth", several)], tmp_path / "out")
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "b.pt")
+    with pytest.raises(ImportFailed, match="a TorchScript program, which isn't run"):
+        import_checkpoint([tmp_path / "b.pt"], tmp_path / "out")
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"

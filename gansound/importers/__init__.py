@@ -26,6 +26,7 @@ from gansound.importers.checkpoint import (
     read_checkpoint,
 )
 from gansound.importers.project import Described, Project
+from gansound.importers.unsupported import another, makes_more
 from gansound.mel import MelSpec
 from gansound.model_folder import REPOSITORY, download, save_model_folder
 from gansound.nn.fold import fold_parametrizations
@@ -118,12 +119,18 @@ def project(kind: str) -> Project:
 
 def kind_of(checkpoint: Checkpoint) -> str:
     """The kind whose names the weights have. Raises ImportFailed."""
+    if what := makes_more(checkpoint.weights):
+        raise ImportFailed(f"{checkpoint.path}: can't be imported: it is {what}")
     for kind in KINDS:
         if project(kind).recognises(checkpoint):
             return kind
     if isinstance(ours := checkpoint.config.get("generator"), Mapping) and "class_path" in ours:
         raise ImportFailed(
             f"{checkpoint.path.parent}: is a model folder of gansound already: --model takes it"
+        )
+    if what := another(checkpoint.weights):
+        raise ImportFailed(
+            f"{checkpoint.path}: can't be imported: it is {what}. Expected one of {', '.join(KINDS)}"
         )
     raise ImportFailed(
         f"{checkpoint.path}: weights of no kind that is known ({', '.join(KINDS)}); they begin with "

@@ -1,0 +1,41 @@
+"""Nets that have no counterpart here, by the names of their weights, so that each is called what it is."""
+
+import re
+from collections.abc import Iterable
+
+# A pattern of a weight's name, and what a net with such weights is. First those that have all that a known net has.
+_MORE = (
+    (
+        r"(^|\.)(m_source|noise_convs|source_conv|source_downs)\.",
+        "a neural source-filter vocoder (as NSF-HiFiGAN of DiffSinger, RVC and so-vits-svc, HiFTNet, CosyVoice's HiFT "
+        "and StyleTTS 2), which takes a pitch beside its mel",
+    ),
+    (
+        r"(^|\.)(subband_conv_post|multistream_conv_post)\.",
+        "the decoder of an MB-iSTFT-VITS, which speaks in bands",
+    ),
+    (r"(^|\.)kernel_predictor\.", "a UnivNet"),
+)
+_OTHERS = (
+    (r"^(first_conv|conv_layers\.0\.conv)\.", "a Parallel WaveGAN, whose net is a WaveNet"),
+    (r"^(noise_upsample|blocks\.0\.tade1)\.", "a StyleMelGAN"),
+    (r"(^|\.)WN\.0\.", "a WaveGlow"),
+    (r"^(backbone\.downsample_layers|head\.conv_pre)\.", "fish-speech's FireflyGAN"),
+    (r"(^|\.)quantizer\.", "a neural codec, which takes codes in place of a mel"),
+    (r"^discriminators\.0\.", "a discriminator without its generator"),
+)
+
+
+def makes_more(names: Iterable[str]) -> str | None:
+    """What a net is that has weights besides those by which a known one is recognised; None where nothing shows it."""
+    return _first(_MORE, names)
+
+
+def another(names: Iterable[str]) -> str | None:
+    """What a net is that isn't known; None where nothing shows it."""
+    return _first(_OTHERS, names)
+
+
+def _first(table: tuple[tuple[str, str], ...], names: Iterable[str]) -> str | None:
+    found = list(names)
+    return next((what for pattern, what in table if any(re.search(pattern, name) for name in found)), None)
