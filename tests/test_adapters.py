@@ -153,6 +153,16 @@ def test_weights_that_change_in_a_host_are_heard(tmp_path, mel):
     assert torch.equal(module(mel), before)
 
 
+def test_matchas_denoiser_tries_zeros_without_a_warning(tmp_path, mel, caplog):
+    module = Vocoder.from_pretrained(
+        str(save_tiny_model(tmp_path / "model")), "cpu", backend="eager"
+    ).as_module("matcha")
+    module(torch.zeros(1, mel.shape[1], 88))
+    assert not caplog.records
+    module(torch.full((1, mel.shape[1], 88), 1e-3))  # as little a mel, and said
+    assert caplog.records
+
+
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 @pytest.mark.parametrize("host", ["transformers", "matcha"])
 def test_a_copy_of_a_host_has_weights_of_its_own_as_they_are(tmp_path, mel, how, host):

@@ -23,7 +23,7 @@ class Voice(Protocol):
     @property
     def sample_rate(self) -> int: ...
 
-    def __call__(self, mel: Tensor, *, lengths: Tensor | None = None) -> Tensor: ...
+    def __call__(self, mel: Tensor, *, lengths: Tensor | None = None, warn: bool = True) -> Tensor: ...
 
     def to(self, device: torch.device) -> Any: ...
 
@@ -75,10 +75,10 @@ class HostModule(nn.Module):
             self.vocoder.to(device)
         return self
 
-    def sound(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def sound(self, mel: Tensor, lengths: Tensor | None = None, *, warn: bool = True) -> Tensor:
         """`(B, M, F)` -> `(B, F * hop_length)`, or both without B."""
         batch = mel if mel.ndim == 3 else mel[None]
-        audio = self.vocoder(batch, lengths=lengths)
+        audio = self.vocoder(batch, lengths=lengths, warn=warn)
         return audio if mel.ndim == 3 else audio[0]
 
     def by_frames(self, spectrogram: Tensor) -> Tensor:

@@ -9,5 +9,5 @@ class Module(HostModule):
     """HiFi-GAN's own shape, which whoever took jik876's `Generator` expects too."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, M, F)` -> `(B, 1, F * hop_length)`."""
-        return self.sound(x).unsqueeze(-2)
+        """`(B, M, F)` -> `(B, 1, F * hop_length)`; no mel but the one that `Denoiser` tries it by is all zeros."""
+        return self.sound(x, warn=bool(x.any())).unsqueeze(-2)
