@@ -114,6 +114,16 @@ def test_values_alone_promise_nothing(model, tmp_path, capsys):
     assert "it is the model's convention: nothing to convert" in capsys.readouterr().out
 
 
+def test_a_mel_of_other_bands_than_it_is_said_to_have_is_refused(model, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", MelSpec.preset("vocos_24khz").mel(torch.from_numpy(sound(24000)[0]))[0])
+    told = ["mel", str(tmp_path / "one.npy"), "--model", model, "--mel", "hifigan"]
+    assert main(told) == 1
+    said = capsys.readouterr()
+    assert "has 100 bands x" in said.err
+    assert "expected the 80 bands of --mel" in said.err
+    assert "nothing to convert" not in said.out
+
+
 def test_another_sound_is_not_its_own():
     mel = HIFIGAN.mel(torch.from_numpy(speech_like(22050, 0)))[0]
     _, other = sound(22050, 3)

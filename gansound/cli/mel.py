@@ -127,6 +127,10 @@ def _one(
         if convention is None:
             _by_values(mel, wanted, recording, lines)
     elif said is not None:
+        if len(mel) != own:
+            raise ValueError(
+                f"has {len(mel)} bands x {mel.shape[1]} frames, expected the {own} bands of --mel"
+            )
         against = said.suspicions(mel)
         lines.append(f"  in that convention: {'; '.join(against) if against else 'the values fit it'}")
     elif _by_values(mel, wanted, recording, lines) and not output:
