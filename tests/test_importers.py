@@ -339,6 +339,26 @@ def test_transformers_normalisation_becomes_the_convention(tmp_path):
     torch.testing.assert_close(raw.convert(mel, vocoder.mel_spec), (mel - mean[:, None]) / scale[:, None])
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_fastspeech2s_hifigan_alone_and_behind_its_acoustic_model(tmp_path, together):
+    """Of transformers 5.24: no class of it says a rate."""
+    net = loud(hifigan.Generator(**SIZES))
+    state = {k.replace("ups.", "upsampler."): v for k, v in net.state_dict().items()}
+    state |= {"mean": torch.zeros(20), "scale": torch.ones(20)}
+    config = {
+        "model_type": "hifigan", "model_in_dim": 20, "upsample_initial_channel": 16, "upsample_rates": [4, 2],
+        "upsample_kernel_sizes": [8, 4], "resblock_kernel_sizes": [3, 5], "leaky_relu_slope": 0.1,
+        "resblock_dilation_sizes": [[1, 3], [1, 2]], "normalize_before": True,
+    }  # fmt: skip
+    name = "FastSpeech2ConformerHifiGan"
+    if together:
+        state = {f"vocoder.{k}": v for k, v in state.items()} | {"model.encoder.x.weight": torch.ones(2)}
+        config, name = {"model_config": {}, "vocoder_config": config}, "FastSpeech2ConformerWithHifiGan"
+    write(tmp_path / "in", "pytorch_model.bin", state, config | {"architectures": [name]})
+    import_checkpoint([tmp_path / "in"], tmp_path / "out")
+    assert assert_same(tmp_path / "out", net, mels()).sample_rate == 22050
+
+
 @pytest.mark.parametrize("suffix, pairs", [(".npy", True), (".npy", False), (".h5", True)])
 def test_parallel_wavegans_hifigan(tmp_path, suffix, pairs):
     net = loud(hifigan.Generator(**SIZES, block=hifigan.ResBlock1 if pairs else hifigan.ResBlock2))

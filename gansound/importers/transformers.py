@@ -38,7 +38,14 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def describe(checkpoint: Checkpoint) -> Described:
-    """By config.json and the buffers `mean` and `scale`."""
+    """By config.json and the buffers `mean` and `scale`.
+
+    A `FastSpeech2ConformerWithHifiGan` has the vocoder's configuration in its own, and neither says the rate.
+    """
+    config = checkpoint.config
+    if "FastSpeech2" in str(config.get("architectures")):
+        rate = {"sampling_rate": _FASTSPEECH2.sample_rate}
+        checkpoint = replace(checkpoint, config=rate | dict(config.get("vocoder_config", config)))
     if checkpoint.config.get("leaky_relu_slope", 0.1) != 0.1:
         raise ImportFailed(
             f"{checkpoint.path}: leaky_relu_slope {checkpoint.config['leaky_relu_slope']}, expected HiFi-GAN's 0.1"
