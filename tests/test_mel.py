@@ -23,6 +23,19 @@ def noise(samples: int, seed: int = 0, batch: int = 1) -> Tensor:
     return 0.1 * torch.randn(batch, samples, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_mel_is_taken_from_any_memory_and_without_its_gradient():
+    """torch refuses a column of a reversed array and warns of read-only memory; runtimes take no gradients."""
+    mel = HIFIGAN.mel(noise(3 * HIFIGAN.hop_length))[0]
+    first = mel[:, :1].clone()
+    reversed_ = mel.numpy()[:, ::-1].copy()[:, ::-1]
+    read_only = np.frombuffer(first.numpy().tobytes(), np.float32).reshape(-1, 1)
+    for given in (reversed_[:, :1], read_only, first.clone().requires_grad_()):
+        checked = HIFIGAN.check(given)
+        assert not checked.requires_grad
+        assert torch.equal(checked[0], first)
+
+
 def test_every_preset_has_golden_values():
     assert set(presets()) == set(GOLDEN)
 

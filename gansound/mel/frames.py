@@ -44,8 +44,13 @@ def from_outside(
         raise ValueError(f"{what}: got shape {shape}, which holds no frames")
     check_not_whole(frames, what)
     if isinstance(frames, np.ndarray):
-        frames = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
-    frames = frames.to(torch.float32)
+        array = np.ascontiguousarray(frames, np.float32)
+        if (
+            min(array.strides) < 0 or not array.flags.writeable
+        ):  # one column of a reversed one; np.frombuffer's
+            array = array.copy()
+        frames = torch.from_numpy(array)
+    frames = frames.detach().to(torch.float32)
     if bad := int((~torch.isfinite(frames)).sum()):
         raise ValueError(f"{what}: {bad} of {frames.numel()} values are NaN or infinite, as float32")
     return frames if frames.ndim == 3 else frames.unsqueeze(0)
