@@ -42,15 +42,14 @@ def step_graph(form: InferenceForm, *, interior: bool) -> bytes:
     Batch and frames are dynamic. The interior's graph has neither `position` nor `length`.
     """
     path = cache_folder() / "graphs" / f"{fingerprint(form)}_{'interior' if interior else 'whole'}.graph"
-    if (found := _kept(path)) is not None:
-        return found
-    from gansound.inference.export import onnx_model  # a second of imports, which a cached graph does without
 
-    log.info("tracing the net for the runtime, once (kept in %s)", path.parent)
-    graph: bytes = onnx_model(form, streaming=True, interior=interior).SerializeToString()
-    keep(path, graph + _checksum(graph))
-    _prune(path.parent, spare=path)
-    return graph
+    def trace() -> bytes:
+        from gansound.inference.export import onnx_model
+
+        graph: bytes = onnx_model(form, streaming=True, interior=interior).SerializeToString()
+        return graph
+
+    return _cached(path, trace)
 
 
 def plain_graph(generator: StreamingGenerator) -> bytes | None:
@@ -59,20 +58,37 @@ def plain_graph(generator: StreamingGenerator) -> bytes | None:
     A net may ask for its input's length in a way that no graph for any length can answer.
     """
     path = cache_folder() / "graphs" / f"{fingerprint(generator)}_plain.graph"
-    if (graph := _kept(path)) is None:
+
+    def trace() -> bytes:
         from gansound.inference.export import onnx_model
 
-        log.info("tracing the net for the runtime, once (kept in %s)", path.parent)
         try:
             whole = onnx_model(whole_form(generator), streaming=False, least_frames=LEAST_FRAMES)
-            graph = whole.SerializeToString()
+            graph: bytes = whole.SerializeToString()
         except Exception as error:  # whatever torch's exporter raises
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.info("short utterances go in steps, too: %s", reason)
-            graph = b""
+            return b""
+        return graph
+
+    return _cached(path, trace) or None
+
+
+def _cached(path: Path, trace: Callable[[], bytes]) -> bytes:
+    """A graph of the cache, or traced now and kept there; threads that want the same one trace it once."""
+    if (found := _kept(path)) is not None:
+        return found
+    # A second of imports, which a cached graph does without.
+    from gansound.inference.export.graphs import TRACING
+
+    with TRACING:
+        if (found := _kept(path)) is not None:
+            return found
+        log.info("tracing the net for the runtime, once (kept in %s)", path.parent)
+        graph = trace()
         keep(path, graph + _checksum(graph))
         _prune(path.parent, spare=path)
-    return graph or None
+    return graph
 
 
 def _kept(path: Path) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _LOWER_BOUND = re.compile(r"size\(\)\[\d\] (?:>|!=) (\d+)$")  # what export asks of a size
 _EXAMPLE = (2, 5)  # batch and frames to trace with: neither is special to any layer
+
+TRACING = threading.RLock()
+"""One net at a time: torch's tracers patch what threads share, and two at once fail."""
 
 
 def streaming_generator(vocoder: "Vocoder") -> StreamingGenerator:
@@ -73,7 +77,7 @@ def fixed_step(generator: StreamingGenerator, frames: int) -> tuple[nn.Module, t
 def _traced(
     module: nn.Module, inputs: tuple[Any, ...], shapes: tuple[Any, ...], least: int | None = None
 ) -> torch.export.ExportedProgram:
-    with torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+    with TRACING, torch.no_grad(), symbolic_shapes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         traced = torch.export.export(module.eval(), inputs, dynamic_shapes=shapes)
     # torch asks whether sizes are 1 to choose memory layouts, and would then refuse to run the same graph on those.
     guards = getattr(traced, "_guards_code", [])

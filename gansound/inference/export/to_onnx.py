@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gansound.extras import install_line, missing, require
-from gansound.inference.export.graphs import program, state_names, streaming_generator
+from gansound.inference.export.graphs import TRACING, program, state_names, streaming_generator
 from gansound.inference.export.writing import beside, largest_error, metadata, verify
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
@@ -143,7 +143,7 @@ def onnx_model(
     level = registration.level
     registration.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with TRACING, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch, at what it does itself
             exported = torch.onnx.export(
                 exported_program,
