@@ -236,6 +236,33 @@ def test_a_stream_is_not_kept_waiting(world, monkeypatch, caplog):
         later.measure("streams")
 
 
+def test_a_stream_is_not_kept_waiting_by_another_thread_that_measures(world, monkeypatch):
+    vocoder = Vocoder(LoadedModel(generator_of("freev"), SPEC, {}, Path(), {}), "cpu", backend="auto")
+    vocoder.stream()
+    measuring, done = threading.Event(), threading.Event()
+    make = backends._fastest
+
+    def slow(*args):
+        measuring.set()
+        assert done.wait(60)
+        return make(*args)
+
+    monkeypatch.setattr(backends, "_fastest", slow)
+    thread = threading.Thread(target=vocoder.measure, args=("whole", "stream"))
+    thread.start()
+    assert measuring.wait(60)
+    opened = []
+    opener = threading.Thread(target=lambda: opened.append(vocoder.stream()))
+    opener.start()
+    opener.join(20)
+    in_time = bool(opened)
+    done.set()
+    thread.join()
+    opener.join()
+    assert in_time
+    assert vocoder.runner("stream").name == "openvino"
+
+
 def test_the_stream_command_measures_when_it_is_told_to(world, tmp_path):
     model = save_tiny_model(tmp_path / "model")
     np.save(tmp_path / "a.npy", np.full((80, 43), -6, np.float32))
@@ -427,6 +454,31 @@ def test_old_graphs_go_and_never_the_one_in_use(traced, cache_folder, monkeypatc
     assert kept >= {"new.graph", ".now.tmp"}
     step_graph.step_graph(form_of(), interior=True)
     assert len(traced) == 1, made
+
+
+def test_threads_trace_one_net_after_the_other_and_the_same_once(monkeypatch, cache_folder):
+    """Two at once fail inside torch."""
+    inside, made = threading.Lock(), []
+
+    def trace(form, **_):
+        assert inside.acquire(blocking=False)
+        made.append(form)
+        threading.Event().wait(0.05)
+        inside.release()
+        return SimpleNamespace(SerializeToString=lambda: b"graph")
+
+    monkeypatch.setattr("gansound.inference.export.onnx_model", trace)
+    forms, found = [form_of(), form_of(), form_of(seed=1)], []
+    threads = [
+        threading.Thread(target=lambda form=form: found.append(step_graph.step_graph(form, interior=True)))
+        for form in forms
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"graph"] * 3
+    assert len(made) == 2
 
 
 def test_writers_at_once_leave_one_whole_graph(cache_folder):

@@ -287,9 +287,13 @@ class Vocoder:
             ValueError: the generator doesn't stream, or its backend isn't to be had.
         """
         check_process()
+        pays = purpose != "stream" and self._seconds_asked > MEASURED_AFTER_SECONDS
+        # Without the lock, which a thread that measures holds for a minute or more.
+        made_of, made = self._made_of, self._runners.get(purpose)
+        if made and not (pays and purpose in self._unmeasured) and made_of == _versions(self.generator):
+            return made
         with self._making:
             self._forget_old()
-            pays = purpose != "stream" and self._seconds_asked > MEASURED_AFTER_SECONDS
             if purpose not in self._runners or (pays and purpose in self._unmeasured):
                 self._make(purpose, measure=pays)
             return self._runners[purpose]
