@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,33 @@ def test_aiterate_equals_iterate_and_leaves_the_loop_free(stream: StreamingVocod
 
     asyncio.run(main())
     assert threading.get_ident() not in threads
+
+
+def test_talkers_who_are_waited_for_hold_up_no_other(runner: EagerRunner, generator: Any) -> None:
+    """More of them than the event loop has threads."""
+    mel = some_mel(40)
+    talkers: list[queue.Queue[Any]] = [queue.Queue() for _ in range(3)]
+
+    def said_by(talker: queue.Queue[Any]) -> Iterator[Any]:
+        while (said := talker.get()) is not None:
+            yield said
+
+    async def listen(mels: Any) -> np.ndarray:
+        return np.concatenate([audio async for audio in StreamingVocoder(runner, SPEC).aiterate(mels)])
+
+    async def main() -> list[np.ndarray]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        waiting = [asyncio.create_task(listen(said_by(talker))) for talker in talkers]
+        try:
+            found = [await asyncio.wait_for(asyncio.shield(asyncio.create_task(listen([mel]))), 60)]
+        finally:
+            for talker in talkers:
+                talker.put(mel)
+                talker.put(None)
+        return found + await asyncio.gather(*waiting)
+
+    for sound in asyncio.run(main()):
+        assert np.abs(sound - whole(generator, mel)).max() <= TOLERANCE
 
 
 def test_aiterate_cut_off(generator: Any) -> None:

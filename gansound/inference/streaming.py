@@ -4,7 +4,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
+from contextvars import copy_context
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -165,9 +167,10 @@ class StreamingVocoder:
     ) -> AsyncGenerator[np.ndarray, None]:
         """`iterate` for servers: computes in the event loop's threads, so that the loop stays free.
 
-        The next mel is taken when the consumer asks for sound; an ordinary iterable is also run in the threads.
-        Cancelled, it waits for the step under way (`PUSHED_FRAMES` at most), so that nothing computes on behind it.
-        To be sure that it is closed when the loop over it is left early: `async with contextlib.aclosing(...)`.
+        The next mel is taken when the consumer asks for sound; an ordinary iterable runs in a thread of its own, so
+        that it may wait. Cancelled, it waits for the step under way (`PUSHED_FRAMES` at most), so that nothing
+        computes on behind it. To be sure that it is closed when the loop over it is left early:
+        `async with contextlib.aclosing(...)`.
 
         Raises:
             ValueError: as `push`.
@@ -215,8 +218,6 @@ class StreamingVocoder:
             )
         if shape[-2:] == (self._spec.n_mels, 0) and len(shape) in (2, 3):
             return torch.empty(1, self._spec.n_mels, 0, dtype=torch.float32)
-        if isinstance(mel, np.ndarray) and not mel.flags.writeable:
-            mel = mel.copy()  # torch warns of what np.frombuffer gives
         return self._spec.check(mel)
 
     def _parts(self, mel: Any) -> Iterator[Any]:
@@ -284,9 +285,15 @@ async def _each(mels: Any) -> AsyncGenerator[Any, None]:
             yield mel
         return
     iterator = iter(mels)
-    # Not waited for when cancelled: it may block for ever, and the stream isn't in it.
-    while (mel := await asyncio.to_thread(next, iterator, _END)) is not _END:
-        yield mel
+    loop, context = asyncio.get_running_loop(), copy_context()
+    # Of its own: while it waits for a talker the event loop's few threads compute for others.
+    thread = ThreadPoolExecutor(1)
+    try:
+        # Not waited for when cancelled: it may block for ever, and the stream isn't in it.
+        while (mel := await loop.run_in_executor(thread, context.run, next, iterator, _END)) is not _END:
+            yield mel
+    finally:
+        thread.shutdown(wait=False)
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
