@@ -1,7 +1,9 @@
 """`StreamingVocoder`: what streams is what the whole gives, however it is cut, interrupted, shared or prolonged."""
 
 import contextlib
+import copy
 import logging
+import pickle
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,16 @@ def test_a_mel_of_any_kind(stream: StreamingVocoder, generator: Any) -> None:
         got = np.concatenate([stream.push(kind), stream.push(mel[:, :0]), stream.flush()])
         assert np.abs(got - expected).max() <= TOLERANCE
         stream.reset()
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_neither_copied_nor_sent(stream: StreamingVocoder, generator: Any, how: Any) -> None:
+    mel = some_mel(30)
+    before = stream.push(mel[:, :20])
+    with pytest.raises(TypeError, match=r"can't be copied or pickled. Open another, vocoder.stream\(\)"):
+        how(stream)
+    got = np.concatenate([before, stream.push(mel[:, 20:]), stream.flush()])
+    assert np.abs(got - whole(generator, mel)).max() <= TOLERANCE
 
 
 def test_the_callers_arrays_are_free_again(stream: StreamingVocoder, generator: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from contextvars import copy_context
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import torch
@@ -134,6 +134,13 @@ class StreamingVocoder:
         """Drop what isn't out and begin a new utterance; waits for a push that another thread is in."""
         with self._in_use:
             self._begin()
+
+    def __reduce__(self) -> NoReturn:
+        """A stream is neither copied nor sent: two would go on from one state, which a step consumes."""
+        raise TypeError(
+            "a StreamingVocoder can't be copied or pickled. Open another, vocoder.stream(); to another process give "
+            "the vocoder"
+        )
 
     def __enter__(self) -> Self:
         return self
