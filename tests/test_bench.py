@@ -56,6 +56,14 @@ class Tiny(StreamingGenerator):
         )
 
 
+OWN = """
+from gansound.generators.freev import FreeVGenerator
+
+class Own(FreeVGenerator):
+    pass
+"""
+
+
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(0)
@@ -492,7 +500,9 @@ def test_a_library_that_prints_does_not_spoil_the_answer(tmp_path, tiny_plan):
     job = {"plan": vars(tiny_plan) | {"model": str(model)}, "threads": 1, "memory_of": ["eager", "fp32"]}
     job["plan"]["memory_seconds"] = 0.1
     code = "import gansound.model_folder as m, os; old = m.load_model_folder\n"
-    code += "def noisy(path):\n    print('noise'); os.system('echo noise'); return old(path)\n"
+    code += (
+        "def noisy(path, **more):\n    print('noise'); os.system('echo noise'); return old(path, **more)\n"
+    )
     code += "m.load_model_folder = noisy\nfrom gansound.inference.bench import worker; worker.main()\n"
     done = subprocess.run(
         [warm.python(), "-c", code],
@@ -509,6 +519,28 @@ def test_a_generator_that_does_not_stream_is_refused(tiny_plan):
     )()
     with pytest.raises(ValueError, match="somewhere: Identity doesn't stream"):
         timing.Bench(plain, tiny_plan, lambda case: None)
+
+
+def test_a_generator_of_ones_own_is_allowed_in_the_processes_too(command, tmp_path, monkeypatch):
+    (tmp_path / "own_bench_net.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", warm.python())
+    fewest = {"offline_seconds": (0.1,), "chunk_frames": (1,), "whole_seconds": 0.1, "memory_seconds": 0.1}
+    fewest |= {"rounds": LEAST_ROUNDS, "sample_seconds": 0.0}
+    monkeypatch.setattr(bench.Plan, "quick", lambda self: dataclasses.replace(self, **fewest))
+    model = save_tiny_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["generator"]["class_path"] = "own_bench_net.Own"
+    (model / "config.json").write_text(json.dumps(config))
+    asked = "--model", model, "--quick", "--threads", "1", "--backends", "eager", "--precisions", "fp32"
+    code, _, err = command(*asked)
+    assert code == 1
+    assert "--allow own_bench_net" in err
+    for convention in ([], ["--mel", "hifigan"]):
+        code, out, err = command(*asked, "--allow", "own_bench_net", *convention)
+        assert (code, err) == (0, "")
+        assert "not measured" not in out
 
 
 def test_drawn_weights_reach_the_worker_by_a_model_folder(tmp_path):

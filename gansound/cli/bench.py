@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from gansound.cli.backend import add_mel_argument, given_mel
+from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.extras import require
 
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CLASS",
         help="a class of gansound.generators, with its defaults and random weights",
     )
+    add_allow_argument(parser)
     add_mel_argument(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures as one JSON object")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="write a picture of them (PNG)")
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--backends, --precisions: {error}") from None
     with _model(args) as model:
-        plan = Plan(model, contestants, threads=threads)
+        plan = Plan(model, contestants, threads=threads, allow=tuple(args.allow))
         plan = plan.quick() if args.quick else plan
         plan = plan.with_rounds(args.rounds) if args.rounds is not None else plan
         with _progress(steps(plan), quiet=args.quiet) as on_step:
@@ -120,7 +121,7 @@ def _model(args: argparse.Namespace) -> Iterator[str]:
         from gansound.inference.vocoder import Vocoder
 
         with TemporaryDirectory(prefix="gansound-bench-") as folder:
-            vocoder = Vocoder.from_pretrained(args.model, "cpu", mel=mel, backend="eager")
+            vocoder = Vocoder.from_pretrained(args.model, "cpu", mel=mel, backend="eager", allow=args.allow)
             yield str(vocoder.save_pretrained(Path(folder) / "model"))
         return
     from gansound.model_folder import save_model_folder

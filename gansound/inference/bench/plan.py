@@ -26,6 +26,7 @@ class Plan:
         case_seconds: a case that takes longer gets fewer rounds, at least 3; None for as many rounds as were said.
         whole_seconds: of audio, streamed frame by frame from the first push to the flush.
         memory_seconds: of audio, whose memory is measured; 0 for not at all.
+        allow: packages besides gansound whose generator classes the model may name.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Plan:
     case_seconds: float | None = 45.0
     whole_seconds: float = 1.0
     memory_seconds: float = 30.0
+    allow: tuple[str, ...] = ()
 
     def quick(self) -> Self:
         """A few of the cases, in a few rounds: a look, not figures to quote."""

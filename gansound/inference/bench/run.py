@@ -38,7 +38,7 @@ def run_bench(plan: Plan, on_step: Callable[[str], None]) -> dict[str, Any]:
         ValueError: the model can't be loaded or doesn't stream.
         RuntimeError: a measuring process died.
     """
-    model = load_model_folder(plan.model)
+    model = load_model_folder(plan.model, allow=plan.allow)
     _ = model.frame_spec  # what is wrong with the model is said here, by name: it may be no vocoder
     Contestants(model, ())
     result: dict[str, Any] = {

@@ -30,7 +30,7 @@ def main() -> int:
     from gansound.model_folder import load_model_folder
 
     plan = Plan.from_dict(job["plan"])
-    model = load_model_folder(plan.model)
+    model = load_model_folder(plan.model, allow=plan.allow)
     if job["memory_of"] is None:
         result = Bench(model, plan, lambda case: answer(case=case)).run()
     else:
