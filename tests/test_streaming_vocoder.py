@@ -62,6 +62,21 @@ def test_streamed_is_whole(stream: StreamingVocoder, generator: Any, frames: int
         assert stream.frames_pushed == stream.samples_out == 0
 
 
+def test_a_new_stream_computes_nothing(generator: MelGANGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And streams that begin from the same state don't touch."""
+    runner, mel = EagerRunner(generator), some_mel(40)
+    StreamingVocoder(runner, SPEC)
+    monkeypatch.setattr(runner._form, "forward", None)
+    monkeypatch.setattr(runner._form, "init_state", None)
+    first, second = (StreamingVocoder(runner, SPEC) for _ in range(2))
+    first.push(some_mel(20, 1))
+    assert np.abs(streamed(second, mel, 0) - whole(generator, mel)).max() <= TOLERANCE
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(runner.init_state(3), EagerRunner(generator)._form.init_state(3), strict=True)
+    )
+
+
 def test_all_that_is_final_comes_out_and_no_more(stream: StreamingVocoder, runner: EagerRunner) -> None:
     """After n frames there are n hops less the look-ahead; one frame's sound is whole lookahead_frames later."""
     mel, out = some_mel(40), 0

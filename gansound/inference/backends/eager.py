@@ -99,9 +99,14 @@ class EagerRunner(Runner):
                     sound = self._autocast_net(mel)
         return sound[:, first * self.hop_length : (first + frames) * self.hop_length].to(mel.dtype)
 
-    def init_state(self, batch: int = 1) -> State:
+    @cached_property
+    def _begun(self) -> State:
+        """The state of one stream before its first frame: worked out by running a step, and no step writes into it."""
         with self._as_asked():
-            return self._form.init_state(batch)
+            return self._form.init_state(1)
+
+    def init_state(self, batch: int = 1) -> State:
+        return self._begun if batch == 1 else tuple(torch.cat([one] * batch) for one in self._begun)
 
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
         with torch.inference_mode(), self._as_asked():
