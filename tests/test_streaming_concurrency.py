@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -123,6 +124,66 @@ def test_iterate(stream: StreamingVocoder, generator: Any) -> None:
     with pytest.raises(ValueError, match=r"transposed.*\(400, 8\)"):
         list(stream.iterate([mel[:, :50], mel.T]))
     assert stream.frames_pushed == 0
+
+
+def test_a_reset_ends_the_iterator_and_it_leaves_the_next_utterance_alone(generator: Any) -> None:
+    """Cut off by `reset` between two pieces, or in the middle of a step, by another thread; or by the next iterator."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(EagerRunner):
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            inside.set()
+            go_on.wait(60)
+            return super().step(*args, **kwargs)
+
+    stream = StreamingVocoder(Slow(generator), SPEC)
+    mel, other = some_mel(90), some_mel(70, 1)
+    expected = whole(generator, other)
+
+    go_on.set()
+    for how in (stream.reset, lambda: None):
+        cut_off = stream.iterate([mel[:, :40], mel[:, 40:]])
+        next(cut_off)
+        how()
+        going_on = stream.iterate([other[:, :40], other[:, 40:]])
+        first = next(going_on)
+        assert list(cut_off) == []  # neither pushes into the next utterance nor resets it
+        assert np.abs(np.concatenate([first, *going_on]) - expected).max() <= TOLERANCE
+        assert stream.frames_pushed == 0
+    go_on.clear()
+    inside.clear()
+    heard: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: heard.extend(stream.iterate([mel] * 5)))
+    thread.start()
+    assert inside.wait(60)
+    cut_off_in = stream._utterance
+    resetting = threading.Thread(target=stream.reset)
+    resetting.start()
+    while stream._utterance is cut_off_in:
+        time.sleep(0.001)
+    go_on.set()
+    thread.join()
+    resetting.join()
+    assert sum(map(len, heard)) <= PUSHED_FRAMES * HOP
+    assert np.abs(np.concatenate(list(stream.iterate([other]))) - expected).max() <= TOLERANCE
+
+
+def test_an_iterator_on_the_loop_that_was_left_open_leaves_the_next_utterance_alone(
+    stream: StreamingVocoder, generator: Any
+) -> None:
+    """It is closed when the event loop comes to it."""
+    mel = some_mel(60)
+
+    async def said() -> AsyncIterator[np.ndarray]:
+        yield mel[:, :40]
+        yield mel[:, 40:]
+
+    async def main() -> list[np.ndarray]:
+        async for _ in stream.aiterate(said()):
+            break
+        return [audio async for audio in stream.aiterate(said())]
+
+    assert np.abs(np.concatenate(asyncio.run(main())) - whole(generator, mel)).max() <= TOLERANCE
 
 
 def test_iterate_takes_a_mel_when_sound_is_asked_for(stream: StreamingVocoder) -> None:

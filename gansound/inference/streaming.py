@@ -27,6 +27,10 @@ _FULL_SCALE = (
 _END = object()
 
 
+class _CutOff(Exception):
+    """The utterance that an iterator was in has been reset."""
+
+
 class StreamingVocoder:
     """One utterance at a time, pushed frame by frame; what comes out is final.
 
@@ -56,6 +60,7 @@ class StreamingVocoder:
     """
 
     _flushed: bool
+    _iterated: bool
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class StreamingVocoder:
         self._dtype = np.dtype(dtype)
         self._device = torch.device(device)
         self._in_use = threading.Lock()
+        self._utterance = object()  # another with each reset, and each iterator
         self._judged: list[Tensor] | None = []  # frames still to be judged together; None when that is done
         self._state: Any = None  # None also after a step that failed, which has consumed it
         self._begin()
@@ -103,12 +109,7 @@ class StreamingVocoder:
                 Nothing was taken then, and the stream goes on unharmed.
         """
         with self._alone():
-            if self._flushed:
-                raise ValueError("push after flush: the utterance has ended; reset() begins the next")
-            frames = self._checked(mel)
-            if self._judged is not None:
-                self._judge(frames)
-            return self._run(frames)
+            return self._push(mel)
 
     def flush(self) -> np.ndarray:
         """End the utterance: the rest of its samples, so that there are frames_pushed * hop_length in all.
@@ -120,18 +121,14 @@ class StreamingVocoder:
             ValueError: another thread is pushing.
         """
         with self._alone():
-            if self._judged:
-                self._judge(None)
-            if self._flushed or self.frames_pushed == 0:
-                self._flushed = True
-                return np.empty(0, self._dtype)
-            self._flushed = True
-            self._state = self._runner.finish(self._usable_state())
-            # Whatever is stepped after the end only drives out what is still inside.
-            return self._run(torch.zeros(1, self._runner.n_mels, self.lookahead_frames, dtype=torch.float32))
+            return self._flush()
 
     def reset(self) -> None:
-        """Drop what isn't out and begin a new utterance; waits for a push that another thread is in."""
+        """Drop what isn't out and begin a new utterance; waits for a push that another thread is in.
+
+        An iterator over the utterance that it cuts off ends.
+        """
+        self._utterance = object()  # before the lock is had, so that an iterator knows who has it
         with self._in_use:
             self._begin()
 
@@ -151,7 +148,8 @@ class StreamingVocoder:
     def iterate(self, mels: Iterable[Tensor | np.ndarray]) -> Generator[np.ndarray, None, None]:
         """The sound of one utterance, piece by piece, in flat memory; a mel is taken when sound is asked for.
 
-        However it ends (all said, closed, an error), the stream is reset.
+        However it ends (all said, closed, an error), the stream is reset. It ends too where the stream is reset, as by
+        another thread that cuts the talker off, and where another iterator begins.
 
         Args:
             mels: as of `push`, one after the other.
@@ -159,15 +157,18 @@ class StreamingVocoder:
         Raises:
             ValueError: as `push`.
         """
+        utterance = self._enter()
         try:
             for mel in mels:
                 for part in self._parts(mel):
-                    if (audio := self.push(part)).size:
+                    if (audio := self._within(utterance, self._push, part)).size:
                         yield audio
-            if (audio := self.flush()).size:
+            if (audio := self._within(utterance, self._flush)).size:
                 yield audio
+        except _CutOff:
+            return
         finally:
-            self.reset()
+            self._leave(utterance)
 
     async def aiterate(
         self, mels: AsyncIterable[Tensor | np.ndarray] | Iterable[Tensor | np.ndarray]
@@ -182,16 +183,19 @@ class StreamingVocoder:
         Raises:
             ValueError: as `push`.
         """
+        utterance = self._enter()
         try:
             async with aclosing(_each(mels)) as source:
                 async for mel in source:
                     for part in self._parts(mel):
-                        if (audio := await _in_thread(self.push, part)).size:
+                        if (audio := await _in_thread(self._within, utterance, self._push, part)).size:
                             yield audio
-            if (audio := await _in_thread(self.flush)).size:
+            if (audio := await _in_thread(self._within, utterance, self._flush)).size:
                 yield audio
+        except _CutOff:
+            return
         finally:
-            self.reset()
+            self._leave(utterance)
 
     def _begin(self) -> None:
         state, self._state = self._state, None
@@ -201,15 +205,59 @@ class StreamingVocoder:
         self.clipped_samples = 0
         self._stepped = 0  # frames; those after the end too
         self._flushed = False
+        self._iterated = False
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._in_use.acquire(blocking=False):
-            raise ValueError("another thread is using this stream; give each its own: vocoder.stream()")
+    def _alone(self, utterance: object = None) -> Iterator[None]:
+        """In the stream, where no other thread is; an iterator, where its utterance still is."""
+        alone = self._in_use.acquire(blocking=False)
         try:
+            if utterance not in (None, self._utterance):
+                raise _CutOff
+            if not alone:
+                raise ValueError("another thread is using this stream; give each its own: vocoder.stream()")
             yield
         finally:
-            self._in_use.release()
+            if alone:
+                self._in_use.release()
+
+    def _within(self, utterance: object, act: Callable[..., np.ndarray], *args: Any) -> np.ndarray:
+        with self._alone(utterance):
+            return act(*args)
+
+    def _enter(self) -> object:
+        """The utterance that an iterator is in; one that was left in the middle and isn't closed yet is cut off."""
+        with self._in_use:
+            if self._iterated:
+                self._begin()
+            self._utterance, self._iterated = object(), True
+            return self._utterance
+
+    def _leave(self, utterance: object) -> None:
+        """Reset the stream, unless another utterance has begun in it."""
+        with self._in_use:
+            if self._utterance is utterance:
+                self._utterance = object()
+                self._begin()
+
+    def _push(self, mel: Tensor | np.ndarray) -> np.ndarray:
+        if self._flushed:
+            raise ValueError("push after flush: the utterance has ended; reset() begins the next")
+        frames = self._checked(mel)
+        if self._judged is not None:
+            self._judge(frames)
+        return self._run(frames)
+
+    def _flush(self) -> np.ndarray:
+        if self._judged:
+            self._judge(None)
+        if self._flushed or self.frames_pushed == 0:
+            self._flushed = True
+            return np.empty(0, self._dtype)
+        self._flushed = True
+        self._state = self._runner.finish(self._usable_state())
+        # Whatever is stepped after the end only drives out what is still inside.
+        return self._run(torch.zeros(1, self._runner.n_mels, self.lookahead_frames, dtype=torch.float32))
 
     def _usable_state(self) -> Any:
         if self._state is None:
@@ -297,7 +345,9 @@ async def _each(mels: Any) -> AsyncGenerator[Any, None]:
     thread = ThreadPoolExecutor(1)
     try:
         # Not waited for when cancelled: it may block for ever, and the stream isn't in it.
-        while (mel := await loop.run_in_executor(thread, context.run, next, iterator, _END)) is not _END:
+        while (
+            mel := await loop.run_in_executor(thread, lambda: context.run(next, iterator, _END))
+        ) is not _END:
             yield mel
     finally:
         thread.shutdown(wait=False)
