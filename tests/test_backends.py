@@ -13,6 +13,7 @@ from gansound.inference.backends import (
     BackendUnavailable,
     make_runner,
 )
+from gansound.inference.backends.eager import EagerRunner
 from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
 from gansound.inference.backends.step_graph import plain_graph
 from gansound.nn.conv import Conv1d
@@ -203,6 +204,30 @@ def test_a_batch_of_several_lengths(name, backend, precision):
         if n > 1:  # a frame of noise is too little to tell noise of rounding by
             assert_close(runner, sound[None, :end], generator(item[None, :, :n]))
         assert not sound[end:].any()
+
+
+@pytest.mark.parametrize("frames", [None, [300, 1, 40]])
+def test_what_compiles_for_each_size_is_given_one_utterance_at_a_time(frames):
+    """In a server batches come in all sizes: OpenVINO took 100 MB for each."""
+    sizes = set()
+
+    class Compiling(EagerRunner):
+        compiles_each_length = True
+        pieces = Runner.pieces
+
+        def step(self, mel, state, *, interior=False):
+            sizes.add(len(mel))
+            return super().step(mel, state, interior=interior)
+
+    generator = generator_of("melgan")
+    mel = mels(300, torch.float32, batch=3)
+    got = Compiling(generator).synthesize(mel, None if frames is None else torch.tensor(frames))
+    assert got.shape == (3, 300 * generator.hop_length)
+    for sound, item, n in zip(got, mel, frames or [300] * 3, strict=True):
+        end = n * generator.hop_length
+        assert float((sound[:end] - generator(item[None, :, :n])[0]).abs().max()) <= 1e-5
+        assert not sound[end:].any()
+    assert sizes == {1}
 
 
 def serve(runner: Runner, utterances: list[Tensor], seed: int, lanes: int = 3) -> list[Tensor]:

@@ -59,11 +59,7 @@ class EagerRunner(Runner):
     def synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is None or mel.is_cuda:
             return super().synthesize(mel, lengths)
-        # A core is as quick at one after the other, in one go, which knows one end only.
-        audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length, dtype=torch.float32)
-        for sound, item, frames in zip(audio, mel, lengths.tolist(), strict=True):
-            sound[: frames * self.hop_length] = super().synthesize(item[None, :, :frames])[0]
-        return audio
+        return self._one_by_one(mel, lengths)  # in one go, which knows one end only
 
     def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
         if lengths is not None:  # what isn't in steps knows one end only

@@ -42,7 +42,7 @@ class Runner(ABC):
     """
 
     name: str
-    compiles_each_length = False  # so that an odd rest of an utterance is better rounded up
+    compiles_each_length = False  # and size of a batch; an odd rest of an utterance is better rounded up
 
     def __init__(self, generator: StreamingGenerator, precision: Precision) -> None:
         self.generator = generator
@@ -109,6 +109,8 @@ class Runner(ABC):
         Shape:
             `(B, n_mels, F)` → `(B, F * hop_length)` float32, on the mel's device, zeros after each item's end.
         """
+        if self.compiles_each_length and len(mel) > 1 and not mel.is_cuda:
+            return self._one_by_one(mel, lengths)
         hop = self.hop_length
         audio = torch.empty(mel.shape[0], mel.shape[-1] * hop, dtype=torch.float32, device=mel.device)
         done = 0
@@ -120,6 +122,14 @@ class Runner(ABC):
             return audio
         after = torch.arange(audio.shape[-1], device=mel.device) >= lengths.to(mel.device)[:, None] * hop
         return audio.masked_fill_(after, 0.0)
+
+    def _one_by_one(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
+        """`synthesize`, each item alone: a core is as quick at that, and each size of a batch would be compiled for."""
+        frames = [mel.shape[-1]] * len(mel) if lengths is None else lengths.tolist()
+        audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length, dtype=torch.float32)
+        for sound, item, n in zip(audio, mel, frames, strict=True):
+            sound[: n * self.hop_length] = self.synthesize(item[None, :, :n])[0]
+        return audio
 
     def pieces(self, mels: Iterable[Tensor], lengths: Tensor | None = None) -> Iterator[Tensor]:
         """The sound of an utterance whose mel comes in pieces, as it gets ready; joined it is `synthesize`'s.
