@@ -53,6 +53,19 @@ def test_no_false_alarm_on_speech_like_sound(name):
         assert spec.suspicions(mel_of(spec, seed, gain, noise)) == []
 
 
+@pytest.mark.parametrize("name", ["hifigan", "coqui", "parallel_wavegan"])
+def test_a_mel_is_judged_and_converted_on_its_own_device(name):
+    spec, speech = MelSpec.preset(name), mel_of(MelSpec.preset(name), 0)
+    higher_floor = dataclasses.replace(spec, floor=1e-3)
+    other_floor = torch.cat([speech, torch.full_like(speech, float(speech.min()) + 3)], -1)
+    for values in (speech, 2.3 * speech, other_floor):
+        expected, converted = spec.suspicions(values), spec.convert(values, higher_floor)
+        # What is made beside a mel without saying where is then elsewhere, as on the CPU beside a GPU's mel.
+        with torch.device("meta"):
+            assert spec.suspicions(values) == expected
+            assert torch.equal(spec.convert(values, higher_floor), converted)
+
+
 @pytest.mark.parametrize("declared", ["hifigan", "tacotron2", "nemo", "bigvgan_22khz"])
 def test_log10_in_an_ln_model_is_named(declared):
     for seed in range(3):

@@ -80,7 +80,9 @@ def conversion(source: "MelSpec", target: "MelSpec") -> Conversion:
 def _affine(spec: "MelSpec") -> tuple[Tensor, Tensor]:
     """Factor and sum, `(M or 1, 1)`, that make natural logarithms of values."""
     unit = LN_PER_UNIT[spec.log]
-    scale, mean = (torch.tensor(v, dtype=torch.float64).unsqueeze(1) for v in (spec.scale, spec.mean))
+    scale, mean = (
+        torch.tensor(v, dtype=torch.float64, device="cpu").unsqueeze(1) for v in (spec.scale, spec.mean)
+    )
     return scale * unit, mean * unit
 
 

@@ -267,8 +267,9 @@ class MelSpec:
         return mel * self._column(self.scale, mel) + self._column(self.mean, mel)
 
     def ln_bounds(self) -> tuple[Tensor, Tensor]:
-        """`ln_limits` band by band: two of (M or 1, 1) float64."""
-        ones = torch.ones(len(self.mean) if len(self.mean) > 1 else len(self.scale), 1, dtype=torch.float64)
+        """`ln_limits` band by band: two of (M or 1, 1) float64, on the CPU."""
+        bands = max(len(self.mean), len(self.scale))
+        ones = torch.ones(bands, 1, dtype=torch.float64, device="cpu")
         low, high = ones * math.log(self.floor), ones * math.inf
         if self.clip is not None:
             unit = LN_PER_UNIT[self.log]

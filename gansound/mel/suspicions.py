@@ -312,7 +312,7 @@ def _scale(ln: Tensor) -> tuple[float, bool] | None:
         return None
     trend = torch.linspace(-1.0, 1.0, ln.shape[1], dtype=ln.dtype, device=ln.device)[:, None]
     trend = trend / trend.norm()
-    low, high = torch.quantile(_thin(ln), torch.tensor([0.05, 0.95], dtype=ln.dtype)).tolist()
+    low, high = torch.quantile(_thin(ln), ln.new_tensor([0.05, 0.95])).tolist()
     scale = math.sqrt(change / TYPICAL_CHANGE * (high - low) / TYPICAL_SPREAD)
     return scale, _wanders(ln - ln @ trend @ trend.T) / change < SPEECH[0]
 
@@ -405,7 +405,7 @@ def _silence(spec: "MelSpec", ln: Tensor) -> str | None:
         return None
     gaps = (least - silent)[bands]
     gap = float(gaps.median())
-    low, high = gaps.quantile(torch.tensor([0.1, 0.9], dtype=gaps.dtype)).tolist()
+    low, high = gaps.quantile(gaps.new_tensor([0.1, 0.9])).tolist()
     if gap < 0.3 or high - low > 0.5:  # bands that repeat each a value of its own: a steady tone
         return None
     return (
