@@ -228,6 +228,21 @@ def test_what_begins_is_told_of_frames_of_another_rate_by_the_same_power():
         assert bound[1] == pytest.approx(bounds[0][1], rel=0.1)
 
 
+@pytest.mark.parametrize("n_mels, fmax", [(1, 4000.0), (2, 7000.0), (128, 2000.0)])
+def test_bands_wider_than_half_of_all_and_narrower_than_a_bin_make_amplitudes(n_mels, fmax):
+    spec = replace(OWN, n_mels=n_mels, fmax=fmax)
+    noise = torch.randn(1, 2 * spec.sample_rate, generator=torch.Generator().manual_seed(0)) / 10
+    inverse = generator().for_mel(spec).layers.inverse
+    heard, told = inverse(spec.mel(noise))[0], int(fmax * 1024 / spec.sample_rate)
+    assert heard.isfinite().all()
+    if told < 371:  # the last bins are taken for what the net lacks
+        lacked = (
+            heard[4:-4, told + 2 : told + 40].square().mean().sqrt()
+            / heard[4:-4, told // 2 : told].square().mean().sqrt()
+        )
+        assert 0.3 < lacked < 1.5
+
+
 @pytest.mark.parametrize(
     "changes, ends",
     [

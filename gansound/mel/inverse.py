@@ -131,25 +131,31 @@ def _ending_as(back: Tensor, seen: Tensor, other: MelSpec, n_fft: int, lasting: 
     others, covered = _undone(other, n_fft, n_fft)
     last, top = int(seen.nonzero().max()), int(covered.nonzero().max())
     flat = others @ other.filter_bank().double().sum(1)
-    middle, end, goal = int(back[:, -1].argmax()), last, top  # of the last band, which is half on either side
+    middle, end, goal = _last_peak(back), last, top  # of the last band, which is half on either side
     above = (torch.arange(len(flat)) - last).clamp(min=0)
     if last == top or last >= n_fft // 2 - 1:
         return back, seen
     if last > WHOLE * (n_fft // 2) or last >= lasting // 2 - _NEARLY:
         goal = n_fft // 2 - 1
-        flat[:] = flat[: int(others[:, -1].argmax())].median()
+        flat[:] = flat[: _last_peak(others)].median()
         if last < lasting // 2 - _NEARLY:  # else the rate ends there, and nobody hears what is above
             flat *= 10 ** (-END_DB / 20 * above / (goal - last))
     elif top < last:
-        middle, end = int(others[:, -1].argmax()), top
+        middle, end = _last_peak(others), top
     else:
         flat *= 10 ** (-FALL_DB / 20 * above * (other.sample_rate / n_fft / 1000))
-    as_loud = back[2 * middle - end : middle + 1].mean(0)
+    as_loud = back[max(0, 2 * middle - end) : middle + 1].mean(0)
     bins = torch.arange(len(back))
-    share = ((bins - middle) / (end - middle)).clamp(0, 1)[:, None]
+    share = ((bins - middle) / max(1, end - middle)).clamp(0, 1)[:, None]  # a band may be narrower than a bin
     kept = bins <= goal
     back = back * (1 - share) + share * flat[:, None] * as_loud
     return back * kept[:, None], (seen | (bins > last)) & kept
+
+
+def _last_peak(back: Tensor) -> int:
+    """The bin in the middle of the last band that has a bin."""
+    band = int((back.amax(0) > _NOTHING).nonzero().max())
+    return int(back[:, band].argmax())
 
 
 class Tones(nn.Module):
