@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from gansound.losses.adversarial import AdversarialLoss, Hinge, LeastSquares
 from gansound.losses.feature_matching import FeatureMatching, feature_matching
+from gansound.losses.modulation import EnvelopeModulation
 from gansound.losses.phase import AmplitudeAndPhase
 from gansound.losses.spectral import (
     PARALLEL_WAVEGAN_RESOLUTIONS,
     MelL1,
     MultiResolutionSTFT,
+    MultiScaleMel,
+    SubBandSTFT,
     log_magnitude_l1,
     spectral_convergence,
     stft_magnitude,
@@ -347,7 +350,17 @@ def test_the_shortest_is_the_shortest(loss):
 # --- precision
 
 
-@pytest.mark.parametrize("loss", [MultiResolutionSTFT(), MelL1(MelSpec.preset("hifigan"))])
+WHOLE = [
+    MultiResolutionSTFT(),
+    MelL1(MelSpec.preset("hifigan")),
+    SubBandSTFT(),
+    MultiScaleMel(MelSpec.preset("hifigan")),
+    AmplitudeAndPhase(),
+    EnvelopeModulation(),
+]
+
+
+@pytest.mark.parametrize("loss", WHOLE)
 def test_autocast_changes_nothing(loss):
     """Given the same waveforms: the value and the gradient under bf16 autocast are bit for bit those without."""
     values = []
@@ -362,7 +375,15 @@ def test_autocast_changes_nothing(loss):
     assert torch.equal(values[0][1], values[1][1])
 
 
-@pytest.mark.parametrize("loss", [MultiResolutionSTFT(), MelL1(MelSpec.preset("hifigan"))])
+@pytest.mark.parametrize("loss", WHOLE)
+def test_a_waveform_in_double_is_measured_in_double(loss):
+    fake, real = noise(17, 2, 4096), noise(18, 2, 4096)
+    value = loss(fake.double(), real.double())
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(loss(fake, real).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", WHOLE)
 def test_a_sixteen_bit_waveform_is_measured_in_float32(loss):
     fake, real = noise(19, 2, 4096).bfloat16(), noise(20, 2, 4096)
     assert loss(fake, real).item() == loss(fake.float(), real).item()

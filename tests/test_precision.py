@@ -151,7 +151,13 @@ def test_constants_of_a_design_are_not_rounded_by_autocast() -> None:
     prior = FreeVGenerator(spec, channels=8, hidden_channels=8, blocks=1).layers.spectrum.prior
     magnitude = torch.rand(1, 5, spec.n_mels, generator=torch.Generator().manual_seed(0))
     mel = magnitude.transpose(1, 2).log()
-    for net, given in ((MelInverse(spec, 1024), mel), (prior, magnitude), (PQMF(), mel[:, :4])):
+    bank = PQMF()
+    for net, given in (
+        (MelInverse(spec, 1024), mel),
+        (prior, magnitude),
+        (bank, mel[:, :4]),
+        (bank.analyze, mel.flatten(1)[:, None]),
+    ):
         expected = net(given)
         with torch.autocast("cpu", torch.bfloat16):
             got = net(given)

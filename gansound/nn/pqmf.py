@@ -67,12 +67,14 @@ class PQMF(nn.Module):
         return overlap_add(x, phases, None, self.bands, self.filters.shape[-1], self.half_samples, cursor)
 
     def analyze(self, signal: Tensor) -> Tensor:
-        """The signal's bands; `forward` is its transpose, times the bands.
+        """The signal's bands; `forward` is its transpose, times the bands. In full precision also under autocast.
 
         Shape:
             `(B, 1, T)` → `(B, bands, ceil(T / bands))`.
         """
-        return F.conv1d(signal, self.filters, stride=self.bands, padding=self.half_samples)
+        with torch.autocast(signal.device.type, enabled=False):
+            signal = signal.to(torch.promote_types(signal.dtype, self.filters.dtype))
+            return F.conv1d(signal, self.filters.to(signal.dtype), stride=self.bands, padding=self.half_samples)
 
 
 def _filters(bands: int, taps: int, cutoff_ratio: float, beta: float) -> Tensor:
