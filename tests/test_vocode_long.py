@@ -105,7 +105,11 @@ def test_one_mel_in_pieces(folder: Path, monkeypatch: Any) -> None:
     whole = vocoder(mel)[0].numpy()
     vocoder.runner("whole").offline_frames = 8
     monkeypatch.setattr("gansound.inference.vocoder.PIECE_FRAMES", 50)
+    monkeypatch.setattr("gansound.inference.vocoder.JUDGED_FRAMES", 70)
+    judged: list[int] = []
+    monkeypatch.setattr(MelSpec, "suspicions", lambda spec, mel: judged.append(mel.shape[-1]) or [])
     pieces = list(vocoder.pieces(mel))
+    assert judged == [70]  # which takes several times the memory of what is judged
     assert max(map(len, pieces)) <= (8 + vocoder.runner("whole").lookahead_frames) * 256
     np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="holds 2 mels"):

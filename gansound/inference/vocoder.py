@@ -31,6 +31,7 @@ from gansound.latent_spec import FrameSpec
 from gansound.mel import MelSpec
 from gansound.mel.conversion import conversion
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
+from gansound.mel.spec import JUDGED_FRAMES
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
 from gansound.nn.generator import StreamingGenerator
 
@@ -180,7 +181,8 @@ class Vocoder:
             mel: torch or numpy, on any device.
             lengths: frames of each item of a batch that was padded to one length: each item sounds as it does alone,
                 whatever it was padded with.
-            warn: log a warning where the values look like another convention (log base, floor, normalised).
+            warn: log a warning where the values of the first 4096 frames look like another convention (log base, floor,
+                normalised).
 
         Shape:
             `(B, n_mels, F)` or `(n_mels, F)` -> `(B, F * hop_length)` float32 on the vocoder's device; with lengths,
@@ -435,7 +437,7 @@ class Vocoder:
         return items, frames
 
     def _warn(self, mel: Tensor) -> None:
-        for suspicion in self.frame_spec.suspicions(mel):
+        for suspicion in self.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):
             log.warning("%s", suspicion)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:

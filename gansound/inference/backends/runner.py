@@ -126,7 +126,8 @@ class Runner(ABC):
     def _one_by_one(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
         """`synthesize`, each item alone: a core is as quick at that, and each size of a batch would be compiled for."""
         frames = [mel.shape[-1]] * len(mel) if lengths is None else lengths.tolist()
-        audio = torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length, dtype=torch.float32)
+        samples = mel.shape[-1] * self.hop_length
+        audio = torch.zeros(mel.shape[0], samples, dtype=torch.float32, device=mel.device)
         for sound, item, n in zip(audio, mel, frames, strict=True):
             sound[: n * self.hop_length] = self.synthesize(item[None, :, :n])[0]
         return audio
