@@ -266,27 +266,6 @@ def test_waveform_shows_a_single_click_of_a_long_file():
     assert drawn[drawn[:, 1].argmax(), 0] == pytest.approx(123_457 / RATE, abs=0.02)
 
 
-def test_training_curves_from_a_log_that_was_cut(tmp_path):
-    log = tmp_path / "metrics.jsonl"
-    lines = [
-        {"step": step, "loss": 1.0 / (step + 1), "note": "text"} | ({"pesq": 2.0} if step % 5 == 0 else {})
-        for step in range(20)
-    ]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 20, "lo')
-    records = pictures.read_metrics(log)
-    assert len(records) == 20
-    figure = pictures.training_curves(records)
-    drawn = {axes.get_title(): axes.lines[0].get_xydata() for axes in figure.axes if axes.get_visible()}
-    assert set(drawn) == {"loss", "pesq"}
-    assert drawn["pesq"][:, 0].tolist() == [0, 5, 10, 15]
-    assert drawn["loss"][3].tolist() == [3, 0.25]
-    with pytest.raises(ValueError, match="expected some of loss, pesq"):
-        pictures.training_curves(records, ["lsos"])
-    log.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(ValueError, match="line 2"):
-        pictures.read_metrics(log)
-
-
 def test_files_are_whole_or_not_there(tmp_path):
     target = tmp_path / "picture.png"
     pictures.write_bytes(target, b"old")

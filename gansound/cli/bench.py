@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.extras import require
-
-if TYPE_CHECKING:
-    from gansound.inference.bench import Plan
 
 HELP = """Measure how fast a vocoder is on this machine's CPU, on every backend that is installed.
 
@@ -80,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             bench = run_bench(plan, on_step)
     bench["model"] = args.model or args.generator
     bench["not_measured"] = missing + bench["not_measured"]
-    _show(args, bench, plan)
+    _show(args, bench)
     return 0
 
 
@@ -183,7 +180,7 @@ def _progress(total: int, *, quiet: bool) -> Iterator[Any]:
         yield on_step
 
 
-def _show(args: argparse.Namespace, bench: dict[str, Any], plan: "Plan") -> None:
+def _show(args: argparse.Namespace, bench: dict[str, Any]) -> None:
     from rich.text import Text
 
     from gansound.cli.console import Console

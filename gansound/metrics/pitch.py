@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gansound.audio import resample
 from gansound.extras import require
-from gansound.metrics.pair import UndefinedMeasure, matched, one_waveform
+from gansound.metrics.pair import UndefinedMeasure, one_waveform
 
 PITCH_SAMPLE_RATE = 16000
 FRAME_SAMPLES = 1024
@@ -105,20 +105,4 @@ def compare_tracks(reference: PitchTrack, estimate: PitchTrack) -> PitchError:
         periodicity_rmse=float(
             np.sqrt(np.mean((reference.periodicity[:frames] - estimate.periodicity[:frames]) ** 2))
         ),
-    )
-
-
-def pitch_error(
-    reference: ArrayLike,
-    estimate: ArrayLike,
-    sample_rate: int,
-    *,
-    fmin_hz: float = DEFAULT_FMIN_HZ,
-    fmax_hz: float = DEFAULT_FMAX_HZ,
-) -> PitchError:
-    """F0 error in cents and hertz, and voicing error, of `estimate` `(T,)` against `reference` `(T,)`."""
-    first, second = matched(reference, estimate, sample_rate)
-    return compare_tracks(
-        track_pitch(first, sample_rate, fmin_hz=fmin_hz, fmax_hz=fmax_hz),
-        track_pitch(second, sample_rate, fmin_hz=fmin_hz, fmax_hz=fmax_hz),
     )

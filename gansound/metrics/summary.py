@@ -34,7 +34,6 @@ def mean_interval(
     weights: Sequence[float] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> Interval:
     """Mean of `values` `(N,)` and its bootstrap interval.
 
@@ -56,8 +55,6 @@ def mean_interval(
         )
     if not (np.isfinite(share).all() and (share > 0).all()):
         raise ValueError("got weights that are zero, negative or not finite, expected positive ones")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"got level {level}, expected a share between 0 and 1, such as 0.95")
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK // data.size)
     means = []
@@ -65,8 +62,7 @@ def mean_interval(
         rows = min(block, resamples - start)
         picks = generator.integers(0, data.size, (rows, data.size))
         means.append((data * share)[picks].sum(axis=1) / share[picks].sum(axis=1))
-    tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(np.concatenate(means), [tail, 100.0 - tail])
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Interval(float((data * share).sum() / share.sum()), float(low), float(high), int(data.size))
 
 
@@ -76,8 +72,6 @@ def paired_difference(
     *,
     weights: Sequence[float] | None = None,
     seed: int = 0,
-    resamples: int = RESAMPLES,
-    level: float = 0.95,
 ) -> Interval:
     """Mean of `first - second`, utterance by utterance, and its interval; pairs where one is None are left out.
 
@@ -89,4 +83,4 @@ def paired_difference(
     kept = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a is not None and b is not None]
     differences = [float(first[i]) - float(second[i]) for i in kept]  # type: ignore[arg-type]
     kept_weights = None if weights is None else [weights[i] for i in kept]
-    return mean_interval(differences, weights=kept_weights, seed=seed, resamples=resamples, level=level)
+    return mean_interval(differences, weights=kept_weights, seed=seed)

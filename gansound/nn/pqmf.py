@@ -74,7 +74,9 @@ class PQMF(nn.Module):
         """
         with torch.autocast(signal.device.type, enabled=False):
             signal = signal.to(torch.promote_types(signal.dtype, self.filters.dtype))
-            return F.conv1d(signal, self.filters.to(signal.dtype), stride=self.bands, padding=self.half_samples)
+            return F.conv1d(
+                signal, self.filters.to(signal.dtype), stride=self.bands, padding=self.half_samples
+            )
 
 
 def _filters(bands: int, taps: int, cutoff_ratio: float, beta: float) -> Tensor:

@@ -139,14 +139,14 @@ class EvaluationPage:
             yield "<section><h2>Listen</h2>"
             for utterance in evaluation.utterances:
                 if utterance.id in self._assets:
-                    yield from self._utterance(evaluation, utterance, inside)
+                    yield from self._utterance(utterance, inside)
             yield "</section>"
             yield from _per_utterance(evaluation)
         yield from _listed("Failed", [f"{failure.id}: {failure.reason}" for failure in evaluation.failures])
         yield from _legend(evaluation)
         yield "</main></body></html>"
 
-    def _utterance(self, evaluation: Evaluation, utterance: Utterance, inside: bool) -> Iterator[str]:
+    def _utterance(self, utterance: Utterance, inside: bool) -> Iterator[str]:
         yield f"<article><h3>{escape(utterance.id)}</h3>"
         yield f"<p class=dim>{escape(utterance.text or '')} {utterance.seconds:.1f} s</p><div class=systems>"
         preload = "metadata" if inside else "none"

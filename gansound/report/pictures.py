@@ -4,13 +4,12 @@ Text is mid grey on nothing, so that a picture reads on a light page and on a da
 """
 
 import io
-import json
 import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,62 +130,6 @@ def comparison(
     if title:
         figure.suptitle(_plain(title), color=GREY, fontsize=11)
     _colour_bar(figure, list(grid))
-    return figure
-
-
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a run's `metrics.jsonl`. A last line cut short by a kill is left out.
-
-    Raises:
-        ValueError: another line isn't a JSON object with a `step`; it names the line.
-    """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from None
-        if not isinstance(record, dict) or "step" not in record:
-            raise ValueError(f"{path}, line {number}: expected an object with a step, got {line[:60]!r}")
-        records.append(record)
-    return records
-
-
-def training_curves(records: Sequence[Mapping[str, Any]], names: Sequence[str] | None = None) -> "Figure":
-    """One small plot for each figure against the step; without `names` all numeric ones, in order of appearance.
-
-    Raises:
-        ValueError: nothing to draw, or a name that no record has; it says which names there are.
-    """
-    known = {
-        key: None
-        for record in records
-        for key, value in record.items()
-        if key != "step" and isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    wanted = list(known) if names is None else list(names)
-    if not wanted or any(name not in known for name in wanted):
-        raise ValueError(
-            f"got figures {wanted or 'none'}, expected some of {', '.join(known) or 'a log with numbers'}"
-        )
-    columns = min(3, len(wanted))
-    rows = -(-len(wanted) // columns)
-    figure = _bare((3.6 * columns, 2.2 * rows))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for index, name in enumerate(wanted):
-        axes = grid[index]
-        _dress(axes)
-        points = [(r["step"], r[name]) for r in records if isinstance(r.get(name), int | float)]
-        steps, values = np.array(points, dtype=float).T
-        axes.plot(steps, values, color=LINE_COLOURS[index % len(LINE_COLOURS)], linewidth=1.2)
-        axes.set_title(_plain(name), color=GREY, fontsize=9)
-        if index >= len(wanted) - columns:
-            axes.set_xlabel("step", color=GREY)
-    for axes in grid[len(wanted) :]:
-        axes.set_visible(False)
     return figure
 
 
