@@ -1,9 +1,11 @@
 """BigVGAN: its filters and activations against scipy, its nets against a plain-torch reference and published shapes."""
 
 import json
+import math
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -140,6 +142,17 @@ def test_the_filter_is_the_published_one():
     torch.testing.assert_close(ours, reference.published_filter(), rtol=0, atol=1e-7)
     assert ours[5].item() == pytest.approx(0.44323, abs=1e-4)
     assert ours[4].item() == pytest.approx(0.12858, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "taps, cutoff, half_width", [(12, 0.25, 0.3), (65, 0.25, 0.03), (128, 0.05, 0.012), (6, 0.2, 0.05)]
+)
+def test_a_filter_of_any_transition_is_scipys(taps, cutoff, half_width):
+    """Of the three ranges of Kaiser's rule: those of activations, of a constant-Q transform's halving, of neither."""
+    attenuation_db = 2.285 * (taps // 2 - 1) * math.pi * 4 * half_width + 7.95
+    window = ("kaiser", scipy.signal.kaiser_beta(attenuation_db))
+    expected = scipy.signal.firwin(taps, cutoff, window=window, fs=1.0)
+    np.testing.assert_allclose(kaiser_sinc(taps, cutoff, half_width).numpy(), expected, rtol=0, atol=1e-12)
 
 
 def test_the_causal_filter_has_the_same_magnitude_and_answers_sooner():

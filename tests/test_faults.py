@@ -226,6 +226,9 @@ def test_smear_is_what_an_onset_lost_of_its_rise():
     for place in (5000, 12000, 19000):
         fake[place - 500 : place] *= 10 ** (9 / 20)
     assert onset_smear_db(real, fake, RATE) == pytest.approx(9.0, abs=1.0)
+    once = real.copy()
+    once[4500:5000] = fake[4500:5000]
+    assert onset_smear_db(real, once, RATE) == pytest.approx(0.0, abs=0.1)  # of three onsets
     assert onset_smear_db(real, np.roll(real, -RATE * 4 // 1000), RATE) == pytest.approx(
         0.0, abs=1.0
     )  # early, as steep

@@ -1,8 +1,10 @@
 """The loss that compares how the envelopes of bands beat."""
 
+import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +36,33 @@ def test_a_beat_counts_by_half_its_depth_at_its_rate_alone():
         # Parseval: the power of a frame's bins is that of its samples.
         height = 0.3 / 2 * (loss.n_fft * loss.envelope_window.square().sum().item()) ** 0.5
         assert level.mean().item() == pytest.approx(height, rel=0.05)
+
+
+def test_it_is_the_definition_by_hand():
+    """Frame by frame and band by band in numpy, with the sizes of 22,050 Hz that the docstring states."""
+    rng = np.random.default_rng(0)
+    edges, waves = (1000.0, 2000.0, 5000.0), 0.1 * rng.standard_normal((2, 3000))
+    hann = [0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size) for size in (128, 64)]
+    hz = np.arange(65) * RATE / 128
+
+    def modulation(wave: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        frames = np.stack([wave[start : start + 128] for start in range(0, len(wave) - 127, 32)])
+        power = np.abs(np.fft.rfft(frames * hann[0])) ** 2
+        envelope = np.sqrt(power[:, (hz >= low) & (hz < high)].sum(1) + 1e-10)
+        windows = np.stack([envelope[start : start + 64] for start in range(0, len(envelope) - 63, 16)])
+        level = (windows * hann[1]).sum(1) / hann[1].sum()
+        beats = np.fft.rfft((windows / level[:, None] - 1) * hann[1] / hann[1].sum())
+        return np.sqrt(np.abs(beats[:, 6:]) ** 2 + 1e-8), level  # rates of 10.8 Hz, from 60 on
+
+    parts = []
+    for low, high in itertools.pairwise(edges):
+        (made, _), (true, level) = (modulation(wave, low, high) for wave in waves)
+        parts.append((np.abs(made - true), np.sqrt(level)))
+    weight = np.stack([weight for _, weight in parts])
+    weight /= weight.mean()
+    expected = (weight[..., None] * np.stack([error for error, _ in parts])).mean()
+    fake, real = torch.from_numpy(waves)[:, None]
+    assert EnvelopeModulation(edges).double()(fake, real).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_bursts_may_move_and_levels_may_change_but_depth_and_rate_may_not():

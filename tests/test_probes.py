@@ -115,6 +115,9 @@ def test_modulation_kept_is_the_ratio_of_depths():
     for kept in (1.0, 0.5, 0.25):
         figure = pitch_modulation_kept_percent(real, 0.3 * modulated(0.8 * kept), RATE)
         assert figure == pytest.approx(100 * kept, abs=0.5)
+    assert pitch_modulation_kept_percent(0.01 * real, 0.01 * modulated(0.4), RATE) == pytest.approx(
+        50, abs=0.5
+    )
     # Neither slower nor faster modulation, nor another band, is pitch.
     for other in (modulated(0.8, hz=40.0), modulated(0.8, hz=460.0)):
         assert pitch_modulation_kept_percent(real, other, RATE) < 10
