@@ -69,6 +69,18 @@ def test_features_of_each_item_have_mean_square_one_whatever_the_others():
     assert global_norm(x.bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("level", [0.0, 1e-7, 1e-5])
+def test_before_anything_is_learnt_silence_has_a_gradient_as_sound_has(level):
+    net = WaveUNetDiscriminator(channels=4)
+    audio = 0.1 * torch.randn(2, 8192)
+    lengths = []
+    for audio[1] in (0.1 * torch.randn(8192), level * torch.randn(8192)):
+        net.zero_grad()
+        (net(audio)[0][-1] - 1).square().mean().backward()
+        lengths.append(torch.nn.utils.get_total_norm([p.grad for p in net.parameters()]).item())
+    assert 0 < lengths[1] < 3 * lengths[0]
+
+
 def test_what_it_cannot_judge_or_be_is_refused():
     net = WaveUNetDiscriminator(channels=2, levels=2)
     assert net.shortest_samples == 9
