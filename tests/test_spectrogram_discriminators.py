@@ -177,8 +177,8 @@ def test_the_constant_q_transform_is_librosas():
     assert mine.shape == theirs.shape
     lengths = rate / (2 ** (1 / bins) - 1) / np.array(cqt.frequencies_hz)
     mine, theirs = mine[:, 12:-12], theirs[:, 12:-12] / lengths[:, None]
-    for row, other in zip(mine, theirs, strict=True):  # the windows are nearly the same
-        assert abs(np.vdot(row, other)) > 0.998 * np.linalg.norm(row) * np.linalg.norm(other)
+    for row, other in zip(mine, theirs, strict=True):  # the windows are nearly the same, and as late
+        assert np.vdot(row, other).real > 0.998 * np.linalg.norm(row) * np.linalg.norm(other)
         assert np.linalg.norm(row) == pytest.approx(np.linalg.norm(other), rel=0.05)
 
 
