@@ -153,9 +153,12 @@ def test_feature_matching_moves_the_fake_only():
             torch.testing.assert_close(b.grad, (b - a).sign() * (4 / 5 / 3 / b.numel()))
 
 
-def test_feature_matching_needs_features():
+def test_feature_matching_needs_features_and_a_convention_that_is_known():
     with pytest.raises(ValueError, match='got 2 maps in all; use convention "sum"'):
         feature_matching([[torch.zeros(1), torch.zeros(1)]], [[torch.zeros(1), torch.zeros(1)]])
+    maps = [[torch.zeros(1)] * 3]
+    with pytest.raises(ValueError, match="melgan or sum, got 'hifigan'"):
+        FeatureMatching("hifigan")(maps, maps)  # type: ignore[arg-type]
 
 
 # --- multi-resolution STFT

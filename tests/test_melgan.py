@@ -378,6 +378,8 @@ def test_discriminators_that_cannot_be_or_hear_nothing_are_refused():
 
 
 def test_layers_that_cannot_pad_are_refused():
+    with pytest.raises(ValueError, match="zeros or reflect, got 'replicate'"):  # torch's own takes it
+        Conv1d(4, 4, 3, padding_mode="replicate")
     with pytest.raises(ValueError, match="odd kernel_size"):
         Conv1d(1, 1, 4)
     with pytest.raises(ValueError, match="rate=4, kernel_size=3"):

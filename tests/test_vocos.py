@@ -136,6 +136,8 @@ def test_what_cannot_be_is_refused(settings, reason):
         VocosGenerator(PUBLISHED, **settings)
 
 
-def test_centred_frames_of_an_odd_size_are_refused():
+def test_centred_frames_of_an_odd_size_and_other_framings_are_refused():
     with pytest.raises(ValueError, match="and even; got n_fft 27"):
         ISTFT(27, 9, "center")
+    with pytest.raises(ValueError, match="'same' or 'center', got 'centre'"):
+        ISTFT(28, 7, "centre")

@@ -4,7 +4,7 @@ Larsen et al., arXiv 1512.09300; for waveforms Kumar et al., "MelGAN", arXiv 191
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,10 @@ def feature_matching(
         over sub-discriminators, over layers: maps `(B, ...)`, the last being the logits → scalar, float32.
 
     Raises:
-        ValueError: when a discriminator has fewer than two maps before the logits, for "melgan".
+        ValueError: another convention; or when a discriminator has fewer than two maps before the logits, for "melgan".
     """
+    if convention not in get_args(Convention):
+        raise ValueError(f"convention is {' or '.join(get_args(Convention))}, got {convention!r}")
     terms = []
     for real_maps, fake_maps in zip(real, fake, strict=True):
         weight = 1.0

@@ -5,7 +5,7 @@ layer does at the two ends of an utterance is stated, and can be changed, in one
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Conv1d(nn.Conv1d):
         A streaming step takes a multiple of `stride` columns.
 
     Raises:
-        ValueError: when the reach is odd, so that the two sides couldn't be padded equally.
+        ValueError: when the reach is odd, so that the two sides couldn't be padded equally; or another padding.
     """
 
     def __init__(
@@ -77,6 +77,8 @@ class Conv1d(nn.Conv1d):
                 f"(kernel_size - 1) * dilation must be even to pad both sides equally, got "
                 f"kernel_size={kernel_size}, dilation={dilation}; take an odd kernel_size"
             )
+        if padding_mode not in get_args(Padding):  # torch's own knows more, which don't stream
+            raise ValueError(f"padding_mode is {' or '.join(get_args(Padding))}, got {padding_mode!r}")
         super().__init__(
             in_channels,
             out_channels,

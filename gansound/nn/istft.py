@@ -97,7 +97,8 @@ class ISTFT(nn.Module):
     Shape: `(B, F, 2 * bins)` -> `(B, F * hop_length)`, closed `(B, (F - 1) * hop_length)`.
 
     Raises:
-        ValueError: n_fft isn't a multiple of hop_length, or not at least twice it, or in framing "center" odd.
+        ValueError: another framing; or n_fft isn't a multiple of hop_length, or not at least twice it, or in framing
+            "center" odd.
     """
 
     window: Tensor
@@ -112,6 +113,8 @@ class ISTFT(nn.Module):
         closed: bool = False,
     ) -> None:
         super().__init__()
+        if framing not in ("same", "center"):
+            raise ValueError(f"framing is 'same' or 'center', got {framing!r}")
         uneven = framing == "center" and n_fft % 2
         if hop_length < 1 or n_fft % hop_length or n_fft // hop_length < 2 or uneven:
             raise ValueError(
