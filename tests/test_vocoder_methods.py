@@ -260,6 +260,17 @@ def test_balanced_losses_pull_by_their_shares_whatever_their_scale() -> None:
     assert pull.norm(dim=1).mean() * 3 == pytest.approx(2.0 * 0.25 / usual, rel=1e-4)
 
 
+def test_a_gradient_that_fp16_cannot_hold_is_measured() -> None:
+    layer, fake = torch.nn.Linear(64, 4), torch.randn(2, 64, requires_grad=True)
+    sizes = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.float16, enabled=enabled):
+            made = layer(fake)
+        terms = {"small": 3e-7 * made.float().mean()}  # 4e-8 of each value, where 6e-8 is the least
+        sizes.append(LossBalance()(terms, {"small": 1.0}, fake)["gradient_size/small"].item())
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+
+
 def test_a_balanced_task_trains_and_its_parts_add_up() -> None:
     gains = []
     for parts in (1, 2):

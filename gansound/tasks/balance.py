@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 SIZE = "gradient_size/"
+_SCALE = 2.0**10
+"""Of a loss while its gradient is measured: of a mean over a batch it is less than fp16 holds. A power of two, so that
+other precisions have the same bits."""
 
 
 class LossBalance:
@@ -48,7 +51,8 @@ class LossBalance:
         whole = sum(weights[name] for name in terms)
         balanced: dict[str, Tensor] = {}
         for name, term in terms.items():
-            (gradient,) = torch.autograd.grad(term, fake, retain_graph=True)
+            (gradient,) = torch.autograd.grad(_SCALE * term, fake, retain_graph=True)
+            gradient = gradient / _SCALE
             # A loss is a mean over items: of one item alone the gradient is so many times as long.
             size = torch.linalg.vector_norm(gradient, dim=1).mean() * len(fake)
             pull = 0.0 * fake.sum()
