@@ -18,6 +18,7 @@ from gansound.losses.adversarial import (
     Minimax,
     NonSaturating,
     Relativistic,
+    SoftLeastSquares,
     Wasserstein,
 )
 from gansound.losses.auxiliary import AuxiliaryClassification
@@ -43,7 +44,9 @@ DIVERGENCES = {
 }
 PER_ITEM = [
     Hinge(),
+    Hinge(clipped=True),
     LeastSquares(),
+    SoftLeastSquares(),
     Minimax(),
     NonSaturating(),
     Wasserstein(),
@@ -291,6 +294,22 @@ def test_the_declarations():
     assert {type(x) for x in everything if x.needs_lipschitz} == {Wasserstein, MMD}
     assert {type(x) for x in everything if x.over_batch} == {MMD}
     assert {type(x) for x in everything if x.threshold is None} == {Wasserstein, Relativistic, MMD}
+
+
+@pytest.mark.parametrize("loss", [loss for loss in PER_ITEM if loss.threshold is not None], ids=name_of)
+def test_the_threshold_is_the_best_logit_of_what_is_as_often_real_as_not(loss: AdversarialLoss):
+    logit = torch.tensor([loss.threshold], dtype=torch.float64, requires_grad=True)
+    value = loss.discriminator([logit], [logit])
+    assert abs(torch.autograd.grad(value, logit)[0].item()) < 1e-9
+    around = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    assert all(loss.discriminator([x], [x]) >= value - 1e-12 for x in around[:, None])
+
+
+@pytest.mark.parametrize("loss", PER_ITEM[:6], ids=name_of)
+def test_those_of_which_it_is_said_fall_at_every_logit(loss: AdversarialLoss):
+    logits = torch.linspace(-4, 4, 81, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss.generator([logits]), logits)
+    assert loss.falls == bool((slope <= 0).all())
 
 
 # --- the auxiliary classifier
