@@ -271,6 +271,7 @@ STATS = {"mean": tuple(np.linspace(-4, -2, 80).tolist()), "scale": tuple(np.lins
         ({"log": "db"} | STATS, {}),
         ({"floor": 1e-10}, {"floor": 1e-5}),
         ({}, {"floor": 1e-3, "log": "db"}),
+        ({"floor": 1e-7}, {"floor": 1e-3, "mean": (-5.0,), "scale": (5.0,)}),
         ({"floor": 1e-7}, {"log": "db", "mean": (-30.0,), "scale": (12.5,), "clip": (-4.0, 4.0)}),
     ],
 )

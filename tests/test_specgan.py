@@ -61,6 +61,14 @@ def test_no_sound_within_one_reads_above_full_scale_or_below_silence(name: str) 
     assert 0 <= short.max() < 19
 
 
+def test_full_scale_counts_what_the_convention_adds_to_each_bin() -> None:
+    spec = small(20, magnitude_eps=1e6)  # more than any sound's own
+    low, high = silence_and_full_scale(spec)
+    mels = spec.mel(loud_sounds(spec.sample_rate))
+    assert (mels <= high + 2e-5).all()
+    assert (low < high).all()
+
+
 def test_levels_are_affine_from_silence_to_full_scale_band_by_band() -> None:
     spec = small(20, mean=tuple(np.linspace(-3, 1, 20)), scale=tuple(np.linspace(1, 4, 20)))
     levels = Levels(spec)
