@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from gansound.generators.freev import FreeVGenerator
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder, save_model_folder
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
-from gansound.nn.istft import ISTFT
+from gansound.nn.istft import ISTFT, LEAST_POWER
 
 SPEC = MelSpec.preset("hifigan")
 SMALL = {"channels": 16, "hidden_channels": 32, "blocks": 2}
@@ -114,6 +115,16 @@ def test_centred_frames_invert_as_torch_does_and_a_hop_further(
     back = ISTFT(n_fft, hop_length, "center").double()(parts(own))
     torch.testing.assert_close(back[:, : audio.shape[1]], audio, atol=1e-5, rtol=0)
     assert back.shape[1] == audio.shape[1] + hop_length
+
+
+@pytest.mark.parametrize("overlap", [2, 3, 4])
+@pytest.mark.parametrize("framing", ["same", "center"])
+def test_frames_that_contradict_each_other_end_without_a_bang(overlap: int, framing: Any) -> None:
+    layer = ISTFT(overlap * 240, 240, framing)
+    sound = layer(torch.randn(1, 20, 2 * layer.bins, generator=torch.Generator().manual_seed(0)))[0]
+    assert sound[-240:].abs().max() < 4 * sound[:-240].abs().max()
+    power = layer._trimmed(layer.window.square().expand(1, 20, -1))
+    assert (power.min() > LEAST_POWER) == (overlap > 2 or framing == "same")  # of those nothing is held back
 
 
 def test_one_frame_gives_one_hop_of_its_middle() -> None:

@@ -15,6 +15,9 @@ from gansound.nn.conv import reflect_pad
 from gansound.nn.streaming import Cursor, Pointwise
 
 LOUDEST_BIN = 1e2  # Vocos' limit of a magnitude: exp() of an untrained net may overflow
+LEAST_POWER = 1 / 16
+"""Of all windows over a sample, by which it is divided: of one that just two frames overlap it falls to nothing where a
+centred utterance ends, and what is divided by it would be a bang. Three frames and more never leave less."""
 
 
 class Polar(Pointwise):
@@ -81,7 +84,7 @@ class ISTFT(nn.Module):
 
     Framing "center" begins where `torch.istft` does, in the middle of the first frame, and goes on a hop longer: to
     the end of the hop that the last frame's middle begins, so that the law of lengths is the same. That hop has the
-    fewest frames to be made of.
+    fewest frames to be made of; where it has one alone, which fades, it fades too (`LEAST_POWER`).
 
     Spectra are channels last, a frame's real parts before its imaginary parts: complex tensors are what exported
     graphs and integer runtimes don't know.
@@ -140,7 +143,7 @@ class ISTFT(nn.Module):
     def forward(self, spectrum: Tensor) -> Tensor:
         frames = self._frames(spectrum)
         envelope = self.window.square().expand(1, frames.shape[1], -1)
-        return self._trimmed(frames) / self._trimmed(envelope)
+        return self._trimmed(frames) / self._trimmed(envelope).clamp_min(LEAST_POWER)
 
     def stream(self, spectrum: Tensor, cursor: Cursor) -> Tensor:
         """Shape: `(B, n, 2 * bins)` -> `(B, n * hop_length)`."""
@@ -154,8 +157,7 @@ class ISTFT(nn.Module):
         cursor.late(self.trim_samples, self.n_fft - 1 - self.trim_samples)
         if self.closed and cursor.length is not None:
             cursor.length = cursor.length - self.hop_length
-        # Before the first frame and after the last there is nothing to divide.
-        return self._overlap_add(frames) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        return self._overlap_add(frames) / norm.clamp_min(LEAST_POWER)
 
     def _frames(self, spectrum: Tensor) -> Tensor:
         """`(B, F, 2 * bins)` -> windowed frames `(B, F, n_fft)`."""
