@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import gansound
+from gansound import audio
 from gansound.mel import MelSpec, presets
 from gansound.nn.generator import StreamingGenerator
 from tests.clip_models import tiny_clips
@@ -44,8 +45,20 @@ def near(got: np.ndarray, expected: np.ndarray, relative: float = 1e-4) -> None:
 @pytest.mark.parametrize("name", presets())
 def test_a_mel_is_the_same(name: str) -> None:
     spec = MelSpec.preset(name)
-    audio = torch.randn(2, 9000) * 0.1
-    torch.testing.assert_close(spec.mel(audio.to(DEVICE)).cpu(), spec.mel(audio), atol=1e-3, rtol=1e-3)
+    sound = torch.randn(2, 9000) * 0.1
+    torch.testing.assert_close(spec.mel(sound.to(DEVICE)).cpu(), spec.mel(sound), atol=1e-3, rtol=1e-3)
+
+
+def test_a_mel_of_speech_is_judged_where_it_lies(
+    vocoders: tuple[gansound.Vocoder, gansound.Vocoder], caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = vocoders[0].mel_spec
+    sound, rate = audio.read(Path(gansound.__file__).parent / "models" / "demo.flac")
+    mel = spec.mel(torch.from_numpy(audio.resample(sound, rate, spec.sample_rate))[None])
+    for values in (mel, 2.3 * mel):
+        caplog.clear()
+        vocoders[0](values.to(DEVICE))
+        assert caplog.messages == spec.suspicions(values)
 
 
 def test_the_shipped_vocoder_is_the_same_whole_and_streamed(
