@@ -141,7 +141,8 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
         if mel.ndim in (2, 3) and mel.shape[-1] == spec.n_mels:
             return [f"shape {shape} looks transposed: expected (B, {spec.n_mels}, F)"]
         return [f"shape {shape}: expected (B, {spec.n_mels}, F)"]
-    values = mel.detach().to(torch.float32)
+    # Dozens of figures are read of it, for each of which a GPU would be waited.
+    values = mel.detach().to("cpu", torch.float32)
     if values.ndim == 3:
         values = values.transpose(0, 1).flatten(1)
     if values.shape[-1] < MIN_FRAMES or not bool(torch.isfinite(values).all()):
