@@ -48,6 +48,14 @@ def generator(mel: MelSpec = OWN, seed: int = 0, **settings: object) -> Universa
     return net
 
 
+@pytest.mark.parametrize("name", ["hifigan", "amphion_24khz", "fish_44khz"])
+def test_what_a_convention_adds_to_each_bin_is_no_hum_in_silence(name):
+    spec = replace(MelSpec.preset(name), floor=1e-8)
+    inverse = MelInverse(spec, spec.n_fft)
+    silence = inverse(spec.mel(torch.zeros(1, 20 * spec.hop_length)))[..., inverse.seen.bool()]
+    assert silence.mean() < max(1.1 * AMPLITUDE_FLOOR, spec.magnitude_eps**0.5 / 25)
+
+
 @pytest.mark.parametrize("tones", [0, 96])
 @pytest.mark.parametrize("name", OF_THE_RATE)
 def test_the_amplitudes_of_any_convention_have_its_mel(name, tones):
