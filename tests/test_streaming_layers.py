@@ -13,13 +13,15 @@ from torch import nn
 
 from gansound.nn import streaming
 from gansound.nn.anti_aliased import AntiAliased
-from gansound.nn.conv import Conv1d, TransposedConv1d
+from gansound.nn.conv import AheadConv1d, Conv1d, RepeatedConv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.exact import ExactConv1d
 from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual, dilated_residual
 from gansound.nn.snake import Snake, SnakeBeta
+from gansound.nn.stft import STFT, DownConv1d, MirroredFirst, WithoutLast
 from gansound.nn.streaming import Cursor, Pointwise, receptive_field
 from tests.streams import chunk_by_chunk, chunking, error, of_layer, serve
 
@@ -69,6 +71,15 @@ def anti_aliased(causal=False):
     return AntiAliased(snake, causal=causal)
 
 
+def of_spectrum(causal):
+    """Twice as many columns: 36 samples for each, frames of every 6, then every third of those."""
+    return nn.Sequential(
+        TransposedConv1d(C, 1, rate=36, kernel_size=40),
+        STFT(12, 6),
+        DownConv1d(14, 3, stride=3, causal=causal),
+    )
+
+
 def different_delays():
     return Parallel(
         nn.Identity(),
@@ -96,6 +107,10 @@ LAYERS = {
     "transposed odd 5 8": lambda: (TransposedConv1d(C, 3, rate=5, kernel_size=8), C),
     "transposed long": lambda: (TransposedConv1d(C, 3, rate=4, kernel_size=13), C),
     "transposed causal": lambda: (TransposedConv1d(C, 3, rate=3, kernel_size=7, causal=True), C),
+    "ahead": lambda: (AheadConv1d(C, 3, 4), C),
+    "exact": lambda: (ExactConv1d(C, 3, left=2, right=1, elu=True), C),
+    "repeated causal": lambda: (RepeatedConv1d(C, 3, rate=3, kernel_size=7), C),
+    "repeated short causal": lambda: (RepeatedConv1d(C, 3, rate=4, kernel_size=3), C),
     "residual": lambda: (Residual(nn.Identity(), Conv1d(C, C, 5, dilation=2)), C),
     "melgan residual": lambda: (dilated_residual(C, dilation=3), C),
     "melgan residual causal": lambda: (dilated_residual(C, dilation=3, causal=True), C),
@@ -161,6 +176,23 @@ STRIDED = {
         C,
         6,
     ),
+    "mirrored": lambda: (
+        nn.Sequential(TransposedConv1d(C, C, rate=2, kernel_size=2), MirroredFirst(), Conv1d(C, 3, 3), WithoutLast(1)),
+        C,
+        1,
+    ),
+    "mirrored, a column waited for": lambda: (
+        nn.Sequential(TransposedConv1d(C, C, rate=2, kernel_size=3), MirroredFirst(), Conv1d(C, 3, 3), WithoutLast(1)),
+        C,
+        1,
+    ),
+    "spectrum": lambda: (
+        nn.Sequential(TransposedConv1d(C, 1, rate=8, kernel_size=16), STFT(16, 4), WithoutLast(1)),
+        C,
+        1,
+    ),
+    "spectrum down": lambda: (of_spectrum(causal=False), C, 1),
+    "spectrum down causal": lambda: (of_spectrum(causal=True), C, 1),
     "strided paths": lambda: (Parallel(Conv1d(C, 3, 3, stride=2), Conv1d(C, 3, 9, stride=2)), C, 2),
     "down and up": lambda: (
         nn.Sequential(Conv1d(C, C, 7, stride=4), nn.GELU(), TransposedConv1d(C, 3, rate=8, kernel_size=15)),

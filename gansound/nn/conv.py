@@ -131,6 +131,62 @@ class Conv1d(nn.Conv1d):
         return F.conv1d(window, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
+class AheadConv1d(Conv1d):
+    """A convolution that looks at the present and what follows, and not back.
+
+    Args:
+        in_channels, out_channels: width before and after.
+        kernel_size: taps.
+
+    Shape:
+        x `(B, in_channels, T)`, T >= 1 → `(B, out_channels, T)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, causal=True)
+        self.left_samples, self.right_samples = 0, self.left_samples
+
+
+class RepeatedConv1d(Conv1d):
+    """A causal convolution of a signal whose columns were each repeated `rate` times.
+
+    Computed as the transposed convolution that this is, by sums of the taps that meet the same column.
+
+    Args:
+        in_channels, out_channels: width before and after.
+        rate: output samples for each column, 2 or more.
+        kernel_size: taps, in output samples.
+
+    Shape:
+        x `(B, in_channels, T)` → `(B, out_channels, T * rate)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, rate: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, causal=True)
+        self.rate = rate
+
+    def as_transposed(self) -> Tensor:
+        """The transposed convolution's weight, `(in_channels, out_channels, kernel_size + rate - 1)`."""
+        padded = F.pad(self.weight.flip(-1), (self.rate - 1, self.rate - 1))
+        return padded.unfold(-1, self.rate, 1).sum(-1).transpose(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: `(B, in_channels, T)` → `(B, out_channels, T * rate)`."""
+        if images.quick_on(x.device):
+            y = images.convolve_transposed(
+                x, self.as_transposed(), self.bias, stride=self.rate, padding=0, output_padding=0
+            )
+        else:
+            y = F.conv_transpose1d(x, self.as_transposed(), self.bias, self.rate)
+        return y[..., : x.shape[-1] * self.rate]
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, in_channels, n)` → `(B, out_channels, n * rate)`."""
+        weight = self.as_transposed()
+        phases = polyphase(weight, self.rate)
+        return overlap_add(x, phases, self.bias, self.rate, weight.shape[-1], 0, cursor)
+
+
 class TransposedConv1d(nn.ConvTranspose1d):
     """A transposed convolution that multiplies the length by exactly its rate.
 

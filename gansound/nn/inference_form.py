@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansound.nn.anti_aliased import AntiAliased
-from gansound.nn.conv import Conv1d, TransposedConv1d, polyphase, reflect_pad
+from gansound.nn.conv import Conv1d, RepeatedConv1d, TransposedConv1d, polyphase, reflect_pad
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.exact import ExactConv1d
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLimStep
@@ -110,7 +111,11 @@ def _on_images(layer: nn.Module, graph: bool) -> nn.Module:
         return _Upsampling(layer.weight, layer.bias, layer.rate, layer.trim_samples)
     if _is(layer, PQMF):
         return (_BandRows if graph else _Bands)(layer)
-    if isinstance(layer, _ELEMENTWISE) or (_is(layer, AntiAliased) and _samplewise(layer.activation)):
+    if _is(layer, RepeatedConv1d):
+        return _Upsampling(layer.as_transposed(), layer.bias, layer.rate, 0)
+    if isinstance(layer, ExactConv1d) and not graph:
+        return _Columns(layer.keep())
+    if _samplewise(layer) or (_is(layer, AntiAliased) and _samplewise(layer.activation)):
         return layer
     if type(layer) is Residual and (merged := _merged(layer, graph)) is not None:
         return merged
