@@ -10,6 +10,7 @@ from typing import Any
 from gansound.generators.bigvgan import V2, BigVGANGenerator
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.hifigan import HiFiGANGenerator
+from gansound.generators.hift import HiFTGenerator
 from gansound.generators.istftnet import ISTFTNetGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
@@ -33,6 +34,7 @@ class Family:
         framing: of the mel that it takes.
         waits_samples: what it looks ahead by when it is causal: what its last layer needs.
         begins_samples: of the look-ahead, what its first samples alone need: they are of a column mirrored from ahead.
+        strided: it has strided layers, for whose grid a stream waits.
         short: arguments that leave out repeated layers, for the graphs traced of it: each layer takes seconds there.
         new_layers: it has a layer that neither `test_export` nor `test_backends` has. The graphs of the others are
             traced here with the slow tests only, as that takes seconds.
@@ -43,6 +45,7 @@ class Family:
     framing: str = "same"
     waits_samples: int = 0
     begins_samples: int = 0
+    strided: bool = False
     short: dict[str, Any] = field(default_factory=dict)
     new_layers: bool = False
 
@@ -80,6 +83,16 @@ def _rates(rates: tuple[int, ...], kernels: tuple[int, ...], **more: Any) -> dic
 
 _TWO_CHAINS = {"residual_kernel_sizes": (3, 5), "residual_dilations": ((1, 3), (1,))}
 _FRAMES = {"channels": 16, "hidden_channels": 32, "blocks": 2, "kernel_size": 5}
+_SOURCE = {
+    "source_kernel_sizes": (3, 5),
+    "source_dilations": ((1, 3), (1,)),
+    "pitch_channels": 16,
+    "harmonics": 2,
+}
+_SHORT_SOURCE = {"residual_kernel_sizes": (3,), "residual_dilations": ((1,),)} | {
+    "source_kernel_sizes": (3, 3),
+    "source_dilations": ((1,), (1,)),
+}
 # Rates odd and even, odd overlaps, both residual blocks, both framings.
 FAMILIES = {
     "melgan": Family(
@@ -134,5 +147,31 @@ FAMILIES = {
         begins_samples=2 * 4,
         short=_rates((2,), (5,), residual_kernel_sizes=(3,), residual_dilations=((1,),)),
         new_layers=True,
+    ),
+    "hift": Family(
+        HiFTGenerator,
+        _rates((4, 2), (8, 5), **_TWO_CHAINS) | _SOURCE,
+        waits_samples=4 * 32 + 16 // 2,
+        begins_samples=4,
+        strided=True,
+        short=_SHORT_SOURCE,
+        new_layers=True,
+    ),
+    "hift summed": Family(
+        HiFTGenerator,
+        _rates((2, 4), (6, 8), **_TWO_CHAINS) | _SOURCE | {"phases": "summed"},
+        waits_samples=4 * 32 + 16 // 2,
+        begins_samples=4,
+        strided=True,
+        short=_SHORT_SOURCE,
+    ),
+    "hift held": Family(
+        HiFTGenerator,
+        _rates((8,), (16,), **_TWO_CHAINS)
+        | _SOURCE
+        | {"source_kernel_sizes": (3,), "source_dilations": ((1,),), "phases": "held"},
+        waits_samples=4 * 32 + 16 // 2,
+        begins_samples=4,
+        strided=True,
     ),
 }  # fmt: skip

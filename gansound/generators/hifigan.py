@@ -101,10 +101,44 @@ def hifigan_layers(
     Shape:
         together, mel `(B, n_mels, F)` → `(B, width, F * prod(upsample_rates))`.
     """
-    if n_mels < 1 or not upsample_rates or len(upsample_rates) != len(upsample_kernel_sizes):
+    if n_mels < 1:
+        raise ValueError(f"expected one or more mel bands, got n_mels={n_mels}")
+    check_stages(
+        channels,
+        upsample_rates,
+        upsample_kernel_sizes,
+        residual_kernel_sizes,
+        residual_dilations,
+        residual_block,
+    )
+    inside = activation or (lambda width: nn.LeakyReLU(NEGATIVE_SLOPE))
+    layers: list[nn.Module] = [weight_norm(Conv1d(n_mels, channels, END_KERNEL_SIZE, causal=causal))]
+    for rate, kernel_size in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+        width = channels // 2
+        up = TransposedConv1d(channels, width, rate=rate, kernel_size=kernel_size, causal=causal)
+        chains = [
+            residual_chain(width, size, chain, residual_block, causal, inside)
+            for size, chain in zip(residual_kernel_sizes, residual_dilations, strict=True)
+        ]
+        before = nn.Identity() if activation else nn.LeakyReLU(NEGATIVE_SLOPE)
+        layers.append(nn.Sequential(before, weight_norm(up), Mean(*chains)))
+        channels = width
+    return layers, channels
+
+
+def check_stages(
+    channels: int,
+    upsample_rates: tuple[int, ...],
+    upsample_kernel_sizes: tuple[int, ...],
+    residual_kernel_sizes: tuple[int, ...],
+    residual_dilations: tuple[tuple[int, ...], ...],
+    residual_block: int = 1,
+) -> None:
+    """Raises ValueError for stages that `HiFiGANGenerator` couldn't have."""
+    if not upsample_rates or len(upsample_rates) != len(upsample_kernel_sizes):
         raise ValueError(
-            "expected one or more mel bands, and one or more upsample_rates with a kernel size for each, got "
-            f"n_mels={n_mels}, upsample_rates={upsample_rates}, upsample_kernel_sizes={upsample_kernel_sizes}"
+            "expected one or more upsample_rates with a kernel size for each, got "
+            f"upsample_rates={upsample_rates}, upsample_kernel_sizes={upsample_kernel_sizes}"
         )
     dilations = [dilation for chain in residual_dilations for dilation in chain]
     if (
@@ -125,19 +159,18 @@ def hifigan_layers(
             f"channels is halved by each of {len(upsample_rates)} stages, so it must be a multiple of "
             f"{halvings}, got {channels}"
         )
-    inside = activation or (lambda width: nn.LeakyReLU(NEGATIVE_SLOPE))
-    layers: list[nn.Module] = [weight_norm(Conv1d(n_mels, channels, END_KERNEL_SIZE, causal=causal))]
-    for rate, kernel_size in zip(upsample_rates, upsample_kernel_sizes, strict=True):
-        width = channels // 2
-        up = TransposedConv1d(channels, width, rate=rate, kernel_size=kernel_size, causal=causal)
-        chains = [
-            nn.Sequential(*(_residual(width, size, d, residual_block, causal, inside) for d in chain))
-            for size, chain in zip(residual_kernel_sizes, residual_dilations, strict=True)
-        ]
-        before = nn.Identity() if activation else nn.LeakyReLU(NEGATIVE_SLOPE)
-        layers.append(nn.Sequential(before, weight_norm(up), Mean(*chains)))
-        channels = width
-    return layers, channels
+
+
+def residual_chain(
+    channels: int,
+    kernel_size: int,
+    dilations: tuple[int, ...],
+    block: int,
+    causal: bool,
+    activation: Callable[[int], nn.Module],
+) -> nn.Sequential:
+    """One after the other, a residual block for each dilation. Shape: `(B, channels, T)` → the same."""
+    return nn.Sequential(*(_residual(channels, kernel_size, d, block, causal, activation) for d in dilations))
 
 
 def _residual(
