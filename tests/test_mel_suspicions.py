@@ -41,8 +41,10 @@ def speech_like(sample_rate: int, seed: int, noise_db: float = -60.0, seconds: f
 
 
 @functools.cache
-def mel_of(spec: MelSpec, seed: int, gain_db: float = 0.0, noise_db: float = -60.0) -> Tensor:
-    audio = speech_like(spec.sample_rate, seed, noise_db) * 10 ** (gain_db / 20)
+def mel_of(
+    spec: MelSpec, seed: int, gain_db: float = 0.0, noise_db: float = -60.0, seconds: float = 1.5
+) -> Tensor:
+    audio = speech_like(spec.sample_rate, seed, noise_db, seconds) * 10 ** (gain_db / 20)
     return spec.mel(torch.from_numpy(audio.astype(np.float32)))
 
 
@@ -113,7 +115,10 @@ def test_a_mel_normalised_as_a_whole_is_not_taken_for_decibels(declared):
 @pytest.mark.parametrize("other", EIGHTY)
 def test_presets_against_each_other(declared, other):
     a, b = MelSpec.preset(declared), MelSpec.preset(other)
-    hits = [bool(a.suspicions(mel_of(b, seed))) for seed in range(2)]
+    seconds = (
+        6.0 if b.hop_length / b.sample_rate > 0.016 else 1.5
+    )  # at 50 frames a second 1.5 s tell too little
+    hits = [bool(a.suspicions(mel_of(b, seed, seconds=seconds))) for seed in range(2)]
     same_values = (a.log, a.mean, a.scale) == (b.log, b.mean, b.scale)
     if same_values and a.floor == b.floor:
         assert not any(hits)

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   gansound import checkpoint-2500000steps.pkl config.yml stats.h5 -o multi_band/
   gansound import microsoft/speecht5_hifigan -o speecht5/      # from the Hugging Face Hub; a folder of it will do
   gansound import nvidia/bigvgan_v2_22khz_80band_256x/bigvgan_generator.pt -o bigvgan_v2/    # one file of a repository
+  gansound import s3gen.safetensors -o chatterbox/             # Chatterbox's vocoder; of CosyVoice 1, 2 and 3 hift.pt
   gansound import en_US-joe-medium.onnx -o joe/                # a Piper voice's decoder, which takes its latents
   gansound import G_953000.pth config.json --speaker 12 -o vctk_12/   # one voice of a VITS
   gansound vocode recording.wav --model hifigan/ -o copy.wav"""

@@ -36,7 +36,18 @@ from gansound.recipe.budget import budget
 
 log = logging.getLogger(__name__)
 
-KINDS = ("coqui", "nemo", "hifigan", "bigvgan", "vocos", "transformers", "parallel_wavegan", "melgan", "vits")
+KINDS = (
+    "coqui",
+    "nemo",
+    "hift",
+    "hifigan",
+    "bigvgan",
+    "vocos",
+    "transformers",
+    "parallel_wavegan",
+    "melgan",
+    "vits",
+)
 
 
 def import_checkpoint(
@@ -119,7 +130,8 @@ def project(kind: str) -> Project:
 
 def kind_of(checkpoint: Checkpoint) -> str:
     """The kind whose names the weights have. Raises ImportFailed."""
-    if what := makes_more(checkpoint.weights):
+    # HiFT has a source too.
+    if not project("hift").recognises(checkpoint) and (what := makes_more(checkpoint.weights)):
         raise ImportFailed(f"{checkpoint.path}: can't be imported: it is {what}")
     for kind in KINDS:
         if project(kind).recognises(checkpoint):

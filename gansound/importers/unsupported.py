@@ -7,8 +7,8 @@ from collections.abc import Iterable
 _MORE = (
     (
         r"(^|\.)(m_source|noise_convs|source_conv|source_downs)\.",
-        "a neural source-filter vocoder (as NSF-HiFiGAN of DiffSinger, RVC and so-vits-svc, HiFTNet, CosyVoice's HiFT "
-        "and StyleTTS 2), which takes a pitch beside its mel",
+        "a neural source-filter vocoder (as NSF-HiFiGAN of DiffSinger, RVC and so-vits-svc, HiFTNet and StyleTTS 2), "
+        "which takes a pitch beside its mel",
     ),
     (
         r"(^|\.)(subband_conv_post|multistream_conv_post)\.",

@@ -61,6 +61,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tortoise": _row(24000, 1024, 256, 100, 0, 12000, **_CENTRED),
     # OpenVPI's NSF-HiFiGAN, with `mel_base: e`; older voices have log10.
     "diffsinger_44khz": _row(44100, 2048, 512, 128, 40, 16000),
+    # New ones last: a training on many conventions draws the first of its rate and hop.
+    # Chatterbox's too.
+    "cosyvoice2": _row(24000, 1920, 480, 80, 0, 8000),
+    "cosyvoice3": _row(24000, 1920, 480, 80, 0, 12000),
 }
 
 

@@ -100,6 +100,8 @@ CONVENTIONS = {
     "amphion_24khz": lambda: hifigan_like(24000, 1024, 256, 100, 12000, 1e-6),
     "fish_44khz": lambda: hifigan_like(44100, 2048, 512, 128, 22050, 1e-6),
     "diffsinger_44khz": lambda: hifigan_like(44100, 2048, 512, 128, 16000, 1e-9, fmin=40),
+    "cosyvoice2": lambda: hifigan_like(24000, 1920, 480, 80, 8000, 1e-9),
+    "cosyvoice3": lambda: hifigan_like(24000, 1920, 480, 80, 12000, 1e-9),
 }
 
 
