@@ -151,8 +151,8 @@ FAMILIES = {
     "hift": Family(
         HiFTGenerator,
         _rates((4, 2), (8, 5), **_TWO_CHAINS) | _SOURCE,
-        waits_samples=4 * 32 + 16 // 2,
-        begins_samples=4,
+        waits_samples=4 * 32 + 16 // 2 + 4,
+        begins_samples=2 * 4,
         strided=True,
         short=_SHORT_SOURCE,
         new_layers=True,
@@ -160,8 +160,8 @@ FAMILIES = {
     "hift summed": Family(
         HiFTGenerator,
         _rates((2, 4), (6, 8), **_TWO_CHAINS) | _SOURCE | {"phases": "summed"},
-        waits_samples=4 * 32 + 16 // 2,
-        begins_samples=4,
+        waits_samples=4 * 32 + 16 // 2 + 4,
+        begins_samples=2 * 4,
         strided=True,
         short=_SHORT_SOURCE,
     ),
@@ -170,8 +170,8 @@ FAMILIES = {
         _rates((8,), (16,), **_TWO_CHAINS)
         | _SOURCE
         | {"source_kernel_sizes": (3,), "source_dilations": ((1,),), "phases": "held"},
-        waits_samples=4 * 32 + 16 // 2,
-        begins_samples=4,
+        waits_samples=4 * 32 + 16 // 2 + 4,
+        begins_samples=2 * 4,
         strided=True,
     ),
 }  # fmt: skip

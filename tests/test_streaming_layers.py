@@ -17,11 +17,11 @@ from gansound.nn.conv import AheadConv1d, Conv1d, RepeatedConv1d, TransposedConv
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.exact import ExactConv1d
 from gansound.nn.finer_frames import FinerFrames
-from gansound.nn.istft import ISTFT
+from gansound.nn.istft import ISTFT, MirroredLead
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual, dilated_residual
 from gansound.nn.snake import Snake, SnakeBeta
-from gansound.nn.stft import STFT, DownConv1d, MirroredFirst, WithoutLast
+from gansound.nn.stft import STFT, DownConv1d
 from gansound.nn.streaming import Cursor, Pointwise, receptive_field
 from tests.streams import chunk_by_chunk, chunking, error, of_layer, serve
 
@@ -38,6 +38,18 @@ class Turned(Pointwise):
 class OneChannel(Pointwise):
     def forward(self, x):
         return x[:, None]
+
+
+class WithoutLast(nn.Module):
+    """All columns but the last one: what is one more than hops is as many again."""
+
+    def forward(self, x):
+        return x[..., :-1]
+
+    def stream(self, x, cursor):
+        if cursor.length is not None:
+            cursor.length = cursor.length - 1
+        return x
 
 
 def channels_last(layer):
@@ -177,17 +189,17 @@ STRIDED = {
         6,
     ),
     "mirrored": lambda: (
-        nn.Sequential(TransposedConv1d(C, C, rate=2, kernel_size=2), MirroredFirst(), Conv1d(C, 3, 3), WithoutLast(1)),
+        nn.Sequential(TransposedConv1d(C, C, rate=2, kernel_size=2), MirroredLead(), Conv1d(C, 3, 3), WithoutLast()),
         C,
         1,
     ),
     "mirrored, a column waited for": lambda: (
-        nn.Sequential(TransposedConv1d(C, C, rate=2, kernel_size=3), MirroredFirst(), Conv1d(C, 3, 3), WithoutLast(1)),
+        nn.Sequential(TransposedConv1d(C, C, rate=2, kernel_size=3), MirroredLead(), Conv1d(C, 3, 3), WithoutLast()),
         C,
         1,
     ),
     "spectrum": lambda: (
-        nn.Sequential(TransposedConv1d(C, 1, rate=8, kernel_size=16), STFT(16, 4), WithoutLast(1)),
+        nn.Sequential(TransposedConv1d(C, 1, rate=8, kernel_size=16), STFT(16, 4), WithoutLast()),
         C,
         1,
     ),

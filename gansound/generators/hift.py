@@ -31,10 +31,10 @@ from gansound.nn.conv import (
 from gansound.nn.exact import ExactConv1d
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.harmonic_source import HarmonicSource, Phases
-from gansound.nn.istft import ISTFT, ChannelsLast, Polar
+from gansound.nn.istft import ISTFT, ChannelsLast, MirroredLead, Polar
 from gansound.nn.residual import Mean, Parallel
 from gansound.nn.snake import Snake
-from gansound.nn.stft import STFT, DownConv1d, MirroredFirst, WithoutLast
+from gansound.nn.stft import STFT, DownConv1d
 from gansound.nn.streaming import Cursor, Pointwise, stream
 
 AUDIO_LIMIT = 0.99
@@ -128,7 +128,7 @@ class HiFTGenerator(StreamingGenerator):
                 if causal
                 else TransposedConv1d(channels, width, rate=rate, kernel_size=kernel_size)
             )
-            last = [MirroredFirst()] if frames == 1 else []
+            last = [MirroredLead()] if frames == 1 else []
             ups.append(nn.Sequential(*before, nn.LeakyReLU(NEGATIVE_SLOPE), weight_norm(up), *last))
             down = (
                 Conv1d(bands, width, 1)
@@ -154,9 +154,8 @@ class HiFTGenerator(StreamingGenerator):
             nn.LeakyReLU(LAST_NEGATIVE_SLOPE),
             weight_norm(Conv1d(channels, bands, END_KERNEL_SIZE, causal=causal)),
             ChannelsLast(),
-            Polar(sine=True),
-            ISTFT(n_fft, istft_hop_length, "center"),
-            WithoutLast(istft_hop_length),
+            Polar(sine=1.0),
+            ISTFT(n_fft, istft_hop_length, "center", closed=True),
             nn.Hardtanh(-AUDIO_LIMIT, AUDIO_LIMIT),
         )
 

@@ -130,12 +130,11 @@ def project(kind: str) -> Project:
 
 def kind_of(checkpoint: Checkpoint) -> str:
     """The kind whose names the weights have. Raises ImportFailed."""
-    # HiFT has a source too.
-    if not project("hift").recognises(checkpoint) and (what := makes_more(checkpoint.weights)):
+    kind = next((kind for kind in KINDS if project(kind).recognises(checkpoint)), None)
+    if kind != "hift" and (what := makes_more(checkpoint.weights)):  # HiFT has a source too
         raise ImportFailed(f"{checkpoint.path}: can't be imported: it is {what}")
-    for kind in KINDS:
-        if project(kind).recognises(checkpoint):
-            return kind
+    if kind is not None:
+        return kind
     if isinstance(ours := checkpoint.config.get("generator"), Mapping) and "class_path" in ours:
         raise ImportFailed(
             f"{checkpoint.path.parent}: is a model folder of gansound already: --model takes it"
