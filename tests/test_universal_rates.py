@@ -377,6 +377,14 @@ def test_the_shipped_vocoders_speak_at_16_and_24_khz(model, name, least, samples
     assert pesq_wb(audio, made, vocoder.sample_rate) > least
 
 
+def test_the_shipped_vocoder_speaks_of_half_as_many_frames(samples):
+    """Interpolated alone they give a PESQ of 2.32, by Griffin-Lim 1.75."""
+    speech, rate = samples
+    vocoder = gansound.Vocoder.from_pretrained("default", mel="cosyvoice2", backend="eager")
+    audio = resample(speech, rate, vocoder.sample_rate)
+    assert pesq_wb(audio, vocoder.vocode_audio(audio, vocoder.sample_rate), vocoder.sample_rate) > 2.42
+
+
 @pytest.fixture(scope="module")
 def samples() -> tuple[np.ndarray, int]:
     import soundfile

@@ -31,8 +31,8 @@ def add_mel_argument(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the convention of the mels, where it isn't the model's own: a preset (tacotron2, parallel_wavegan, "
         "melgan_neurips, vocos_24khz …) or a JSON file of a convention's fields; a universal vocoder takes all of "
-        "about its frames a second, at 16, 22.05 or 24 kHz, any other those that become its own exactly (`gansound "
-        "mel` tells)",
+        "about its frames a second, `default` of half as many too, at 16, 22.05 or 24 kHz, any other those that become "
+        "its own exactly (`gansound mel` tells)",
     )
     parser.add_argument(
         "--stats",

@@ -116,9 +116,9 @@ class Vocoder:
             name_or_path: `default` is the shipped vocoder.
             device: such as `cpu` or `cuda:1`.
             mel: the convention of the mels it will be given, a preset's name or a `MelSpec`, where it isn't the model's
-                own: a universal vocoder takes every one of about its frames a second, and then makes sound of that
-                rate, any other those whose values become its own by an exact formula (another logarithm, statistics,
-                or lower floor).
+                own: a universal vocoder takes every one of about its frames a second, `default` of half as many too,
+                and then makes sound of that rate, any other those whose values become its own by an exact formula
+                (another logarithm, statistics, or lower floor).
             backend: what runs it, see the class.
             precision: what it computes in, see the class.
             allow: packages besides gansound whose generator classes the folder may name.

@@ -95,6 +95,7 @@ class ISTFT(nn.Module):
         framing: where frames stand, see above.
         bins: of the spectrum, `n_fft // 2 + 1` where None. So many are those of a window of `2 * (bins - 1)` samples
             that lasts as long at another rate: what this rate can't hold of it is left out, above it there is nothing.
+        skipped: samples left out at the start; the end comes so many later.
         closed: in framing "center", end where the last frame's middle stands, as `torch.istft`.
 
     Shape: `(B, F, 2 * bins)` -> `(B, F * hop_length)`, closed `(B, (F - 1) * hop_length)`.
@@ -135,9 +136,8 @@ class ISTFT(nn.Module):
         self.framing = framing
         self.skipped = skipped
         self.closed = closed
-        self.trim_samples = (
-            n_fft - (hop_length if framing == "same" else 0)
-        ) // 2 + skipped  # from the start
+        middle = (n_fft - (hop_length if framing == "same" else 0)) // 2
+        self.trim_samples = middle + skipped  # from the start
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:

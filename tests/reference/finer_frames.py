@@ -85,7 +85,7 @@ def main() -> None:
         for name, finer in (("interpolated", untaught), ("learnt", taught)):
             found = [float(_difference(finer(given), wanted)) for given, wanted in held_out]
             print(f"held out, {name}: {sum(found) / len(found):.4f}")
-    save_model_folder(options.out, model, folder.mel, config=config, info=folder.info)
+    save_model_folder(options.out, model, folder.mel, config=config, info=folder.info, half=True)
 
 
 class _Recordings:
