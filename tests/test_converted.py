@@ -17,7 +17,7 @@ from gansound.model_folder import save_model_folder
 from tests.test_mel_suspicions import speech_like
 from tests.tiny import save_tiny_model
 
-RATES = {256: (8, 8, 4), 300: (10, 10, 3), 512: (8, 8, 8)}
+RATES = {256: (8, 8, 4), 300: (10, 10, 3), 480: (10, 8, 6), 512: (8, 8, 8)}
 STATS = {"mean": tuple(np.linspace(-4, -2, 80).tolist()), "scale": tuple(np.linspace(0.5, 2, 80).tolist())}
 
 
