@@ -327,7 +327,7 @@ class UniversalGenerator(StreamingGenerator):
     def for_inference(self) -> nn.Sequential:
         """A copy of the layers in which what the trunk hears of the convention's bins is part of its bands' bias."""
         layers: Any = super().for_inference()  # whose names mypy doesn't know
-        if "finer" in dict(layers.core.named_children()) and not layers.core.finer.needed:
+        if hasattr(layers.core, "finer") and not layers.core.finer.needed:
             del layers.core.finer
         trunk, seen = layers.core.spectrum.trunk, layers.inverse.seen
         bins, bands = trunk.input.bins, trunk.bands

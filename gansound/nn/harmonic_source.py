@@ -25,13 +25,14 @@ Phases = Literal["summed", "interpolated", "held"]
 
 AMPLITUDE = 0.1
 """Of each sine; what isn't voiced has noise of a third of that."""
+VOICED_HZ = 10.0
+"""Up to it a frame is unvoiced."""
 VOICED_NOISE = 0.003
 """Standard deviation of the noise beside the sines."""
 NOISE_FRAMES = 256
 """Frames until the noise begins again: 5 s of a hop of 20 ms."""
-_GRID = (
-    2**23
-)  # of a turn: in single precision a turn's multiples of it are exact, and in 32 bits the sums of 2^8 frames
+# Of a turn: in single precision a turn's multiples of it are exact, and in 32 bits the sums of 2^8 frames.
+_GRID = 2**23
 
 
 class HarmonicSource(nn.Module):
@@ -47,7 +48,6 @@ class HarmonicSource(nn.Module):
             (CosyVoice 2) a phase goes straight from the middle of a frame to that of the next, half a frame late, and
             stands before the first and behind the last; "held" (CosyVoice 3) is that phase in steps of a frame, and its
             noise is uniform about a half and not about 0, as there at inference.
-        voiced_threshold: in Hz; up to it a frame is unvoiced.
 
     Shape:
         `(B, 1, F)` in Hz, 0 or more → `(B, 1, F * hop_length)` in (-1, 1).
@@ -68,7 +68,6 @@ class HarmonicSource(nn.Module):
         harmonics: int = 8,
         *,
         phases: Phases = "summed",
-        voiced_threshold: float = 10.0,
     ) -> None:
         super().__init__()
         if phases not in ("summed", "interpolated", "held"):
@@ -78,7 +77,6 @@ class HarmonicSource(nn.Module):
         self.sample_rate = sample_rate
         self.hop_length = hop_length
         self.phases = phases
-        self.voiced_threshold = voiced_threshold
         self.lead_samples = hop_length // 2 if phases == "interpolated" else 0
         self.context = 1 if self.lead_samples else 0  # frames
         self.weight = nn.Parameter(torch.empty(harmonics + 1).uniform_(-1, 1) / math.sqrt(harmonics + 1))
@@ -138,9 +136,7 @@ class HarmonicSource(nn.Module):
             waves, phase = self._waves(window[:, self.context :], begins, start)
             frames = number + torch.arange(-self.context, columns, device=window.device)
             noise = self.noise[frames.remainder(NOISE_FRAMES)]
-            voiced = (
-                (window > self.voiced_threshold).to(window.dtype)[..., None].expand(-1, -1, self.hop_length)
-            )
+            voiced = (window > VOICED_HZ).to(window.dtype)[..., None].expand(-1, -1, self.hop_length)
             first = self.context * self.hop_length - self.lead_samples
             noise, voiced = (
                 each.flatten(1)[:, first : first + columns * self.hop_length] for each in (noise, voiced)

@@ -1,10 +1,9 @@
-"""Pictures of sound and of training, by matplotlib without its global state: every function returns a Figure.
+"""Pictures of sound, by matplotlib without its global state: every function returns a Figure.
 
 Text is mid grey on nothing, so that a picture reads on a light page and on a dark one.
 """
 
 import io
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from gansound.extras import require
+from gansound.mel.filters import hz_to_mel, mel_to_hz
 from gansound.metrics.pair import one_waveform
 from gansound.metrics.spectral import magnitude_stft, mel_window_samples
 from gansound.visible import visible
@@ -46,7 +47,7 @@ def mel_edges(bins: int, sample_rate: int, rows: int) -> NDArray[np.intp]:
     On an axis of hertz a kick drum is a line at the bottom.
     """
     mels = np.linspace(0, _mel(sample_rate / 2), rows, endpoint=False)
-    hertz = 700 * (10 ** (mels / 2595) - 1)
+    hertz = mel_to_hz(torch.from_numpy(mels), "htk").numpy()
     return np.rint(hertz / (sample_rate / 2) * (bins - 1)).astype(np.intp)
 
 
@@ -184,7 +185,7 @@ def _plain(text: str) -> str:
 
 
 def _mel(hertz: float) -> float:
-    return 2595 * math.log10(1 + hertz / 700)
+    return float(hz_to_mel(torch.tensor(hertz, dtype=torch.float64), "htk"))
 
 
 def _bare(size_inches: tuple[float, float]) -> "Figure":
