@@ -28,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gansound.latent_spec import FrameSpec, LatentSpec
+from gansound.frames import SPECS, FrameSpec
 from gansound.mel import MelSpec
 from gansound.mel.files import lfs_pointer
 from gansound.nn.fold import fold_parametrizations, load_folded
@@ -81,12 +81,12 @@ class LoadedModel:
     @property
     def mel(self) -> MelSpec:
         """Raises ModelFolderError when the model takes no mels."""
-        if isinstance(spec := self.frame_spec, LatentSpec):
-            raise ModelFolderError(
-                f"{self.path}: takes latents of {spec.channels} channels, which its own acoustic model alone makes, "
-                "expected a vocoder that takes mels: a latent can't be had from a recording or from a mel"
-            )
-        return spec
+        if isinstance(spec := self.frame_spec, MelSpec):
+            return spec
+        raise ModelFolderError(
+            f"{self.path}: takes {spec.in_words()}, which its own acoustic model alone makes, expected a vocoder that "
+            f"takes mels: a {spec.kind} can't be had from a recording or from a mel"
+        )
 
 
 def save_model_folder(
@@ -128,7 +128,7 @@ def save_model_folder(
     try:
         described = {"format": FORMAT, "generator": node}
         if mel is not None:
-            described["latent" if isinstance(mel, LatentSpec) else "mel"] = mel.to_dict()
+            described[mel.kind] = mel.to_dict()
         described["info"] = dict(info or {})
         text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -299,9 +299,7 @@ def _is_model_folder(path: Path) -> bool:
 
 def _takes(described: Mapping[str, Any], path: Path) -> FrameSpec | None:
     try:
-        if "latent" in described:
-            return LatentSpec.from_dict(described["latent"])
-        return MelSpec.from_dict(described["mel"]) if "mel" in described else None
+        return next((SPECS[kind].from_dict(described[kind]) for kind in SPECS if kind in described), None)
     except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
         raise ModelFolderError(f"{path / CONFIG}: {error}") from error
 
@@ -336,11 +334,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelFolderError(
             f"{where}: got format {described['format']!r}, expected {FORMAT}. Upgrade gansound"
         )
-    for key, default in (("generator", None), ("mel", {}), ("latent", {}), ("info", {})):
-        if not isinstance(described.get(key, default), dict):
+    for key in ("generator", *SPECS, "info"):
+        if not isinstance(described.get(key, None if key == "generator" else {}), dict):
             raise ModelFolderError(f"{where}: got {key} {described.get(key)!r}, expected an object")
-    if {"mel", "latent"} <= described.keys():
-        raise ModelFolderError(f"{where}: says both a mel and a latent, expected the one that it takes")
+    if len(both := [kind for kind in SPECS if kind in described]) > 1:
+        raise ModelFolderError(f"{where}: says {' and '.join(both)}, expected the one that it takes")
     described.setdefault("info", {})
     return described
 
@@ -358,12 +356,11 @@ def _check_shape_law(generator: nn.Module, takes: FrameSpec | None, path: Path) 
                 f"{path}: has no mel, expected the convention of the mels its vocoder takes"
             )
         return
-    kind = "latent" if isinstance(takes, LatentSpec) else "mel"
     for name in ("n_mels", "hop_length"):
         mine, theirs = getattr(generator, name, None), getattr(takes, name)
         if mine is not None and mine != theirs:
             raise ModelFolderError(
-                f"{path}: the generator has {name} {mine}, its {kind} {theirs}. They must be equal"
+                f"{path}: the generator has {name} {mine}, its {takes.kind} {theirs}. They must be equal"
             )
 
 

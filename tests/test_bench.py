@@ -28,7 +28,6 @@ from gansound.inference.bench.rounds import (
     percentile,
     repetitions_for,
 )
-from gansound.inference.noise import noise_mel
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder
 from gansound.nn.conv import Conv1d, TransposedConv1d
@@ -67,7 +66,7 @@ class Own(FreeVGenerator):
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(0)
-    return with_lively_weights(Tiny(), noise_mel(SPEC, 32)).requires_grad_(False)
+    return with_lively_weights(Tiny(), SPEC.noise(32)).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +152,7 @@ def test_a_long_case_gets_fewer_rounds_but_enough_for_a_median():
 @pytest.mark.parametrize("chunk", [1, 3, 16])
 def test_the_streaming_rival_computes_the_right_thing(tiny, frames, chunk):
     """A rival that computed less than it must would be a straw man; one with other samples isn't one at all."""
-    mel = noise_mel(SPEC, frames, seed=frames)
+    mel = SPEC.noise(frames, seed=frames)
     stream = RecomputedStream(tiny)
     for _ in range(2):  # reset begins anew
         stream.reset()
@@ -167,7 +166,7 @@ def test_the_streaming_rival_computes_its_context_and_no_more(tiny):
     lengths = []
     hook = tiny.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[-1]))
     stream = RecomputedStream(tiny)
-    for part in noise_mel(SPEC, 40).split(4, -1):
+    for part in SPEC.noise(40).split(4, -1):
         stream.push(part)
     hook.remove()
     field = tiny.receptive_field
@@ -185,9 +184,9 @@ def test_what_remembers_is_recomputed_from_its_start():
 
 def test_random_weights_give_a_lively_sound():
     torch.manual_seed(0)
-    mel = noise_mel(SPEC, 32)
+    mel = SPEC.noise(32)
     drawn = MelGANGenerator(channels=32)
-    audio = plain_eager(with_lively_weights(drawn, mel), noise_mel(SPEC, 32, seed=1))
+    audio = plain_eager(with_lively_weights(drawn, mel), SPEC.noise(32, seed=1))
     assert 0.1 < audio.std() < 0.5
     assert (audio.abs() > 0.999).float().mean() == 0
     assert (

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from gansound.cli import main
+from gansound.frames import LatentSpec
 from gansound.generators.hifigan import V3, HiFiGANGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.importers import import_checkpoint
 from gansound.importers.back import export_checkpoint
 from gansound.inference.export.to_onnx import onnx_model  # before `traced_once` puts its own in its place
-from gansound.latent_spec import LatentSpec
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder, save_model_folder
 from tests.reference import hifigan

@@ -13,9 +13,9 @@ import torch
 import gansound
 from gansound.cli import main
 from gansound.extras import missing
+from gansound.frames import LatentSpec
 from gansound.importers import ImportFailed, import_checkpoint
 from gansound.inference.export.writing import metadata, verify
-from gansound.latent_spec import LatentSpec
 from gansound.mel import MelSpec
 from gansound.model_folder import ModelFolderError, load_model_folder
 from tests.reference import hifigan, istftnet
@@ -114,7 +114,7 @@ def test_one_voice_of_several_goes_into_the_bias(tmp_path, capsys):
             import_checkpoint([file], tmp_path / "no", speaker=wrong)
     assert not (tmp_path / "no").exists()
     assert main(["import", str(file), "-o", str(tmp_path / "cli"), "--speaker", "ben"]) == 0
-    assert "20 latent channels" in capsys.readouterr().out
+    assert "takes latents of 20 channels" in capsys.readouterr().out
     assert_voice(tmp_path / "cli", net, 0)
 
 
@@ -299,9 +299,7 @@ def test_its_graphs_are_tried_on_latents_and_say_that_they_take_them(folder):
 
 
 def test_it_is_timed_like_any_other(folder):
-    from gansound.inference.bench.timing import noise_mel
-
-    assert noise_mel(load_model_folder(folder).frame_spec, 7).shape == (1, 20, 7)
+    assert load_model_folder(folder).frame_spec.noise(7).shape == (1, 20, 7)
 
 
 def onnx_of(path, net, external=False):

@@ -1,12 +1,12 @@
 """What the adapters share: a module whose weights, device and mode a host handles as it does those of its own."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from gansound.latent_spec import FrameSpec, LatentSpec
+from gansound.frames import FrameSpec
 from gansound.mel import MelSpec
 
 
@@ -42,15 +42,13 @@ class HostModule(nn.Module):
         ValueError: it takes latents where the host makes mels, or mels where it makes latents.
     """
 
-    takes_latents = False
+    takes: ClassVar[str] = "mel"
 
     def __init__(self, vocoder: Voice) -> None:
         super().__init__()
-        kinds = ("mels", "latents")
-        given = isinstance(vocoder.frame_spec, LatentSpec)
-        if given != self.takes_latents:
+        if (given := vocoder.frame_spec.kind) != self.takes:
             raise ValueError(
-                f"the vocoder takes {kinds[given]}, expected one that takes {kinds[not given]} in this host"
+                f"the vocoder takes {given}s, expected one that takes {self.takes}s in this host"
             )
         self.generator = vocoder.generator  # its parameters say where it is, and are saved with the host's
         self.vocoder = vocoder

@@ -136,7 +136,6 @@ def _drawn(class_path: str) -> Any:
     import torch
 
     from gansound.inference.bench.material import with_lively_weights
-    from gansound.inference.noise import noise_mel
     from gansound.mel import MelSpec
     from gansound.nn.generator import StreamingGenerator
     from gansound.recipe import RecipeError, build
@@ -153,7 +152,7 @@ def _drawn(class_path: str) -> Any:
             raise UsageError(str(error).replace("--generator.class_path", "--generator")) from None
     if (generator.n_mels, generator.hop_length) != (spec.n_mels, spec.hop_length):
         spec = dataclasses.replace(spec, n_mels=generator.n_mels, hop_length=generator.hop_length)
-    return with_lively_weights(generator, noise_mel(spec, 128)), spec
+    return with_lively_weights(generator, spec.noise(128)), spec
 
 
 @contextmanager

@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gansound.importers import import_checkpoint, on_hub
-    from gansound.mel import MelSpec
 
     missing = [path for path in args.files if not path.exists() and not on_hub(path)]
     if missing:
@@ -55,11 +54,7 @@ def run(args: argparse.Namespace) -> int:
     described = import_checkpoint(args.files, args.output, args.kind, args.licence, args.speaker)
     if not args.quiet:
         spec = described.takes
-        rows = "bands" if isinstance(spec, MelSpec) else "latent channels"
-        print(
-            f"{args.output}: {described.class_path.rpartition('.')[2]}, {spec.sample_rate} Hz, {spec.n_mels} {rows}, "
-            f"hop {spec.hop_length}"
-        )
+        print(f"{args.output}: {described.class_path.rpartition('.')[2]}, takes {spec.in_words()}")
         for note in described.notes:
             print(f"note: {note}")
     return 0

@@ -16,8 +16,8 @@ from gansound.cli.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from gansound.frames import FrameSpec
     from gansound.inference.vocoder import Vocoder
-    from gansound.latent_spec import FrameSpec
 
 log = logging.getLogger(__name__)
 

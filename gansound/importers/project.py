@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from gansound.frames import FrameSpec
 from gansound.importers.checkpoint import Checkpoint
-from gansound.latent_spec import FrameSpec
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gansound.frames import LatentSpec
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.hifigan import net, notes_on, residual_blocks
 from gansound.importers.project import Described
-from gansound.latent_spec import LatentSpec
 
 TITLE = "VITS (jaywalnut310/vits, Piper, transformers' VitsModel, Coqui's Vits), its decoder"
 _DECODERS = ("dec.", "decoder.", "waveform_decoder.")

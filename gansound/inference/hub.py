@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from gansound.latent_spec import FrameSpec, LatentSpec
+from gansound.frames import FrameSpec
 from gansound.model_folder import model_spec
 from gansound.nn.generator import StreamingGenerator
 from gansound.visible import visible
@@ -56,7 +56,7 @@ def card(vocoder: "Vocoder", folder: Path, repo_id: str) -> str:
     found = re.match(r"---\n(?:.*?\n---\n)?", text, re.DOTALL)
     head, body = (found[0], text[found.end() :]) if found else (_head(vocoder), text)
     if spec != model_spec(folder):
-        body = f"**Here it is told to take {_takes(spec)}**; what follows is of it as it was.\n\n{body}"
+        body = f"**Here it is told to take {spec.in_words()}**; what follows is of it as it was.\n\n{body}"
     return head + body
 
 
@@ -70,17 +70,8 @@ def _head(vocoder: "Vocoder") -> str:
     return "\n".join(["---", *lines, "---", "", ""])
 
 
-def _takes(spec: FrameSpec) -> str:
-    if isinstance(spec, LatentSpec):
-        return f"latents of {spec.channels} channels, {spec.sample_rate} Hz, hop {spec.hop_length}"
-    return (
-        f"log-mels ({spec.log}) of {spec.n_mels} bands, {spec.fmin:g} to {spec.fmax:g} Hz; {spec.sample_rate} Hz, "
-        f"window {spec.win_length} of {spec.n_fft}, hop {spec.hop_length}, framing `{spec.framing}`"
-    )
-
-
 def _body(vocoder: "Vocoder", repo_id: str, generator: nn.Module, spec: FrameSpec) -> str:
-    rows: list[tuple[str, Any]] = [("takes", _takes(spec))]
+    rows: list[tuple[str, Any]] = [("takes", spec.in_words())]
     rows.append(("gives", f"{spec.sample_rate} Hz, {spec.hop_length} samples a frame"))
     parameters = sum(one.numel() for one in generator.parameters())
     rows.append(("net", f"`{type(generator).__name__}`, {parameters / 1e6:.2f} M parameters"))

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.frames import FrameSpec
 from gansound.inference.backends.runner import PUSHED_FRAMES, Runner
 from gansound.inference.forks import check_process
-from gansound.latent_spec import FrameSpec
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
+from gansound.frames import FrameSpec
 from gansound.generators.converted import ConvertedGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner, would_measure
@@ -27,7 +28,6 @@ from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.device import choose_device
 from gansound.inference.forks import check_process
 from gansound.inference.streaming import SampleType, StreamingVocoder
-from gansound.latent_spec import FrameSpec
 from gansound.mel import MelSpec
 from gansound.mel.conversion import conversion
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces

@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ class MelSpec:
     Raises:
         ValueError: when a field is out of its range or contradicts another; it names both.
     """
+
+    kind: ClassVar[Literal["mel"]] = "mel"
 
     sample_rate: int
     n_fft: int
@@ -252,6 +254,25 @@ class MelSpec:
         from gansound.mel.suspicions import suspicions  # it reads this class
 
         return suspicions(self, mel)
+
+    def in_words(self) -> str:
+        """For a card, or a message."""
+        return (
+            f"log-mels ({self.log}) of {self.n_mels} bands, {self.fmin:g} to {self.fmax:g} Hz; {self.sample_rate} Hz, "
+            f"window {self.win_length} of {self.n_fft}, hop {self.hop_length}, framing `{self.framing}`"
+        )
+
+    def noise(self, frames: int, *, seed: int = 0) -> Tensor:
+        """The mel of noise that swells and fades four times a second, to try and time a vocoder with.
+
+        Shape: `(1, n_mels, frames)`.
+        """
+        draw = torch.Generator().manual_seed(seed)
+        samples = (frames + 1) * self.hop_length + self.n_fft
+        noise = torch.randn(1, samples, generator=draw)
+        seconds = torch.arange(samples) / self.sample_rate
+        loudness = 0.02 + 0.1 * torch.sin(4 * torch.pi * seconds).square()
+        return self.mel((noise * loudness).clamp(-1, 1))[..., :frames].contiguous()
 
     def ln_limits(self) -> tuple[float, float]:
         """Least and greatest natural logarithm of magnitude that any band's value can say; the floor, the clip."""

@@ -8,11 +8,11 @@ from functools import partial
 
 from torch import Tensor
 
+from gansound.frames import FrameSpec
 from gansound.inference.backends import Purpose, make_runner
 from gansound.inference.backends.runner import Runner
 from gansound.inference.bench.rivals import PLAIN, RECOMPUTED, RecomputedStream, plain_eager
 from gansound.inference.streaming import StreamingVocoder
-from gansound.latent_spec import FrameSpec
 from gansound.model_folder import LoadedModel
 from gansound.nn.generator import StreamingGenerator
 

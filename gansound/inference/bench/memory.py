@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from gansound.inference.bench.contestants import OFFLINE_RIVAL, Contestant, Contestants
-from gansound.inference.noise import noise_mel
 from gansound.model_folder import LoadedModel
 
 STREAMED_CHUNK_FRAMES = 8
@@ -21,7 +20,7 @@ def measure_memory(model: LoadedModel, contestant: Contestant, audio_seconds: fl
     """Memory of streaming so much audio and of making it at once, by one contestant. Once in a process."""
     contestants = Contestants(model, [] if contestant == OFFLINE_RIVAL else [contestant])
     frames = max(1, round(audio_seconds * model.frame_spec.sample_rate / model.frame_spec.hop_length))
-    mel = noise_mel(model.frame_spec, frames)
+    mel = model.frame_spec.noise(frames)
     records = []
     about = {"backend": contestant[0], "precision": contestant[1], "threads": 1, "audio_s": audio_seconds}
     for way, work in _works(contestants, contestant, mel):

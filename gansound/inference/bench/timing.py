@@ -28,7 +28,6 @@ from gansound.inference.bench.rounds import (
     repetitions_for,
     timed,
 )
-from gansound.inference.noise import noise_mel
 from gansound.model_folder import LoadedModel
 
 Record = dict[str, Any]
@@ -56,7 +55,7 @@ class Bench:
         self.frame_spec = model.frame_spec
         self.frame_seconds = model.frame_spec.hop_length / model.frame_spec.sample_rate
         longest = max(*plan.offline_seconds, plan.whole_seconds)
-        self.mel = noise_mel(model.frame_spec, max(self._frames(longest), COUNTED_FRAMES))
+        self.mel = model.frame_spec.noise(max(self._frames(longest), COUNTED_FRAMES))
 
     def run(self) -> Record:
         """Everything, as JSON holds it."""

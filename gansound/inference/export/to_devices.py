@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from gansound.extras import require
 from gansound.inference.export.graphs import fixed_step, streaming_generator
 from gansound.inference.export.writing import Run, beside, metadata
-from gansound.inference.noise import noise_mel
 from gansound.nn.inference_form import InferenceForm
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _write(
             warnings.simplefilter("ignore")  # of their own doing, pages of them
             lower(form, temporary)
             run = load(temporary)
-        mel = noise_mel(vocoder.frame_spec, _CHECKED_FRAMES)
+        mel = vocoder.frame_spec.noise(_CHECKED_FRAMES)
         with torch.no_grad():
             expected = generator(mel)
         error = float(

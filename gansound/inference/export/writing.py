@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gansound.frames import FrameSpec
 from gansound.inference.export.graphs import state_names
-from gansound.inference.noise import noise_mel
-from gansound.latent_spec import FrameSpec, LatentSpec
 from gansound.mel import MelSpec
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.group_delay import GroupDelay
@@ -56,7 +55,7 @@ def metadata(
         "gansound_version": __version__,
         "graph": "streaming" if streaming else "offline",
         "precision": precision,
-        ("latent" if isinstance(spec, LatentSpec) else "mel"): json.dumps(spec.to_dict()),
+        spec.kind: json.dumps(spec.to_dict()),
         "sample_rate": str(spec.sample_rate),
         "hop_length": str(spec.hop_length),
         "n_mels": str(spec.n_mels),
@@ -102,7 +101,7 @@ def verify(
         ValueError: it gives something else.
     """
     frames = sum(_CHUNKS)
-    whole = torch.cat([noise_mel(spec, frames, seed=item) for item in range(2)])
+    whole = torch.cat([spec.noise(frames, seed=item) for item in range(2)])
     for mel in (whole, whole[:1, :, :1]):
         with torch.no_grad():
             expected = generator(mel)

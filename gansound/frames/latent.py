@@ -7,12 +7,12 @@ a mel, and they mean something only to the half they were learnt with.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from gansound.mel import MelSpec
 from gansound.mel.frames import from_outside
 
 _MOST = {"channels": 4096, "sample_rate": 1_000_000, "hop_length": 32768}
@@ -31,6 +31,8 @@ class LatentSpec:
     Raises:
         ValueError: a field isn't a whole number above 0, or beyond anything sensible.
     """
+
+    kind: ClassVar[Literal["latent"]] = "latent"
 
     channels: int
     sample_rate: int
@@ -88,7 +90,10 @@ class LatentSpec:
         """None: no value of a latent is more likely than another to who doesn't know its acoustic model."""
         return []
 
+    def in_words(self) -> str:
+        """For a card, or a message."""
+        return f"latents of {self.channels} channels, {self.sample_rate} Hz, hop {self.hop_length}"
 
-FrameSpec = MelSpec | LatentSpec
-"""What a frame is that a vocoder takes. Both have `n_mels`, `sample_rate`, `hop_length`, `check`, `beyond_sound`
-and `suspicions`."""
+    def noise(self, frames: int, *, seed: int = 0) -> Tensor:
+        """A latent to try and time a vocoder with, normally distributed. Shape: `(1, channels, frames)`."""
+        return torch.randn(1, self.channels, frames, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,15 @@
+"""What a frame is that a vocoder takes: a mel (`gansound.mel`), or what is no mel, one file a kind."""
+
+from collections.abc import Mapping
+
+from gansound.frames.latent import LatentSpec
+from gansound.mel import MelSpec
+
+FrameSpec = MelSpec | LatentSpec
+"""All have `kind`, `n_mels` (the height of a frame), `sample_rate`, `hop_length`, `to_dict`, `from_dict`, `check`,
+`beyond_sound`, `suspicions`, `in_words` and `noise`."""
+
+SPECS: Mapping[str, type[FrameSpec]] = {spec.kind: spec for spec in (MelSpec, LatentSpec)}
+"""By the name under which a model folder and an exported graph say what they take."""
+
+__all__ = ["SPECS", "FrameSpec", "LatentSpec"]
