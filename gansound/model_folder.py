@@ -338,7 +338,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         if not isinstance(described.get(key, None if key == "generator" else {}), dict):
             raise ModelFolderError(f"{where}: got {key} {described.get(key)!r}, expected an object")
     if len(both := [kind for kind in SPECS if kind in described]) > 1:
-        raise ModelFolderError(f"{where}: says {' and '.join(both)}, expected the one that it takes")
+        raise ModelFolderError(f"{where}: says both a {' and a '.join(both)}, expected the one that it takes")
     described.setdefault("info", {})
     return described
 
