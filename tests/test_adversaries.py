@@ -10,9 +10,11 @@ from gansound.engine.phases import Phases
 from gansound.engine.plan import plan
 from gansound.losses.adversarial import LeastSquares, Relativistic
 from gansound.losses.feature_matching import FeatureMatching
+from gansound.losses.spectral import MelL1
 from gansound.recipe import RecipeError, load_recipe
-from gansound.tasks.vocoder import Adversary, WeightedFeatureMatching
-from tests.test_task import Judge, audio, task, whole
+from gansound.tasks.clip import ClipAdversary
+from gansound.tasks.vocoder import Adversary, WeightedFeatureMatching, WeightedLoss
+from tests.test_task import SPEC, Judge, audio, task, whole
 
 
 def phases(made: object, rate: float = 1.0) -> Phases:
@@ -61,10 +63,27 @@ def test_a_discriminator_learns_alone_before_it_teaches() -> None:
 
 def test_a_step_in_which_nothing_teaches_is_refused() -> None:
     task(discriminators={"a": Adversary(Judge()), "b": Adversary(Judge(), every=2)}, losses={})
-    for lazy in (Adversary(Judge(), every=2), Adversary(Judge(), teaches_from=5)):
-        with pytest.raises(ValueError, match="one must teach in every step from the first"):
-            task(discriminators={"a": lazy, "b": lazy}, losses={})
+    told = {"told": WeightedLoss(MelL1(SPEC), 0.0)}  # is written down, and teaches nothing
+    for lazy in (Adversary(Judge(), every=2), Adversary(Judge(), teaches_from=5), Adversary(Judge(), 0.0)):
+        for losses in ({}, told):
+            with pytest.raises(ValueError, match="one must teach in every step from the first"):
+                task(discriminators={"a": lazy, "b": lazy}, losses=losses)
         task(discriminators={"a": lazy})  # the losses teach
+    assert task(losses=told).needs_discriminators
+    with pytest.raises(ValueError, match="of some weight"):
+        task(discriminators={}, losses=told)
+
+
+def test_a_weight_below_nothing_is_refused() -> None:
+    for weighted in (
+        lambda weight: WeightedLoss(MelL1(SPEC), weight),
+        lambda weight: WeightedFeatureMatching(weight=weight),
+        lambda weight: Adversary(Judge(), weight),
+        lambda weight: ClipAdversary(Judge(), weight),
+    ):
+        with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
+            weighted(-1.0)
+        weighted(0.0)
 
 
 class Seen(nn.Module):

@@ -288,6 +288,9 @@ def test_a_balanced_task_trains_and_its_parts_add_up() -> None:
     for arguments in ({"decay": 1.0}, {"total": 0.0}):
         with pytest.raises(ValueError, match="got"):
             LossBalance(**arguments)
+    fake = torch.ones(1, 4, requires_grad=True)
+    with pytest.raises(ValueError, match="a weight above 0 among those of a, b"):
+        LossBalance()({"a": fake.sum(), "b": fake.mean()}, {"a": 0.0, "b": 0.0}, fake)
 
 
 # --- losses

@@ -31,7 +31,7 @@ class Adversary:
             `gansound.discriminators.slicing`).
 
     Raises:
-        ValueError: counts that aren't positive, or last layers that can't slice.
+        ValueError: a weight below 0, counts that aren't positive, or last layers that can't slice.
     """
 
     network: nn.Module
@@ -42,6 +42,7 @@ class Adversary:
     slicing: bool = False
 
     def __post_init__(self) -> None:
+        check_weight(self.weight)
         if self.every < 1:
             raise ValueError(f"every counts steps from 1 on, got {self.every}")
         if self.teaches_from < 0:
@@ -77,6 +78,14 @@ class Adversary:
         starts = draws.integers(f"{name} crop", 0, samples - self.crop_samples, 1)
         index = starts + torch.arange(self.crop_samples, device=starts.device)
         return [sound.gather(1, index) for sound in sounds]
+
+
+def check_weight(weight: float) -> None:
+    """Raises ValueError for a weight by which the generator would learn to raise a loss."""
+    if not weight >= 0:
+        raise ValueError(
+            f"weight must be 0 or more, got {weight}; below 0 the generator would raise the loss"
+        )
 
 
 def check_penalties(

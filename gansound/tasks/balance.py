@@ -47,8 +47,13 @@ class LossBalance:
 
         Shape:
             terms: scalars that depend on fake `(B, T)`.
+
+        Raises:
+            ValueError: all weights are 0.
         """
         whole = sum(weights[name] for name in terms)
+        if not whole > 0:
+            raise ValueError(f"expected a weight above 0 among those of {', '.join(terms)}, got none")
         balanced: dict[str, Tensor] = {}
         for name, term in terms.items():
             (gradient,) = torch.autograd.grad(_SCALE * term, fake, retain_graph=True)

@@ -25,7 +25,7 @@ from gansound.mel import MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
 from gansound.sections import section
-from gansound.tasks.adversary import check_penalties
+from gansound.tasks.adversary import check_penalties, check_weight
 from gansound.tasks.features import (
     Example,
     Features,
@@ -52,11 +52,17 @@ class ClipAdversary:
         network: maps clips (and labels) to a list over sub-discriminators of feature maps, the logits last.
         weight: of its losses for the generator.
         view: what it sees of a waveform; null shows it what the generator makes.
+
+    Raises:
+        ValueError: a weight below 0.
     """
 
     network: nn.Module
     weight: float = 1.0
     view: View | None = None
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
 
 
 class ClipTask:
@@ -101,6 +107,8 @@ class ClipTask:
         self.augmentations = augmentations
         self.auxiliary = AuxiliaryClassification()
         self.critic_steps = critic_steps
+        if not auxiliary_weight >= 0:
+            raise ValueError(f"auxiliary_weight must be 0 or more, got {auxiliary_weight}")
         self.over_batch = self.adversarial.over_batch or any(
             getattr(network, "over_batch", False) for network in self.discriminator.values()
         )
@@ -132,6 +140,8 @@ class ClipTask:
     def _check(self) -> None:
         if not self.discriminators:
             raise ValueError("discriminators: name at least one; nothing else teaches a generator of clips")
+        if not any(adversary.weight for adversary in self.discriminators.values()):
+            raise ValueError("discriminators: all weigh 0, and nothing else teaches a generator of clips")
         if self.critic_steps < 1:
             raise ValueError(f"critic_steps must be at least 1, got {self.critic_steps}")
         networks = list(self.discriminator.values())

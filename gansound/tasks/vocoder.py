@@ -26,7 +26,7 @@ from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
 from gansound.sections import section
-from gansound.tasks.adversary import Adversary, check_penalties
+from gansound.tasks.adversary import Adversary, check_penalties, check_weight
 from gansound.tasks.balance import SIZE, LossBalance
 from gansound.tasks.features import (
     Example,
@@ -48,11 +48,17 @@ class WeightedLoss:
     Args:
         loss: maps fake `(B, T)` and real `(B, T)` to a scalar; where it has them, `shortest_samples` is the least T
             it takes, and `sample_rate` the only rate it measures at.
-        weight: its coefficient, applied nowhere else.
+        weight: its coefficient, applied nowhere else; 0 only writes it down.
+
+    Raises:
+        ValueError: a weight below 0.
     """
 
     loss: nn.Module
     weight: float
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
 
 
 @dataclass
@@ -65,11 +71,17 @@ class WeightedFeatureMatching:
         fresh_real: compare with the real sounds' features in the discriminators as they are after their update, as
             jik876/hifi-gan does, for another forward pass; without, with those they have just learnt from, as
             descriptinc/melgan-neurips does.
+
+    Raises:
+        ValueError: a weight below 0.
     """
 
     loss: FeatureMatching = field(default_factory=FeatureMatching)
     weight: float = 10.0
     fresh_real: bool = False
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
 
 
 class VocoderTask:
@@ -162,7 +174,7 @@ class VocoderTask:
 
     @property
     def needs_discriminators(self) -> bool:
-        return not self.losses
+        return not any(term.weight for term in self.losses.values())
 
     def judged(self, step: int) -> bool:
         """Whether any discriminator takes part in a step."""
@@ -192,11 +204,11 @@ class VocoderTask:
                 "discriminators: none, but there are penalties or a phase_augmentation, which are for them; leave "
                 "those out"
             )
-        always = any(a.every == 1 and a.teaches_from == 0 for a in self.discriminators.values())
-        if not self.losses and not always:
+        always = any(a.weight and a.every == 1 and a.teaches_from == 0 for a in self.discriminators.values())
+        if self.needs_discriminators and not always:
             raise ValueError(
-                "discriminators: without further losses one must teach in every step from the first; set its every to "
-                "1 and its teaches_from to 0, or give losses"
+                "discriminators: without further losses of some weight one must teach in every step from the first; "
+                "set its every to 1, its teaches_from to 0 and its weight above 0, or give losses"
             )
         for key in self.penalties:
             if key in ("adversarial", "feature_matching", "discriminator", "direction", "discriminator_wins"):
