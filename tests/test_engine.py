@@ -19,7 +19,7 @@ from gansound.engine.checkpoint import checkpoints, write
 from gansound.engine.phases import Phases
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
-from gansound.engine.schedule import factor
+from gansound.engine.schedule import factor, idle_warmups
 from gansound.engine.settings import Schedule
 from gansound.engine.state import RunState, join_tensors, split_tensors
 from gansound.generators import melgan
@@ -287,6 +287,20 @@ def test_schedules() -> None:
     assert factor(Schedule(decay="exponential", gamma=0.5, gamma_steps=10), 25, 100) == 0.25
     floored = Schedule(decay="exponential", gamma=0.5, gamma_steps=10, final=0.125)
     assert [factor(floored, step, 100) for step in (29, 30, 99)] == [0.25, 0.125, 0.125]
+
+
+def test_a_warm_up_that_warms_nothing_up_is_told_of() -> None:
+    warm = "optimization.schedule.warmup_steps"
+    settings = {"steps": 40, f"generator_{warm}": 40, f"discriminator_{warm}": 10, "adversarial_from": 10}
+    long, early = idle_warmups(plan(load_recipe("tiny_cpu", TINY | settings)).settings)
+    assert f"generator_{warm}: 40, and the run ends at step 40: its last step has 1 of" in long
+    assert f"discriminator_{warm}: 10, counted" in early
+    assert "join at step 10 " in early
+    settings |= {f"generator_{warm}": 400, "adversarial_from": 40}  # no discriminator joins
+    (longer,) = idle_warmups(plan(load_recipe("tiny_cpu", TINY | settings)).settings)
+    assert "has 0.1 of the learning rate" in longer
+    settings |= {f"generator_{warm}": 39, "adversarial_from": 9}
+    assert not list(idle_warmups(plan(load_recipe("tiny_cpu", TINY | settings)).settings))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
 from gansound.engine.processes import done_by_one, failing_together, leave, said_by_one, set_up
 from gansound.engine.recovery import Exploded, Recovery
-from gansound.engine.schedule import factor, set_learning_rate
+from gansound.engine.schedule import factor, idle_warmups, set_learning_rate
 from gansound.engine.start import start_from
 from gansound.engine.state import RunState
 from gansound.engine.trackers import check_trackers
@@ -185,6 +185,8 @@ class Run:
             log.info("%s: ended at step %d, as its patience says; raise that to go on", self.folder, start)
             return None
         self._warn_of_a_rise(start)
+        for warning in idle_warmups(self.settings):
+            log.warning("%s", warning)
         return start
 
     def _fit(self, observe: Observer | None) -> None:
