@@ -205,6 +205,8 @@ def test_dict_hash_pickle_round_trip():
     "change, words",
     [
         ({"fmax": 12000.0}, "fmax: got 12000 Hz, above half"),
+        ({"fmax": 8.0}, "no bin of n_fft = 1024 lies (21.53 Hz from one to the next), so that"),
+        ({"fmin": 21.6, "fmax": 43.0}, "no bin"),
         ({"win_length": 2048}, "at most n_fft = 1024"),
         ({"hop_length": 1025}, "more than win_length"),
         ({"n_mels": 0}, "n_mels: got 0"),

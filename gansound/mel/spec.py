@@ -132,6 +132,12 @@ class MelSpec:
                 f"mel fmax: got {self.fmax:g} Hz, above half the sample rate "
                 f"({self.sample_rate / 2:g} Hz); lower fmax or raise sample_rate"
             )
+        apart = self.sample_rate / self.n_fft
+        if (math.floor(self.fmin / apart) + 1) * apart >= self.fmax:
+            raise ValueError(
+                f"mel fmin, fmax: got {self.fmin:g} and {self.fmax:g} Hz, between which no bin of n_fft = {self.n_fft} "
+                f"lies ({apart:.4g} Hz from one to the next), so that every mel would be the same; they are in Hz"
+            )
         if self.n_mels > self.n_fft // 2 + 1:
             raise ValueError(
                 f"mel n_mels: got {self.n_mels}, more than the {self.n_fft // 2 + 1} bins of "
