@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 _MOST_WORKERS, _MOST_GB = 256, 1_000_000
+_MOST_DB = 100
+"""Of a gain: more than lies between full scale and the last of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,15 @@ class DataSettings:
             raise ValueError(f"speed must be above 0 and at most 1 octave, got {self.speed}")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance must be between 0 and 1, got {self.balance}")
-        if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:
-            raise ValueError(f"gain_db must be [lowest, highest] in dB, got {list(self.gain_db)}")
+        if self.gain_db is not None and not -_MOST_DB <= self.gain_db[0] <= self.gain_db[1] <= _MOST_DB:
+            raise ValueError(
+                f"gain_db must be [lowest, highest] in dB, from -{_MOST_DB} to {_MOST_DB}, got {list(self.gain_db)}"
+            )
+        if self.silence_db is not None and self.silence_db < 0:
+            raise ValueError(
+                f"silence_db is how far under its file's level a crop is silent, 0 dB or more, got {self.silence_db}; "
+                "null takes every crop"
+            )
         if self.mels is not None and (self.speed is not None or self.gain_db is not None):
             raise ValueError(
                 "speed and gain_db change recordings, whose mels would then be others': set both to null beside mels"
