@@ -67,8 +67,9 @@ def test_the_first_steps_of_a_run_weigh_no_more_than_the_last(caplog):
     """The line of a short run is the mean of its steps, not what its first step was."""
     with caplog.at_level(logging.INFO), TrainingProgress(20) as observe:
         for step in range(1, 21):
-            observe(RunProgress(step, 20, {"loss": float(step)}, 1.0, 0.0))
+            skipped = {"skipped_steps": step / 4} if step % 4 == 0 else {}
+            observe(RunProgress(step, 20, {"loss": float(step)} | skipped, 1.0, 0.0))
     weights = [0.98 ** (20 - step) for step in range(1, 21)]
     mean = sum(w * step for w, step in zip(weights, range(1, 21), strict=True)) / sum(weights)
-    assert f"step 20/20  loss {mean:.3g}  " in said(caplog)[-1]
+    assert f"step 20/20  loss {mean:.3g}  skipped_steps 5  " in said(caplog)[-1]
     assert mean > 10

@@ -55,7 +55,9 @@ class TrainingProgress:
 
     def _observe(self, now: "RunProgress") -> None:
         for name, value in now.figures.items():
-            if not name.startswith(("gradient_norm", "learning_rate")):
+            if name == "skipped_steps":  # so many until now
+                self._sums[name], self._counts[name] = value, 1.0
+            elif not name.startswith(("gradient_norm", "learning_rate")):
                 self._sums[name] = _SMOOTHING * self._sums.get(name, 0.0) + value
                 self._counts[name] = _SMOOTHING * self._counts.get(name, 0.0) + 1
         losses = "  ".join(f"{name} {total / self._counts[name]:.3g}" for name, total in self._sums.items())
