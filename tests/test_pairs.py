@@ -413,13 +413,15 @@ def test_a_resume_by_other_mels_is_not_compared_with_the_best_by_the_first(
     corpus, model, tmp_path, monkeypatch, caplog
 ):
     root, _ = corpus
-    other = tmp_path / "mels"
-    other.mkdir()
+    folders = {"same": root / "mels", "as torch's": tmp_path / "torch", "other": tmp_path / "mels"}
+    for name in ("as torch's", "other"):
+        folders[name].mkdir()
     for path in (root / "mels").iterdir():
-        np.save(other / path.name, np.load(path) - 0.3)
-    for name in ("same", "other"):
+        np.save(folders["other"] / path.name, np.load(path) - 0.3)
+        torch.save(torch.from_numpy(np.load(path)), folders["as torch's"] / f"mel-{path.stem}.pt")
+    for name, mels in folders.items():
         (tmp_path / name).mkdir()
-        run, mels = tmp_path / name / "run", {"same": root / "mels", "other": other}[name]
+        run = tmp_path / name / "run"
         figures = iter([9.0, 2.0, 3.0])
         monkeypatch.setattr(
             "gansound.tasks.vocoder.VocoderTask.score", lambda self, found, f=figures: next(f)
