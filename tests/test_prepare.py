@@ -97,6 +97,29 @@ def test_a_peak_bounds_loudness(tmp_path: Path) -> None:
     assert audio.peak_db(made) == pytest.approx(-1, abs=0.02)
 
 
+@pytest.mark.parametrize("rate, setting", [(RATE, ["--trim", "40"]), (RATE // 2, [])])
+def test_what_passes_full_scale_is_made_quieter_and_said(tmp_path, capsys, rate, setting) -> None:
+    (tmp_path / "c").mkdir()
+    for name, level in (("loud", 1.0), ("fits", 0.1)):
+        sound = np.pad(noise(1.0, level=level), RATE)
+        audio.write(tmp_path / "c" / f"{name}.wav", sound, RATE, subtype="FLOAT")
+    words = ["data", "prepare", str(tmp_path / "c"), "-o", str(tmp_path / "out"), "--sample-rate", str(rate)]
+    assert main([*words, *setting, "--valid", "0", "--test", "0"]) == 0
+    peaks = {}
+    for name in ("loud", "fits"):
+        given, _ = audio.read(tmp_path / "c" / f"{name}.wav")
+        whole = audio.resample(given, RATE, rate)
+        made, _ = audio.read(tmp_path / "out" / "audio" / f"{name}.wav.flac")
+        peaks[name] = np.abs(whole).max()
+        by = np.correlate(whole, made, "valid").max() / np.square(made).sum()
+        assert by == pytest.approx(max(1.0, peaks[name]), rel=1e-3)  # all of it by the same factor
+        assert np.abs(made).max() == pytest.approx(min(1.0, peaks[name]), rel=1e-3)
+    said = capsys.readouterr()
+    assert "1 files passed full scale and are quieter in their copies, most " in said.out
+    assert f"{Path('c', 'loud.wav')}, by {20 * np.log10(peaks['loud']):.2g} dB" in said.out
+    assert "clipped" not in said.err
+
+
 def test_process_is_a_function_of_file_and_settings(tmp_path: Path) -> None:
     found, _ = entries(corpus(tmp_path / "c"))
     processing = Processing(8000, 40, -23)

@@ -320,6 +320,12 @@ def _prepare(args: argparse.Namespace) -> int:
     lines.append(f"split by {done.grouping}" + ("" if own else f", seed {args.seed}"))
     if done.changed:
         lines.append(f"{done.changed} files written anew in {args.out / 'audio'}")
+    if done.lowered:
+        path, most_db = max(done.lowered, key=lambda one: one[1])
+        lines.append(
+            f"{len(done.lowered)} files passed full scale and are quieter in their copies, most {path}, by "
+            f"{most_db:.2g} dB"
+        )
     if args.trim is not None:
         lines.append(f"{done.trimmed_seconds / 60:.1f} min of silence cut")
     if done.mixed:

@@ -40,6 +40,9 @@ class Prepared:
     changed: int = 0  # files that were written anew under OUT/audio
     mixed: int = 0  # files of several channels
     cancelled: int = 0  # whose channels would cancel each other: one alone is read
+    lowered: list[tuple[Path, float]] = field(
+        default_factory=list
+    )  # that passed full scale, and by how many dB
     reused: int = 0  # files that an earlier run had done
     seconds_in: float = 0.0
     trimmed_seconds: float = 0.0
@@ -73,7 +76,8 @@ def prepare(
 
     Files whose samples change by ``sample_rate``, ``trim_db`` or ``loudness_lufs`` (see Processing) become mono FLAC
     under ``out/audio``, and so do long ones whose segments can't be found without decoding all before them (where
-    ``out`` lies outside of ``root``); others stay where they are. Of exact copies (equal samples) the first by name
+    ``out`` lies outside of ``root``); others stay where they are. What would pass full scale in FLAC is made quieter
+    until it fits. Of exact copies (equal samples) the first by name
     is taken; with ``keep_copies`` all, in one split unless the corpus's own splits say otherwise, which are kept
     where it has them.
     ``part``: decode only a slice of the files, beside others on other machines, and write no manifest; once all are
@@ -131,6 +135,8 @@ def prepare(
         done.changed += outcome.bytes > 0
         done.mixed += outcome.channels > 1 and not outcome.cancels
         done.cancelled += outcome.cancels
+        if outcome.lowered_db:
+            done.lowered.append((entry.path, outcome.lowered_db))
         done.trimmed_seconds += outcome.trimmed_seconds
         contents.append(outcome.content)
         done.records.append(_record(entry, outcome, out))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from gansound.data.corpus import Entry
 _MARGIN_SECONDS = 0.05
 _PEAK_DB = -1.0
 _NAME_BYTES = 255
-_VERSION = 2  # of what comes of a file: outcomes of another one aren't reused
+_VERSION = 3  # of what comes of a file: outcomes of another one aren't reused
 _LONG_SECONDS = 30.0
 _WIDE = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 
@@ -84,6 +85,7 @@ class Outcome:
     digest: str = ""  # of the file that training reads, see `audio.digest`
     cancels: bool = False  # its channels, when they are mixed
     bytes: int = 0  # of the copy, 0 where the source itself is read
+    lowered_db: float = 0.0  # by so much the copy is quieter, which would have passed full scale
     dropped: str | None = None
 
     def place(self, entry: Entry, out: Path) -> Path:
@@ -164,6 +166,9 @@ def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: P
         samples = audio.resample(samples, rate, wanted)
     if processing.loudness_lufs is not None:
         samples = _as_loud(samples, wanted, processing.loudness_lufs)
+    # FLAC has whole numbers, which end at full scale. What passes it is a file of floats, or came of resampling.
+    peak = max(1.0, float(np.abs(samples).max()))
+    samples = samples / np.float32(peak)
     copy = target(entry, out)
     copy.parent.mkdir(parents=True, exist_ok=True)
     audio.write(copy, samples, wanted, subtype="PCM_24" if info.subtype in _WIDE else "PCM_16")
@@ -179,6 +184,7 @@ def _changed(entry: Entry, info: audio.AudioInfo, processing: Processing, out: P
         audio.digest(copy),
         audio.cancelling(info.path) is not None,
         copy.stat().st_size,
+        20 * math.log10(peak),
     )
 
 
