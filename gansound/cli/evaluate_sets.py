@@ -131,6 +131,13 @@ def run(args: argparse.Namespace, model: "LoadedModel | None") -> int:
         ready = None if args.generated is None else _generated(args, clips)
         wanted = _wanted(clips, model, ready)
         real, train = _real(args, wanted)
+        if args.train is None:
+            log.info(
+                "%d sounds of %s, its split 'train', are taken for what the model was trained on; where it learnt from "
+                "others, name those with --train",
+                len(train.audio),
+                args.data,
+            )
         backbone = _backbone(args, wanted.sample_rate)
         say(f"embedding {len(train.audio)} training and {len(real.audio)} held-out sounds")
         judge, known = _judge(args, wanted, backbone, real, train)
