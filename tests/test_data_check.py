@@ -53,6 +53,14 @@ def test_measures_of_known_signals(tmp_path):
     assert report.band_limit_hz is None
 
 
+def test_floats_beyond_full_scale_are_no_clipping(tmp_path):
+    samples = np.sin(2 * np.pi * 50 * np.arange(RATE) / RATE)
+    for level, clipped in ((1.0, False), (2.0, False), (2.0, True)):
+        made = (level * samples).clip(-1, 1) if clipped else level * samples * 0.99
+        audio.write(tmp_path / "a.wav", made, RATE, subtype="FLOAT")
+        assert (check_file(tmp_path / "a.wav").clipped_samples > RATE / 4) == clipped
+
+
 @pytest.mark.parametrize("rate, inner", [(22050, 8000), (22050, 16000), (44100, 16000), (48000, 32000)])
 def test_a_band_limit_is_found(tmp_path, rate, inner):
     audio.write(tmp_path / "a.wav", audio.resample(noise(2.0, inner), inner, rate), rate)

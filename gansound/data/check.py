@@ -179,12 +179,14 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     powers, spectra, weight = [], np.zeros(_SPECTRUM // 2 + 1), 0
     total = squares = peak = 0.0
     clipped = 0
+    # Floats beyond full scale are whole; what a lossy encoding makes of clipped sound goes beyond it too.
+    limit = 1.0 if info.subtype in ("FLOAT", "DOUBLE") else math.inf
     beginning: list[np.ndarray] = []
     channel = audio.cancelling(path)
     most = max(1, min(60 * 50, _BLOCK_SAMPLES // (frame * info.channels)))
     for block in audio.blocks(path, block_samples=most * frame, mono=False):
         digest.update(np.ascontiguousarray(block.T).tobytes())
-        clipped += sum(_clipped(channel) for channel in block)
+        clipped += sum(_clipped(channel, limit) for channel in block)
         peak = max(peak, float(np.abs(block).max()))
         mono = block.mean(axis=0, dtype=np.float64) if channel is None else block[channel].astype(np.float64)
         total += float(mono.sum())
@@ -225,10 +227,11 @@ def _db(power: float) -> float:
     return 10 * math.log10(power) if power > 0 else -math.inf
 
 
-def _clipped(channel: np.ndarray) -> int:
-    """Samples in runs of CLIPPED_RUN or more at full scale, of one sign."""
+def _clipped(channel: np.ndarray, limit: float) -> int:
+    """Samples in runs of CLIPPED_RUN or more from full scale up to a limit, of one sign."""
     count = 0
-    for side in (channel >= FULL_SCALE, channel <= -FULL_SCALE):
+    within = np.abs(channel) <= limit
+    for side in (within & (channel >= FULL_SCALE), within & (channel <= -FULL_SCALE)):
         if not side.any():
             continue
         edges = np.flatnonzero(np.diff(np.concatenate([[0], side.astype(np.int8), [0]])))

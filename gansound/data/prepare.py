@@ -40,9 +40,7 @@ class Prepared:
     changed: int = 0  # files that were written anew under OUT/audio
     mixed: int = 0  # files of several channels
     cancelled: int = 0  # whose channels would cancel each other: one alone is read
-    lowered: list[tuple[Path, float]] = field(
-        default_factory=list
-    )  # that passed full scale, and by how many dB
+    lowered: list[tuple[Path, float]] = field(default_factory=list)  # over full scale, each by how many dB
     reused: int = 0  # files that an earlier run had done
     seconds_in: float = 0.0
     trimmed_seconds: float = 0.0
