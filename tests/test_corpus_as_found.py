@@ -16,6 +16,8 @@ from gansound.data.corpus import entries, scan
 from gansound.data.manifest import read_manifest
 from gansound.data.prepare import prepare
 from gansound.data.segments import SegmentDataset
+from gansound.data.source import open_corpus
+from tests.test_house import examples
 
 RATE = 8000
 
@@ -214,3 +216,21 @@ def test_a_parquet_file_takes_no_more_memory_than_its_values(tmp_path):
     before = pa.default_memory_pool().max_memory()
     assert all(row["audio"]["bytes"] == value for row in tables.rows(path, ["audio"]))
     assert pa.default_memory_pool().max_memory() - before < 16 * len(value)  # of 64
+
+
+def test_another_projects_lists_become_a_manifest_as_docs_say(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    (example,) = (block.text for block in examples(page) if "validation.txt" in block.text)
+    names = [f"LJ001-000{i}" for i in range(4)]
+    files(tmp_path / "wavs", *(f"{name}.wav" for name in names))
+    for table, its in (("training.txt", names[1:]), ("validation.txt", names[:1])):
+        (tmp_path / table).write_text("".join(f"{name}|Printing, in the only sense|with\n" for name in its))
+    with pytest.raises(ValueError, match=r"got a .txt file. How another project's list .* docs/training.md"):
+        open_corpus(tmp_path / "training.txt")
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    records = open_corpus("manifest.jsonl")
+    assert {record.path.stem: record.split for record in records} == {
+        name: "valid" if name == names[0] else "train" for name in names
+    }
+    assert {(record.sample_rate, record.frames) for record in records} == {(RATE, RATE // 2)}

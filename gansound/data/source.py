@@ -47,7 +47,8 @@ def open_corpus(
             raise ValueError(f"{path}: no such folder or manifest. Check the path")
         if manifest.suffix.lower() not in (".jsonl", ".json"):
             raise ValueError(
-                f"{path}: expected a folder of audio or a manifest (.jsonl), got a {path.suffix} file"
+                f"{path}: expected a folder of audio or a manifest (.jsonl), got a {path.suffix} file. How another "
+                "project's list becomes a manifest: docs/training.md"
             )
         if manifest.stat().st_size >= INDEXED_BYTES:
             indexed = open_index(manifest)
