@@ -187,11 +187,18 @@ def test_another_rate_is_resampled(vocoder: Vocoder) -> None:
         (np.zeros(100, np.int16), "int16"),
         (np.full(100, np.nan, np.float32), "NaN.*sample 0"),
         (np.array([0.0, np.inf]), "infinite.*sample 1"),
+        (np.array([0.0, 1e300]), "infinite.*sample 1"),
     ],
 )
 def test_audio_that_is_none(vocoder: Vocoder, audio: np.ndarray, words: str) -> None:
-    with pytest.raises(ValueError, match=words.replace("(2, 100)", r"\(2, 100\)")):
+    words = words.replace("(2, 100)", r"\(2, 100\)")
+    with pytest.raises(ValueError, match=words):
         vocoder.vocode_audio(audio, 22050)
+    before = noise(50)
+    for rate in (22050, 16000):
+        if audio.size:  # a block may hold none
+            with pytest.raises(ValueError, match=words.replace("sample ", "sample 5")):
+                list(vocoder.vocode_blocks([before, audio], rate))
 
 
 def test_a_sample_of_a_high_rate_is_nothing(vocoder: Vocoder) -> None:

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -214,16 +213,10 @@ class Vocoder:
         Raises:
             ValueError: more than one dimension, empty, integers, not finite, or nothing left at the model's rate.
         """
-        given = np.asarray(audio)
-        if given.ndim != 1 or given.size == 0:
-            mix = "; mix several channels first: audio.mean(axis=0)" if given.ndim == 2 else ""
-            raise ValueError(f"expected mono audio (T,) with T >= 1, got shape {given.shape}{mix}")
-        if given.dtype.kind != "f":
-            raise ValueError(f"expected samples as numbers between -1 and 1 (float32), got {given.dtype}")
-        if not np.isfinite(given).all():
-            bad = int(np.argmin(np.isfinite(given)))
-            raise ValueError(f"the audio holds NaN or infinite samples, the first at sample {bad}")
-        return np.concatenate(list(self.vocode_blocks([given], sample_rate)))
+        samples = _samples(audio)
+        if not samples.size:
+            raise ValueError("expected mono audio (T,) with T >= 1, got no samples")
+        return np.concatenate(list(self.vocode_blocks([samples], sample_rate)))
 
     def vocode_blocks(self, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
         """`vocode_audio` of a recording that comes piece by piece, in memory that doesn't grow with its length.
@@ -236,18 +229,23 @@ class Vocoder:
             Pieces `(n,)` float32 at the vocoder's sample rate; joined they are `vocode_audio`'s sound of the whole.
 
         Raises:
-            ValueError: no samples, or none left at the model's rate.
+            ValueError: a block that isn't such, no samples, or none left at the model's rate.
         """
         resampler = Resampler(sample_rate, self.sample_rate)
         given = taken = done = 0
 
+        def ready(resampled: np.ndarray) -> Tensor:
+            nonlocal taken
+            taken += resampled.shape[-1]
+            return torch.from_numpy(resampled[0]).to(self.device)
+
         def samples() -> Iterator[Tensor]:
-            nonlocal given, taken
-            for block in chain(blocks, [None]):
-                ready = resampler.flush() if block is None else resampler.push(block[None])
-                given += 0 if block is None else len(block)
-                taken += ready.shape[-1]
-                yield torch.from_numpy(np.ascontiguousarray(ready[0], np.float32)).to(self.device)
+            nonlocal given
+            for block in blocks:
+                checked = _samples(block, before=given)
+                given += len(checked)
+                yield ready(resampler.push(checked[None]))
+            yield ready(resampler.flush())
 
         # A last hop that isn't full is completed with silence, and cut off again.
         for sound in self._pieces(self._counted(mel_pieces(self.mel_spec, samples()))):
@@ -488,6 +486,22 @@ def _reopened(
     if state:
         vocoder.generator.load_state_dict(state)
     return vocoder
+
+
+def _samples(audio: ArrayLike, before: int = 0) -> np.ndarray:
+    """Audio `(T,)` as float32 that may be written to, or a ValueError, which counts from those that came before."""
+    given = np.asarray(audio)
+    if given.ndim != 1:
+        mix = "; mix several channels first: audio.mean(axis=0)" if given.ndim == 2 else ""
+        raise ValueError(f"expected mono audio (T,), got shape {given.shape}{mix}")
+    if given.dtype.kind != "f":
+        raise ValueError(f"expected samples as numbers between -1 and 1 (float32), got {given.dtype}")
+    with np.errstate(over="ignore"):
+        samples = np.require(given, np.float32, "CW")
+    if not np.isfinite(samples).all():
+        bad = before + int(np.argmin(np.isfinite(samples)))
+        raise ValueError(f"the audio holds NaN or infinite samples, the first at sample {bad}")
+    return samples
 
 
 def _versions(net: nn.Module) -> list[tuple[int, int]]:

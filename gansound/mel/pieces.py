@@ -29,12 +29,14 @@ def mel_pieces(spec: MelSpec, audio: Iterable[Tensor], *, frames: int = PIECE_FR
     have = torch.zeros(0)
     before = 0  # frames at the start of `have` that are out already
     coming: list[Tensor] = []
+    waiting = 0  # samples of those
     for part in audio:
         coming.append(part)
+        waiting += len(part)
         wanted = (before + frames + around) * hop
-        if have.shape[0] + sum(map(len, coming)) < wanted:
+        if have.shape[0] + waiting < wanted:
             continue
-        have, coming = torch.cat([have.to(part), *coming]), []
+        have, coming, waiting = torch.cat([have.to(part), *coming]), [], 0
         while have.shape[0] >= wanted:
             yield _frames(spec, have[:wanted], before, frames)
             gone = max(0, before + frames - around)
