@@ -19,6 +19,7 @@ from gansound.generators.melgan import MelGANGenerator
 from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
 from gansound.generators.vocos import VocosGenerator
 from gansound.inference.backends.eager import EagerRunner
+from gansound.inference.vocoder import in_convention
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder
 from gansound.nn.conv import Conv1d
@@ -280,6 +281,25 @@ def test_the_shipped_model_streams_speech_in_double(speech):
     assert expected.dtype == torch.float64
     chunks = chunking(mel.shape[-1], 20, np.random.default_rng(10))
     assert error([chunk_by_chunk(of_generator(generator), mel, chunks)], [expected]) <= 1e-12
+
+
+def test_frames_made_twice_as_many_are_not_rounded():
+    """Phases add up what they are told of frequencies: a stream's rounding, and that of bf16, over seconds."""
+    path = SAMPLES / "allison_hold.flac"
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    spec = MelSpec.preset("cosyvoice2")
+    given, sample_rate = soundfile.read(path, dtype="float32")
+    mel = spec.mel(
+        torch.from_numpy(resample(given, sample_rate, spec.sample_rate)[: 140 * spec.hop_length])[None]
+    )
+    generator = in_convention(load_model_folder("default"), spec).generator.requires_grad_(False)
+    runner = EagerRunner(generator)
+    whole, one_by_one = runner.synthesize(mel), [1] * mel.shape[-1]
+    assert error([chunk_by_chunk(of_generator(runner._form), mel, one_by_one)], [whole[:, None]]) <= 1e-5
+    assert error([whole], [generator(mel)]) <= SHIPPED["default"]
+    half = EagerRunner(generator, "bf16").synthesize(mel)
+    assert rms(half - whole) < 0.02 * rms(whole)
 
 
 # --- export

@@ -43,6 +43,7 @@ class FinerFrames(Parallel):
     def __init__(self, bins: int, channels: int, *, needed: bool = True) -> None:
         nn.Module.__init__(self)
         self.needed = needed
+        self.is_exact = False
         self.between = _Between()
         blocks = [ConvNeXtBlock(channels, 2 * channels, 3, initial_scale=1 / BLOCKS) for _ in range(BLOCKS)]
         head = nn.Linear(channels, 2 * bins)
@@ -64,8 +65,15 @@ class FinerFrames(Parallel):
         other.needed = needed
         return other
 
+    def exactly(self) -> Self:
+        """Compute in double precision from now on: phases add up what is rounded here, see `gansound.nn.exact`."""
+        self.is_exact = True
+        return self.double()
+
     def forward(self, amplitudes: Tensor) -> Tensor:
-        return super().forward(amplitudes) if self.needed else amplitudes
+        if not self.needed:
+            return amplitudes
+        return super().forward(self._given(amplitudes)).to(amplitudes.dtype)
 
     def paths(self) -> list[nn.Module]:
         return [self.between, self.sharper]
@@ -80,10 +88,13 @@ class FinerFrames(Parallel):
         """Shape: `(B, n, bins)` → `(B, 2 * n, bins)`."""
         if not self.needed:
             return amplitudes
-        finer = super().stream(amplitudes, cursor)
+        finer = super().stream(self._given(amplitudes), cursor).to(amplitudes.dtype)
         cursor.upsample(2)
         cursor.late(0, 1)  # the second of two looks back to where the first does
         return finer
+
+    def _given(self, amplitudes: Tensor) -> Tensor:
+        return amplitudes.double() if self.is_exact else amplitudes
 
 
 class _Loudness(Pointwise):

@@ -18,9 +18,11 @@ from gansound.nn.anti_aliased import AntiAliased
 from gansound.nn.conv import Conv1d, RepeatedConv1d, TransposedConv1d, polyphase, reflect_pad
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.exact import ExactConv1d
+from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLimStep
+from gansound.nn.images import quick_on
 from gansound.nn.istft import ISTFT
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
@@ -47,7 +49,8 @@ class InferenceForm(StreamingGenerator):
         most_frames: of a call of that graph, where it is known: then a net that remembers is quicker.
         dtype: of the weights of convolutions and matrix products, and of what they multiply, where it is to be another
             than they have. Normalization stays as it is, and so do constants of the design (filter banks, the inverse
-            FFT), since nothing was trained around their error. A layer that isn't gansound's stays as it is too.
+            FFT), since nothing was trained around their error. A layer that isn't gansound's stays as it is too, and so
+            does `FinerFrames`, whose errors phases would add up.
 
     Raises:
         ValueError: a strided convolution.
@@ -74,10 +77,15 @@ class InferenceForm(StreamingGenerator):
         for module in self.layers.modules():
             if isinstance(module, SinglePassPhases) and most_frames is not None:
                 module.most_frames = most_frames
+        finer = [module for module in self.layers.modules() if isinstance(module, FinerFrames)]
+        kept = {part for module in finer for part in module.modules()}
         for module in self.layers.modules() if dtype is not None else ():
-            if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames):
+            if isinstance(module, _Conv | _Upsampling | _Merged | _Linear | _Frames) and module not in kept:
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(dtype)
+        if not graph and quick_on(self._example.device):  # where double precision costs little
+            for module in finer:
+                module.exactly()
 
     def _frame(self, batch: int) -> Tensor:
         return self._example.expand(batch, -1, -1)  # of the generator's type, whatever the weights' now is
