@@ -16,7 +16,7 @@ from gansound import audio, cli
 from gansound.audio.files import read_tags
 from gansound.cli import clip_files
 from gansound.cli import progress as cli_progress
-from gansound.cli.generate import _finish
+from gansound.cli.clip_files import finishing
 from gansound.data.clips import one_clip
 from gansound.data.settings import OneShotSettings
 from gansound.inference.clips import ClipGenerator
@@ -123,7 +123,7 @@ def test_resampled_no_sound_clips():
     args = SimpleNamespace(sample_rate=44100, trim=False, peak=None)
     clips = SimpleNamespace(sample_rate=8000, fade_out_ms=10.0)
     assert np.abs(audio.resample(loud, 8000, 44100)).max() > 1.1
-    assert np.abs(_finish(args, clips)(loud)).max() <= 1
+    assert np.abs(finishing(args, clips)(loud)).max() <= 1
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -133,7 +133,7 @@ def test_trim_cuts_the_silent_end_alone(channels):
     heard = noise * 10 ** (-seconds / 0.1).astype(np.float32)  # 60 dB down after 0.3 s
     heard[:, :4410] = 0  # silence at the start stays: the attack would move
     args = SimpleNamespace(sample_rate=None, trim=True, peak=None)
-    finish = _finish(args, SimpleNamespace(sample_rate=44100, fade_out_ms=10.0))
+    finish = finishing(args, SimpleNamespace(sample_rate=44100, fade_out_ms=10.0))
     cut = finish(heard)
     assert 0.38 < cut.shape[1] / 44100 < 0.5
     np.testing.assert_array_equal(cut[:, :-441], heard[:, : cut.shape[1] - 441])
@@ -326,6 +326,30 @@ def test_interpolation_ends_at_the_given_sounds(model, tmp_path):
     assert gansound("-q", "generate", "--model", model, "--latent", between[2], "-o", tmp_path / "u") == 0
     for folder in ("t", "u"):
         np.testing.assert_array_equal(sound(next((tmp_path / folder).glob("*.wav"))), sound(between[2]))
+
+
+def test_what_lies_between_and_what_is_found_have_the_form_of_drawn_sounds(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gansound("-q", "generate", "--model", model, "-n", 1, "-o", "s", *FORM) == 0
+    drawn = next(Path("s").glob("*.wav"))
+    between = ["interpolate", drawn, "0:5:snare", "--steps", 3]
+    found = ["invert", drawn, "--starts", 1, "--candidates", 2, "--steps", 1]
+    for folder, words in (("b", between), ("v", found)):
+        assert gansound("-q", "latent", *words, "--model", model, "-o", folder, *FORM) == 0
+        assert "0 to 5.5125 kHz upwards" in (Path(folder) / "index.html").read_text()
+        for name, entry in listed(Path(folder)).items():
+            info = audio.probe(f"{folder}/{name}")
+            assert (info.sample_rate, info.subtype, entry["sample_rate"]) == (11025, "FLOAT", 11025)
+            assert abs(audio.peak_db(sound(f"{folder}/{name}")) + 3.21) < 1e-4
+            if entry["command"]:
+                assert gansound("-q", *shlex.split(entry["command"])[1:], "--force") == 0
+                np.testing.assert_array_equal(sound(f"again/{name}"), sound(f"{folder}/{name}"))
+    first = min(Path("b").glob("*.wav"))
+    np.testing.assert_array_equal(sound(first), sound(drawn))
+    refused = ["latent", "interpolate", "0:1", "0:2", "--model", model, "-o", "x"]
+    for words in (["--sample-rate", 0], ["--peak", 1]):
+        assert gansound(*refused, *words) == 2
+    assert not Path("x").exists()
 
 
 def test_names_stay_short_through_generations(model, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 GRID = "grid.png"
 GRID_COLUMNS, GRID_ROWS = 8, 8
 _NAME_BYTES = 200
+_SILENT_DB = 60.0  # below the loudest 90 ms: what --trim cuts
 
 
 @dataclass
@@ -90,7 +91,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """`-o`, `--format`, `--bits`, `--force`."""
+    """`-o`, what becomes of each sound on its way into a file, and `--force`."""
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the sounds"
     )
@@ -104,6 +105,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         default=16,
         help="of a sample; 32 is float, in WAV alone (default: 16)",
     )
+    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of the files (default: the model's)")
+    parser.add_argument(
+        "--trim", action="store_true", help="cut the silent end of each sound, and fade as --fade-out-ms says"
+    )
+    parser.add_argument(
+        "--peak", type=float, metavar="DB", help="bring each sound's peak to so many dBFS, such as -1"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite sounds that are there already")
 
 
@@ -111,7 +119,7 @@ def open_clips(args: argparse.Namespace) -> "ClipGenerator":
     """The generator that a command line names.
 
     Raises:
-        UsageError: no such device here, or fades that don't fit.
+        UsageError: no such device here, or files that can't be.
         ValueError: the model can't be loaded, or is a vocoder.
     """
     if "output" in args and args.output is not None:
@@ -120,6 +128,13 @@ def open_clips(args: argparse.Namespace) -> "ClipGenerator":
                 raise UsageError(f"-o {args.output}: {above} is there and not a folder")
     if "output" in args and args.bits == 32 and args.format == "flac":
         raise UsageError("--bits 32: FLAC can't hold 32-bit float samples. Write WAV, or give --bits 24")
+    if (rate := getattr(args, "sample_rate", None)) is not None:
+        from gansound.audio import HIGHEST_RATE, LOWEST_RATE
+
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise UsageError(f"--sample-rate {rate}: expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+    if (peak := getattr(args, "peak", None)) is not None and not -90 <= peak <= 0:
+        raise UsageError(f"--peak {peak:g}: expected -90 to 0 dBFS, such as -1")
     from gansound.inference.clips import ClipGenerator
     from gansound.inference.device import choose_device
 
@@ -190,6 +205,33 @@ def short(name: str) -> str:
     return cut_name(name, _NAME_BYTES)
 
 
+def finishing(
+    args: argparse.Namespace, clips: "ClipGenerator"
+) -> "Callable[[NDArray[np.float32]], NDArray[np.float32]]":
+    """What --sample-rate, --trim and --peak make of a sound `(C, T)` at the model's rate, whatever is beside it."""
+    import numpy as np
+
+    from gansound.audio import fade, resample, trim
+
+    rate, peak_db = _rate(args, clips), getattr(args, "peak", None)
+    fade_out = round(clips.fade_out_ms / 1000 * rate)
+
+    def finish(sound: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        if rate != clips.sample_rate:
+            sound = fade(resample(sound, clips.sample_rate, rate), 1, 1)
+        if getattr(args, "trim", False):
+            power = np.square(sound, dtype=np.float64).mean(0)
+            _, (_, end) = trim(np.sqrt(power), rate, top_db=_SILENT_DB)
+            if 0 < end < sound.shape[-1]:
+                sound = fade(sound[:, :end], 1, min(fade_out, end))
+        peak = np.abs(sound).max()
+        if peak_db is not None and peak > 0:
+            return np.float32(10 ** (peak_db / 20)) * (sound / peak)
+        return sound / max(peak, np.float32(1))
+
+    return finish
+
+
 def write_sounds(
     args: argparse.Namespace,
     clips: "ClipGenerator",
@@ -198,7 +240,6 @@ def write_sounds(
     *,
     names: Iterable[str],
     page: bool,
-    finish: "Callable[[NDArray[np.float32]], NDArray[np.float32]]" = lambda sound: sound,
     given: "Sequence[tuple[Sound, NDArray[np.float32]]]" = (),
 ) -> Written:
     """Compute and write sounds, with a progress bar.
@@ -210,8 +251,7 @@ def write_sounds(
         total: how many there are in all.
         names: of all their files, to see which are there.
         page: with small pictures, and sounds kept for a grid.
-        finish: what becomes of each sound `(C, T)` at the model's rate, at that of the files.
-        given: sounds that need no computing, `(C, T)` each, written first.
+        given: sounds that need no computing, `(C, T)` each at the model's rate, written first.
 
     Raises:
         UsageError: a file is there and may not be overwritten.
@@ -222,7 +262,7 @@ def write_sounds(
     from gansound.inference.clip_folder import ClipFolder, needed_bytes
     from gansound.inference.clips import turned_down
 
-    rate = _rate(args, clips)
+    rate, finish = _rate(args, clips), finishing(args, clips)
     draw = None
     if page:
         from gansound.report.clips import write_thumbnail
@@ -262,7 +302,7 @@ def write_sounds(
 
     with progress("generating", total, quiet=args.quiet) as advance, folder:
         for sound, samples in given:
-            add(sound, samples)
+            add(sound, finish(samples))
         advance(count=len(given))
         for batch in batches:
             rendered = clips.render(batch.latents, batch.labels)

@@ -1,7 +1,7 @@
 """`gansound generate`: new sounds from a trained generator of clips."""
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,6 @@ from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from gansound.inference.clips import ClipGenerator
@@ -49,7 +47,6 @@ Without --label, those of the model take turns. Sliders are found by: gansound l
 
 _AT_ONCE = 64
 _COUNT = 16
-_SILENT_DB = 60.0  # below the loudest 90 ms: what --trim cuts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="SEED", help="another seed, other sounds (default: 0)")
     parser.add_argument("--first", type=int, metavar="INDEX", help="index of the first (default: 0)")
     parser.add_argument(
-        "--label", action="append", metavar="LABEL", help="what kind; several take turns (default: all do)"
+        "--label",
+        action="append",
+        metavar="LABEL",
+        help="what kind; given again, another: they take turns (default: all do)",
     )
     parser.add_argument(
         "--truncation",
@@ -85,13 +85,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--directions", type=Path, metavar="FILE", help="of the sliders (default: the one beside the model)"
     )
-    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of the files (default: the model's)")
-    parser.add_argument(
-        "--trim", action="store_true", help="cut the silent end of each sound, and fade as --fade-out-ms says"
-    )
-    parser.add_argument(
-        "--peak", type=float, metavar="DB", help="bring each sound's peak to so many dBFS, such as -1"
-    )
     parser.add_argument("--page", action="store_true", help="also a page with players and a picture of all")
     add_output_arguments(parser)
 
@@ -114,9 +107,7 @@ def run(args: argparse.Namespace) -> int:
             for index, label in _indices(clips, labels, args.first or 0, last)
         )
         batches = _drawn(args, clips, labels, directions, sliders, last)
-    written = write_sounds(
-        args, clips, batches, total, names=names, page=args.page, finish=_finish(args, clips)
-    )
+    written = write_sounds(args, clips, batches, total, names=names, page=args.page)
     seconds = written.samples / (args.sample_rate or clips.sample_rate)
     pace = seconds / written.seconds
     if not args.quiet:
@@ -132,8 +123,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from gansound.audio import HIGHEST_RATE, LOWEST_RATE
-
     for flag, value, least in (("-n", args.n, 1), ("--first", args.first, 0), ("--seed", args.seed, 0)):
         if value is not None and value < least:
             raise UsageError(f"{flag} {value}: expected {least} or more")
@@ -143,10 +132,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--truncation {args.truncation}: expected above 0, where every sound would be the same, and at most 1"
         )
-    if args.sample_rate is not None and not LOWEST_RATE <= args.sample_rate <= HIGHEST_RATE:
-        raise UsageError(f"--sample-rate {args.sample_rate}: expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
-    if args.peak is not None and not -90 <= args.peak <= 0:
-        raise UsageError(f"--peak {args.peak:g}: expected -90 to 0 dBFS, such as -1")
     drawn = {"-n": args.n, "--seed": args.seed, "--first": args.first}
     given = [flag for flag, value in drawn.items() if value is not None]
     if args.latent and given:
@@ -157,33 +142,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--directions: say how far with --slider")
     if args.page:
         check_page(args.output, args.force)
-
-
-def _finish(
-    args: argparse.Namespace, clips: "ClipGenerator"
-) -> "Callable[[NDArray[np.float32]], NDArray[np.float32]]":
-    """What --sample-rate, --trim and --peak make of a sound `(C, T)`, whatever is beside it."""
-    import numpy as np
-
-    from gansound.audio import fade, resample, trim
-
-    rate = args.sample_rate or clips.sample_rate
-    fade_out = round(clips.fade_out_ms / 1000 * rate)
-
-    def finish(sound: "NDArray[np.float32]") -> "NDArray[np.float32]":
-        if rate != clips.sample_rate:
-            sound = fade(resample(sound, clips.sample_rate, rate), 1, 1)
-        if args.trim:
-            power = np.square(sound, dtype=np.float64).mean(0)
-            _, (_, end) = trim(np.sqrt(power), rate, top_db=_SILENT_DB)
-            if 0 < end < sound.shape[-1]:
-                sound = fade(sound[:, :end], 1, min(fade_out, end))
-        peak = np.abs(sound).max()
-        if args.peak is not None and peak > 0:
-            return np.float32(10 ** (args.peak / 20)) * (sound / peak)
-        return sound / max(peak, np.float32(1))
-
-    return finish
 
 
 def _sliders(given: list[str]) -> dict[int | str, float]:
