@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gansound.nn.conv import weight_norm
 from gansound.nn.conv2d import Conv2d
+from gansound.precision import no_autocast
 
 NEGATIVE_SLOPE = 0.1
 PEAK = 0.8
@@ -67,7 +68,7 @@ class BandedSpectrumDiscriminator(nn.Module):
 
     def spectrum(self, audio: Tensor) -> Tensor:
         """Real and imaginary part of the sound without its mean and at one level: `(B, T)` → `(B, 2, F, K)`."""
-        with torch.autocast(audio.device.type, enabled=False):
+        with no_autocast(audio):
             centred = audio - audio.mean(1, keepdim=True)
             level = centred * (PEAK / centred.abs().amax(1, keepdim=True).clamp_min(LEAST_PEAK))
             window = self.window.to(audio.dtype)

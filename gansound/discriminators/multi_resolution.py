@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from gansound.nn.conv import weight_norm
 from gansound.nn.conv2d import Conv2d
+from gansound.precision import no_autocast
 
 NEGATIVE_SLOPE = 0.1
 POWER_FLOOR = 1e-14  # the slope of a root is infinite at nothing
@@ -69,7 +70,7 @@ class ResolutionDiscriminator(nn.Module):
     def magnitudes(self, audio: Tensor) -> Tensor:
         """Shape: `(B, T)` → `(B, n_fft // 2 + 1, F)`, F = 1 + (T + 2 * side_samples - n_fft) // hop."""
         n_fft, hop_length, win_length = self.resolution
-        with torch.autocast(audio.device.type, enabled=False):
+        with no_autocast(audio):
             padded = F.pad(
                 audio.unsqueeze(1), (self.side_samples, self.side_samples), mode="reflect"
             ).squeeze(1)

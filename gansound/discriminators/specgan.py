@@ -14,6 +14,7 @@ from gansound.discriminators.heads import Dense, Head, Projection
 from gansound.mel import MelSpec
 from gansound.mel.levels import Levels
 from gansound.nn.activation import leaky_relu
+from gansound.precision import full_precision
 
 NEGATIVE_SLOPE = 0.2
 LEAST_SIDE = 4  # cells along the shorter side of the last map
@@ -149,6 +150,6 @@ class SpecGANDiscriminator(nn.Module):
 
 def _deviation(x: Tensor) -> Tensor:
     """The standard deviation over the batch, averaged over features. Shape: `(B, C, H, W)` → `(B, 1, H, W)`."""
-    full = x.to(torch.promote_types(x.dtype, torch.float32))
+    full = full_precision(x)
     deviation = (full.var(0, unbiased=False) + 1e-8).sqrt().mean()
     return deviation.to(x.dtype).expand(len(x), 1, *x.shape[2:])

@@ -22,6 +22,7 @@ from gansound.engine.gradients import OneMessage, over_processes
 from gansound.engine.guards import NonFiniteLoss
 from gansound.engine.restoring import WAYS
 from gansound.engine.task import Precision, Task, Verdict
+from gansound.precision import full_precision
 from gansound.sections import section
 
 log = logging.getLogger(__name__)
@@ -231,8 +232,7 @@ class Phases:
             inputs = self.task.generator_inputs(batch, self._draws(batch))
         with section("generator forward"), self._precision():
             fake: Tensor = self.generator(*inputs)
-            # What autocast made in half precision, in fp32; a run in double stays in double.
-            return fake if fake.dtype == torch.float64 else fake.float()
+            return full_precision(fake)
 
     def _draws(self, batch: Batch) -> Draws:
         return Draws(self.seed, batch["position"].tolist(), self.accelerator.device)

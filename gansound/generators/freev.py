@@ -20,6 +20,7 @@ from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ISTFT
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Pointwise
+from gansound.precision import full_precision, no_autocast
 
 MAGNITUDE_FLOOR = 1e-5
 
@@ -100,7 +101,7 @@ class _Magnitude(Pointwise):
         self.mel = mel
 
     def forward(self, mel: Tensor) -> Tensor:
-        return self.mel.to_magnitude(_full_precision(mel)).transpose(1, 2)
+        return self.mel.to_magnitude(full_precision(mel)).transpose(1, 2)
 
 
 class _LogMagnitude(Pointwise):
@@ -121,7 +122,7 @@ class _Prior(Pointwise):
         self.register_buffer("filter_bank_inverse", torch.linalg.pinv(mel.filter_bank()), persistent=False)
 
     def forward(self, magnitude: Tensor) -> Tensor:
-        with torch.autocast(magnitude.device.type, enabled=False):  # its sums cancel
+        with no_autocast(magnitude):  # its sums cancel
             linear = magnitude @ self.filter_bank_inverse.T
         return linear.abs().clamp_min(MAGNITUDE_FLOOR).log()
 
@@ -144,12 +145,8 @@ class _Spectrum(Parallel):
 
     def combine(self, *outputs: Tensor) -> Tensor:
         prior, head = outputs
-        correction, real, imaginary = _full_precision(head).chunk(3, dim=-1)
+        correction, real, imaginary = full_precision(head).chunk(3, dim=-1)
         # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
         amplitude = (prior + correction).clamp(max=7.0).exp()
         scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + 1e-12)
         return torch.cat([scale * real, scale * imaginary], dim=-1)
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))

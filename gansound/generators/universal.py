@@ -43,6 +43,7 @@ from gansound.nn.onsets import Beginnings, SharpOnsets, TwoBands
 from gansound.nn.residual import Parallel
 from gansound.nn.single_pass import SinglePassPhases
 from gansound.nn.streaming import Pointwise
+from gansound.precision import full_precision
 
 PHASE_RADIUS = 0.1
 """Of the two maps whose angle is the phase; within it the amplitude falls with them."""
@@ -518,7 +519,7 @@ class _Spectrum(Parallel):
 
     def combine(self, *outputs: Tensor) -> Tensor:
         given, head, *turns = outputs
-        head = head.to(torch.promote_types(head.dtype, torch.float32))
+        head = full_precision(head)
         correction, real, imaginary = head.chunk(3, dim=-1)
         if self.delay:
             share, *turn = self.delay.phases(turns[-1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gansound.losses.precision import full_precision
+from gansound.precision import full_precision
 
 
 class AuxiliaryClassification:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gansound.losses.adversarial import AdversarialLoss
-from gansound.losses.precision import full_precision
+from gansound.precision import full_precision
 
 
 class Divergence(ABC):

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from gansound.losses.precision import full_precision
+from gansound.precision import full_precision
 
 Convention = Literal["melgan", "sum"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gansound.losses.adversarial import AdversarialLoss, given
-from gansound.losses.precision import full_precision
+from gansound.precision import full_precision, no_autocast
 
 
 class Kernel(ABC):
@@ -93,7 +93,7 @@ def squared_mmd(real: Tensor, fake: Tensor, kernel: Kernel) -> Tensor:
         raise ValueError(
             f"MMD needs at least 2 real and 2 fake items in a (micro-)batch, got {len(real)} and {len(fake)}"
         )
-    with torch.autocast(fake.device.type, enabled=False):
+    with no_autocast(fake):
         x, y = full_precision(real).flatten(1), full_precision(fake).flatten(1)
         cross = kernel(_squared_distances(x, y)).mean()
         return _mean_of_pairs(x, kernel) + _mean_of_pairs(y, kernel) - 2 * cross

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gansound.losses.precision import full_precision
 from gansound.mel import MelSpec
+from gansound.precision import full_precision, no_autocast
 
 ENVELOPE_SECONDS = 0.0058
 MODULATION_SECONDS = 0.093
@@ -80,7 +80,7 @@ class EnvelopeModulation(nn.Module):
                 f"expected two waveforms of one shape (B, T >= {self.shortest_samples}), got {tuple(fake.shape)} and "
                 f"{tuple(real.shape)}"
             )
-        with torch.autocast(fake.device.type, enabled=False):
+        with no_autocast(fake):
             made, _ = self._modulation(full_precision(fake))
             with torch.no_grad():
                 true, level = self._modulation(full_precision(real))

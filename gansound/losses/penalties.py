@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gansound.losses.precision import full_precision
+from gansound.precision import full_precision, no_autocast
 
 Judge = Callable[[Tensor], Tensor]
 
@@ -173,7 +173,7 @@ class Orthogonal(Penalty):
         super().__init__(weight, every)
 
     def loss(self, judge: Judge, network: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-        with torch.autocast(real.device.type, enabled=False):
+        with no_autocast(real):
             terms = []
             for filters in _filters(network):
                 others = 1 - torch.eye(filters.shape[1], dtype=filters.dtype, device=filters.device)
@@ -183,7 +183,7 @@ class Orthogonal(Penalty):
 
 def score_gradients(judge: Judge, items: Tensor) -> Tensor:
     """Gradient of each item's mean logit by its own values: `(B, …)` → `(B, values)`, differentiable by the weights."""
-    with torch.autocast(items.device.type, enabled=False), torch.enable_grad():
+    with no_autocast(items), torch.enable_grad():
         items = full_precision(items.detach()).requires_grad_()
         scores = full_precision(judge(items)).reshape(len(items), -1).mean(1)
         (gradients,) = torch.autograd.grad(scores.sum(), items, create_graph=True)

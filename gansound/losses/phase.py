@@ -14,9 +14,9 @@ and 2.18 without; see docs/kathleen.md.
 import torch
 from torch import Tensor, nn
 
-from gansound.losses.precision import full_precision
 from gansound.losses.spectral import LONGEST_N_FFT
 from gansound.mel import MelSpec
+from gansound.precision import full_precision, no_autocast
 
 AMPLITUDE_FLOOR = 1e-5
 
@@ -78,7 +78,7 @@ class AmplitudeAndPhase(nn.Module):
                 f"expected two waveforms of one shape (B, T >= {least}), got {tuple(fake.shape)} and "
                 f"{tuple(real.shape)}"
             )
-        with torch.autocast(fake.device.type, enabled=False):
+        with no_autocast(fake):
             made = self._spectrum(full_precision(fake))
             with torch.no_grad():
                 true = self._spectrum(full_precision(real))

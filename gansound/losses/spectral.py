@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gansound.losses.precision import full_precision
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.nn.pqmf import PQMF
+from gansound.precision import full_precision, no_autocast
 
 # (n_fft, hop, window) in samples. Yamamoto et al., "Parallel WaveGAN", arXiv 1910.11480.
 PARALLEL_WAVEGAN_RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
@@ -108,7 +108,7 @@ class MelL1(nn.Module):
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
-        with torch.autocast(fake.device.type, enabled=False):
+        with no_autocast(fake):
             return mel_l1(self.front_end(full_precision(fake)), self.front_end(full_precision(real)))
 
 
@@ -160,7 +160,7 @@ class MultiResolutionSTFT(nn.Module):
                 f"{tuple(fake.shape)} and {tuple(real.shape)}; take longer segments or smaller resolutions"
             )
         losses = []
-        with torch.autocast(fake.device.type, enabled=False):
+        with no_autocast(fake):
             fake, real = full_precision(fake), full_precision(real)
             for index, (n_fft, hop_length) in enumerate(self.resolutions):
                 window = self.get_buffer(f"window_{index}").to(fake.dtype)
@@ -214,7 +214,7 @@ class SubBandSTFT(nn.Module):
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
-        with torch.autocast(fake.device.type, enabled=False):
+        with no_autocast(fake):
             bands = [self.filter_bank.analyze(full_precision(x).unsqueeze(1)) for x in (fake, real)]
             distance: Tensor = self.stft(*(band.flatten(0, 1) for band in bands))
             return distance
@@ -272,6 +272,6 @@ class MultiScaleMel(nn.Module):
 
     def forward(self, fake: Tensor, real: Tensor) -> Tensor:
         """Shape: fake, real `(B, T)` → scalar. Gradient flows into both."""
-        with torch.autocast(fake.device.type, enabled=False):
+        with no_autocast(fake):
             fake, real = full_precision(fake), full_precision(real)
             return torch.stack([mel_l1(mel(fake), mel(real)) for mel in self.front_ends]).sum()

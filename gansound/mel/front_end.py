@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gansound.mel import filters
 from gansound.mel.spec import MelSpec
+from gansound.precision import full_precision, no_autocast
 
 
 class MelFrontEnd(nn.Module):
@@ -42,8 +43,8 @@ class MelFrontEnd(nn.Module):
             )
         if spec.frames(audio.shape[-1]) < 1 or audio.shape[-1] < 1:
             raise ValueError(f"audio: got {audio.shape[-1]} samples, fewer than one hop of {spec.hop_length}")
-        with torch.autocast(audio.device.type, enabled=False):
-            audio = audio if audio.dtype == torch.float64 else audio.float()
+        with no_autocast(audio):
+            audio = full_precision(audio)
             total = spec.n_fft if spec.framing == "center" else spec.n_fft - spec.hop_length
             padded = filters.pad(
                 audio if audio.ndim == 2 else audio.unsqueeze(0), total // 2, total - total // 2, spec.padding

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gansound.mel import filters
 from gansound.mel.spec import MelSpec
+from gansound.precision import full_precision, no_autocast
 
 AMPLITUDE_FLOOR = 1e-5
 """Of a bin that was seen: less is silence. A bin that wasn't seen is 0."""
@@ -96,8 +97,8 @@ class MelInverse(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """The amplitudes of a mel in the convention."""
-        mel = mel.to(torch.promote_types(mel.dtype, torch.float32))
-        with torch.autocast(mel.device.type, enabled=False):  # its sums cancel
+        mel = full_precision(mel)
+        with no_autocast(mel):  # its sums cancel
             bands = self.mel.to_magnitude(mel).transpose(1, 2)
             linear = bands @ self.matrix.to(mel.dtype).T
             if self.tones is not None:

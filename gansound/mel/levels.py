@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from gansound.mel import filters
 from gansound.mel.spec import MelSpec
+from gansound.precision import full_precision
 
 _LEAST_WIDTH = 1e-3  # of a band without a filter, where silence and full scale read the same
 
@@ -56,12 +57,8 @@ class Levels(nn.Module):
 
     def unit(self, mel: Tensor) -> Tensor:
         """Shape: mel `(B, n_mels, F)` → the same in ±1, float32 or better."""
-        return (_full_precision(mel) - self.low) * (2 / self.width) - 1
+        return (full_precision(mel) - self.low) * (2 / self.width) - 1
 
     def value(self, unit: Tensor) -> Tensor:
         """The inverse of `unit`."""
-        return self.low + (_full_precision(unit) + 1) * (self.width / 2)
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return self.low + (full_precision(unit) + 1) * (self.width / 2)

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrizations import weight_norm as parametrized_weight_n
 
 from gansound.nn import images
 from gansound.nn.streaming import Cursor, Padding
+from gansound.precision import no_autocast
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -331,7 +332,7 @@ class SpectralNorm(nn.Module):
             self._turn(weight.detach().flatten(1))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        with no_autocast(weight):
             matrix = weight.flatten(1)
             if self.training:
                 self._turn(matrix.detach())

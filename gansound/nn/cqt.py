@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansound.nn.anti_aliased import kaiser_sinc
+from gansound.precision import no_autocast
 
 # Of the filter that halves a rate: it stops by 60 dB what would fold into the bins that are left.
 HALVING_TAPS, HALVING_CUTOFF, HALVING_HALF_WIDTH = 64, 0.25, 0.03
@@ -79,7 +80,7 @@ class CQT(nn.Module):
 
     def at_twice_the_rate(self, signal: Tensor) -> Tensor:
         """Of a signal at half this transform's rate: `(B, T)` → `(B, 2, 1 + 2 * T // hop_length, all bins)`."""
-        with torch.autocast(signal.device.type, enabled=False):
+        with no_autocast(signal):
             halving = 2 * self.halving.to(signal.dtype)
             side = HALVING_TAPS // 2
             doubled = F.conv_transpose1d(

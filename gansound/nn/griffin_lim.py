@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from gansound.nn.istft import ISTFT
 from gansound.nn.streaming import Cursor
+from gansound.precision import no_autocast
 
 CONTRADICTION = 0.3
 """Share of a bin's amplitude below which what its neighbours leave of it has no phase to speak of."""
@@ -79,7 +80,7 @@ class GriffinLim(nn.Module):
         self.register_buffer("pairs", torch.eye(self.lanes).repeat(2, 2)[:, :, None, None], persistent=False)
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        with torch.autocast(spectrum.device.type, enabled=False):
+        with no_autocast(spectrum):
             image = self._image(spectrum)
             wanted = self._power(image) + _SILENCE
             step: Any  # its own, or that of the inference form

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansound.nn.streaming import Cursor
+from gansound.precision import no_autocast
 
 SUDDEN, LASTS = 1 / 15, 4 / 15
 """Of the way from a click to what lasts, in the product of the amplitudes on both sides of a frame over the square of
@@ -97,7 +98,7 @@ class GroupDelay(nn.Module):
         low, high = delay[..., :-1], delay[..., 1:]
         whole = F.pad((self.width / 2 * (low + high))[..., :-1], (1, 0))  # of each band below
         begun = (whole - whole.round()).cumsum(-1)
-        with torch.autocast(moments.device.type, enabled=False):  # of angles of many turns
+        with no_autocast(moments):  # of angles of many turns
             angle = torch.cat([begun, low, high], dim=-1) @ self.between
             return share @ self.nearest, angle.cos(), angle.sin()
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansound.nn.streaming import Cursor
+from gansound.precision import no_autocast
 
 Phases = Literal["summed", "interpolated", "held"]
 
@@ -132,7 +133,7 @@ class HarmonicSource(nn.Module):
         number of the first frame `(B, 1)` → `(B, n * hop_length)`, `(B, 1)`.
         """
         columns = window.shape[1] - self.context
-        with torch.no_grad(), torch.autocast(window.device.type, enabled=False):
+        with torch.no_grad(), no_autocast(window):
             waves, phase = self._waves(window[:, self.context :], begins, start)
             frames = number + torch.arange(-self.context, columns, device=window.device)
             noise = self.noise[frames.remainder(NOISE_FRAMES)]

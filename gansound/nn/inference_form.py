@@ -29,6 +29,7 @@ from gansound.nn.residual import Parallel, Residual
 from gansound.nn.single_pass import SinglePassPhases
 from gansound.nn.snake import Snake
 from gansound.nn.streaming import Cursor, Padding, Pointwise, stream
+from gansound.precision import full_precision
 
 Layer = TypeVar("Layer", bound=nn.Module)
 # What works on images as on columns; whatever isn't known to is handed columns.
@@ -187,7 +188,7 @@ class _Columns(nn.Module):
 
     @staticmethod
     def _columns(x: Tensor) -> Tensor:
-        return x.squeeze(2).to(torch.promote_types(x.dtype, torch.float32))
+        return full_precision(x.squeeze(2))
 
 
 class _Conv(nn.Module):

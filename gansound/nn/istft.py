@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gansound.nn.conv import reflect_pad
 from gansound.nn.streaming import Cursor, Pointwise
+from gansound.precision import full_precision
 
 LOUDEST_BIN = 1e2  # Vocos' limit of a magnitude: exp() of an untrained net may overflow
 LEAST_POWER = 1 / 16
@@ -37,7 +38,7 @@ class Polar(Pointwise):
         self.sine = sine
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = full_precision(x)
         log_magnitude, phase = x.chunk(2, dim=-1)
         magnitude = log_magnitude.exp().clamp(max=LOUDEST_BIN)
         if self.sine is not None:

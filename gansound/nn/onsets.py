@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.istft import ISTFT
 from gansound.nn.streaming import Cursor, stream
+from gansound.precision import no_autocast
 
 SPLIT_SECONDS = 0.6e-3
 """Of the mean that is the low band; at 1.7 kHz it is half."""
@@ -101,7 +102,7 @@ class TwoBands(nn.Module):
 
     def _bands(self, window: Tensor) -> Tensor:
         count = window.shape[-1] - 2 * self.ahead
-        with torch.autocast(window.device.type, enabled=False):
+        with no_autocast(window):
             rows = F.conv1d(F.pad(window, (0, -count % _AT_ONCE))[:, None], self.mean, stride=_AT_ONCE)
         low = rows.transpose(1, 2).flatten(1)[:, :count]
         return torch.stack([low, window[:, self.ahead : self.ahead + count] - low], dim=1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from gansound.nn.conv import overlap_add, polyphase
 from gansound.nn.streaming import Cursor
+from gansound.precision import no_autocast
 
 
 class PQMF(nn.Module):
@@ -57,7 +58,7 @@ class PQMF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: `(B, bands, T)` → `(B, 1, T * bands)`. In full precision also under autocast."""
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             y = F.conv_transpose1d(x.to(self.filters.dtype), self.filters * self.bands, stride=self.bands)
         return y[..., self.half_samples : self.half_samples + x.shape[-1] * self.bands]
 
@@ -72,7 +73,7 @@ class PQMF(nn.Module):
         Shape:
             `(B, 1, T)` → `(B, bands, ceil(T / bands))`.
         """
-        with torch.autocast(signal.device.type, enabled=False):
+        with no_autocast(signal):
             signal = signal.to(torch.promote_types(signal.dtype, self.filters.dtype))
             return F.conv1d(
                 signal, self.filters.to(signal.dtype), stride=self.bands, padding=self.half_samples

@@ -6,13 +6,14 @@ gives a column's samples as channels. With channels last both ways of seeing are
 of 7 columns, and padding 10 samples on one side and 11 on the other becomes 3 columns on both.
 """
 
-import contextlib
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from gansound.precision import no_autocast
 
 # Short clips stand as rows of one image until it has so many columns: long, narrow images are what oneDNN is quick at,
 # and the gradient of a wide kernel over 16 columns takes half the time.
@@ -127,7 +128,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.set_materialize_grads(False)
-        with _as_they_are(x):
+        with no_autocast(x):
             return F.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2))
 
     @staticmethod
@@ -150,7 +151,7 @@ class _Correlation(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         shape = (grad.shape[1], x.shape[1], 1, size)
         kernel = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        with _as_they_are(x):
+        with no_autocast(x):
             return torch.ops.aten.convolution_backward(
                 grad, x, kernel, None, [1, 1], [0, size // 2], [1, 1], False, [0, 0], 1, [False, True, False]
             )[1]
@@ -163,14 +164,6 @@ class _Correlation(torch.autograd.Function):
         grad_x = _Convolution.apply(grad, _adjoint(kernel), None) if ctx.needs_input_grad[0] else None
         grad_grad = _Convolution.apply(x, kernel, None) if ctx.needs_input_grad[1] else None
         return grad_x, grad_grad, None
-
-
-def _as_they_are(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """No autocast; where there is none anyway, without the 10 µs of leaving it, for a step has hundreds of these."""
-    kind = x.device.type
-    return (
-        torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else contextlib.nullcontext()
-    )
 
 
 def _adjoint(kernel: Tensor) -> Tensor:

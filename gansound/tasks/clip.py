@@ -24,6 +24,7 @@ from gansound.losses.penalties import Penalty
 from gansound.mel import MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.sets.quick import is_collapsed, quick_figures
+from gansound.precision import full_precision, no_autocast
 from gansound.sections import section
 from gansound.tasks.adversary import check_penalties, check_weight
 from gansound.tasks.features import (
@@ -31,10 +32,9 @@ from gansound.tasks.features import (
     Features,
     Precision,
     Verdict,
-    all_widened,
     halves,
+    in_full_precision,
     logits,
-    widened,
 )
 from gansound.tasks.own import check_maps, check_shape, is_own, trying
 
@@ -247,7 +247,7 @@ class ClipTask:
             with section("discriminator forward"), precision():
                 if getattr(network, "over_batch", False):  # judged apart: the real half would hide a collapse
                     apart = network(real, labels, shifts[0]), network(made, labels, shifts[1])
-                    real_maps, made_maps = all_widened(apart[0]), all_widened(apart[1])
+                    real_maps, made_maps = in_full_precision(apart[0]), in_full_precision(apart[1])
                 else:
                     both = network(torch.cat([real, made]), doubled(labels), joined(shifts))
                     real_maps, made_maps = halves(both)
@@ -278,7 +278,7 @@ class ClipTask:
         def judge(x: Tensor) -> Tensor:
             classes = getattr(network, "class_logits", 0)
             # Twice differentiated, so in full precision whatever the networks run in.
-            with torch.autocast(x.device.type, enabled=False):
+            with no_autocast(x):
                 scores = self._adversarial_logits(network(x, labels, shifts), classes)
             return torch.cat([score.flatten(1) for score in scores], 1)
 
@@ -419,7 +419,7 @@ class ClipTask:
         return draws.integers(f"{purpose} shuffle", -most, most, layers)
 
     def _adversarial_logits(self, maps: Features, classes: int) -> list[Tensor]:
-        return [widened(x)[:, : x.shape[1] - classes] for x in logits(maps)]
+        return [full_precision(x)[:, : x.shape[1] - classes] for x in logits(maps)]
 
     def _how_well(self, name: str, real: list[Tensor], made: list[Tensor]) -> dict[str, Tensor]:
         if self.adversarial.threshold is None:
@@ -443,7 +443,7 @@ def hears_labels(network: nn.Module) -> bool:
 
 def class_logits(maps: Features) -> list[Tensor]:
     """All but the first column of each sub-discriminator's logits."""
-    return [widened(x)[:, 1:] for x in logits(maps)]
+    return [full_precision(x)[:, 1:] for x in logits(maps)]
 
 
 def doubled(labels: Tensor | None) -> Tensor | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from gansound.precision import full_precision
 
 Features = list[list[Tensor]]
 """Over sub-discriminators, over layers; the last map of each holds the logits."""
@@ -38,18 +39,13 @@ class Verdict:
 
 def halves(features: Features) -> tuple[Features, Features]:
     """The maps of the first and of the second half of a batch, as the losses want them."""
-    pairs = [[widened(m).chunk(2) for m in maps] for maps in features]
+    pairs = [[full_precision(m).chunk(2) for m in maps] for maps in features]
     return [[p[0] for p in maps] for maps in pairs], [[p[1] for p in maps] for maps in pairs]
 
 
-def widened(x: Tensor) -> Tensor:
-    """What autocast made in half precision, in fp32; a run in double stays in double."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def all_widened(features: Features) -> Features:
+def in_full_precision(features: Features) -> Features:
     """The same maps as the losses want them."""
-    return [[widened(m) for m in maps] for maps in features]
+    return [[full_precision(m) for m in maps] for maps in features]
 
 
 def detached(features: Features) -> Features:

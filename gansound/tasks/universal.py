@@ -20,6 +20,7 @@ from gansound.losses.penalties import Penalty
 from gansound.mel import MelFrontEnd, MelSpec
 from gansound.mel.conventions import drawn_conventions
 from gansound.mel.inverse import MelInverse
+from gansound.precision import no_autocast
 from gansound.tasks.adversary import Adversary
 from gansound.tasks.balance import LossBalance
 from gansound.tasks.features import Features, Precision, Verdict
@@ -182,7 +183,7 @@ def below(audio: Tensor, limit_hz: Tensor, sample_rate: int) -> Tensor:
     Shape:
         audio `(B, T)`, limit_hz `(B,)`; half the sample rate or more keeps all → `(B, T)`.
     """
-    with torch.autocast(audio.device.type, enabled=False):
+    with no_autocast(audio):
         spectrum = torch.fft.rfft(audio)
         hz = torch.arange(spectrum.shape[1], device=audio.device) * (sample_rate / audio.shape[1])
         # A recording of the model's own rate is kept whole, bit for bit but for rounding.

@@ -25,6 +25,7 @@ from gansound.mel import MelFrontEnd, MelSpec
 from gansound.metrics.level import is_out_of_range, level_figures
 from gansound.metrics.pair import UndefinedMeasure
 from gansound.metrics.pesq import pesq_wb
+from gansound.precision import no_autocast
 from gansound.sections import section
 from gansound.tasks.adversary import Adversary, check_penalties, check_weight
 from gansound.tasks.balance import SIZE, LossBalance
@@ -33,9 +34,9 @@ from gansound.tasks.features import (
     Features,
     Precision,
     Verdict,
-    all_widened,
     detached,
     halves,
+    in_full_precision,
     logits,
 )
 from gansound.tasks.own import check_maps, check_shape, is_own, try_loss, trying
@@ -285,7 +286,7 @@ class VocoderTask:
             shown = adversary.shown(name, sounds, draws)
             with section("discriminator forward"), precision():
                 if getattr(network, "judged_apart", False):
-                    real, made = (all_widened(network(sound)) for sound in shown)
+                    real, made = (in_full_precision(network(sound)) for sound in shown)
                 else:
                     real, made = halves(network(torch.cat(shown)))
             judged = logits(real), logits(made)
@@ -324,12 +325,12 @@ class VocoderTask:
             with section("discriminator forward, for the generator"), precision():
                 if self.fresh_real:
                     with torch.no_grad():
-                        true[name] = all_widened(self.discriminator[name](shown_real))
+                        true[name] = in_full_precision(self.discriminator[name](shown_real))
                 made[name] = self.discriminator[name](shown)
         with section("spectral losses"):
             terms = {name: term(fake, batch["audio"]) for name, term in self.criteria.items()}
         for name, real in true.items():
-            maps = all_widened(made[name])
+            maps = in_full_precision(made[name])
             terms[f"adversarial/{name}"] = self.adversarial.generator(logits(maps), logits(real))
             if self.feature_matching is not None:
                 with section("feature matching"):
@@ -356,7 +357,7 @@ class VocoderTask:
 
         def judge(sound: Tensor) -> Tensor:
             # Twice differentiated, so in full precision whatever the networks run in.
-            with torch.autocast(sound.device.type, enabled=False):
+            with no_autocast(sound):
                 return torch.cat([score.flatten(1) for score in logits(network(sound))], 1)
 
         terms = {key: penalty.loss(judge, network, real, made, mix) for key, penalty in due.items()}

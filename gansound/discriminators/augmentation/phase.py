@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from gansound.draw import Draws
 from gansound.nn.anti_aliased import kaiser_sinc
+from gansound.precision import no_autocast
 
 
 class PhaseAugmentation(nn.Module):
@@ -82,7 +83,7 @@ class PhaseAugmentation(nn.Module):
         """Sounds `(B, T)` of the same items, each turned alike."""
         angles = self.angles(draws).unsqueeze(2)
         turned = []
-        with torch.autocast(sounds[0].device.type, enabled=False):
+        with no_autocast(sounds[0]):
             for sound in sounds:
                 window = self.window.to(sound.dtype)
                 form = (self.n_fft, self.hop_length, self.n_fft, window)

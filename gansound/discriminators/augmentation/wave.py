@@ -18,6 +18,7 @@ from gansound.discriminators.augmentation.pipeline import (
     stretch,
 )
 from gansound.draw import placed
+from gansound.precision import no_autocast
 
 
 class Polarity(Augmentation):
@@ -119,7 +120,7 @@ class Equaliser(Augmentation):
         # The response reaches 1 + 2 + … + 2**(numbers - 2) samples to both sides, which the padding keeps apart.
         padded = samples + max(2 ** (self.numbers - 1), samples // 8)
         gains = 10 ** (spread(chance, -self.decibels, self.decibels) / 20)
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             response = placed((gains @ self._shares(padded).to(gains.dtype)).unsqueeze(1), x.device)
             shaped = torch.fft.irfft(torch.fft.rfft(x, n=padded) * response, n=padded)
         return shaped[..., :samples]

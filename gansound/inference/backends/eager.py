@@ -1,5 +1,6 @@
 """PyTorch itself: no extra dependency, any device; and compiled by its own compiler."""
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 from gansound.nn.streaming import State
+from gansound.precision import no_autocast
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _AUTOCAST = (nn.modules.conv._ConvNd, nn.Linear)  # what multiplies by its weights in half precision there
@@ -33,9 +35,9 @@ class EagerRunner(Runner):
         super().__init__(generator, precision)
         self._form = InferenceForm(generator, dtype=_DTYPES[precision])
 
-    def _as_asked(self) -> torch.autocast:
+    def _as_asked(self) -> contextlib.AbstractContextManager[Any]:
         """Where the precision is the vocoder's own, whatever autocast the caller is in."""
-        return torch.autocast(next(self.generator.parameters()).device.type, enabled=False)
+        return no_autocast(next(self.generator.parameters()))
 
     @cached_property
     def offline_frames(self) -> int:
