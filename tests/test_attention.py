@@ -48,6 +48,19 @@ def test_it_is_the_papers_formula(positions: int, keys: int, window: int) -> Non
     for one, got in zip(x, y, strict=True):
         torch.testing.assert_close(got, by_loops(layer, one, window))
     torch.testing.assert_close(layer(x.unflatten(2, (-1, 1))).flatten(2), y)  # images too
+
+
+def test_scores_beyond_half_precision_are_none_that_is_not_a_number() -> None:
+    """One key stands out, by more than fp16 holds."""
+    layer = SelfAttention(8).requires_grad_(False)
+    for linear in (layer.query, layer.key, layer.value):
+        linear.weight.fill_(1.0)
+    layer.gate.fill_(1.0)
+    x = torch.ones(1, 8, 5)
+    x[..., 3] = 50.0  # times itself, in sums of 8: 160000
+    with torch.autocast("cpu", torch.float16):
+        y = layer(x)
+    torch.testing.assert_close(y, layer(x), rtol=1e-2, atol=0.0)
     with pytest.raises(ValueError, match="8 channels and 1 key, got channels=4"):
         SelfAttention(4)
 

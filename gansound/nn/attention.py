@@ -49,7 +49,12 @@ class SelfAttention(nn.Module):
         rows = x.flatten(2).transpose(1, 2)  # (B, positions, channels)
         window = math.ceil(rows.shape[1] / self.keys)
         key, value = self._pooled(self.key(rows), window), self._pooled(self.value(rows), window)
-        scores = self.query(rows) @ key.transpose(1, 2)
+        query = self.query(rows)
+        half = query.dtype == torch.float16
+        with torch.autocast(x.device.type, enabled=not half):
+            if half:  # nothing bounds the sums, and above 65504 they would be infinite
+                query, key = query.float(), key.float()
+            scores = query @ key.transpose(1, 2)
         attended = self.output(scores.softmax(-1).to(value.dtype) @ value)
         return x + self.gate * attended.transpose(1, 2).unflatten(2, x.shape[2:])
 
