@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import resource
 import zipfile
 from collections.abc import Callable
@@ -224,3 +225,26 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.npy").chmod(0)
     with pytest.raises(PermissionError):
         read_mel(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".safetensors"])
+def test_of_several_arrays_it_says_how_to_take_one_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """And what it says, done, is a mel that it takes."""
+    monkeypatch.chdir(tmp_path)
+    arrays = {"f0": torch.zeros(9), "log_mel {x}": torch.full((80, 9), -3.0)}
+    path = Path(f"said{{}}{suffix}")
+    if suffix == ".npz":
+        np.savez(path, **{name: array.numpy() for name, array in arrays.items()})
+    elif suffix == ".pt":
+        torch.save(arrays, path)
+    else:
+        safetensors.torch.save_file(arrays, path)
+    with pytest.raises(ValueError, match=r"expected one array, got 2: f0, log_mel \{x\}") as caught:
+        read_mel(path)
+    found = re.search(r"Take out the mel: (.*)\. Save", str(caught.value))
+    assert found is not None
+    exec(found[1], {"numpy": np, "torch": torch, "safetensors": safetensors})
+    made = read_mel("mel.npy" if suffix == ".npz" else "mel.pt")
+    np.testing.assert_array_equal(made, arrays["log_mel {x}"])

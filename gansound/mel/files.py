@@ -94,7 +94,8 @@ def _npy(path: Path, size: int) -> np.ndarray:
 
 def _npz(path: Path, size: int) -> np.ndarray:
     with zipfile.ZipFile(path) as archive:
-        entry = _only({entry.filename: entry for entry in archive.infolist()})
+        named = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        entry = _only(named, lambda name: f"numpy.save('mel.npy', numpy.load({path.name!r})[{name!r}])")
         if entry.file_size > _MOST_PACKED * size:
             raise ValueError(f"it would unpack to {entry.file_size:,} bytes, of {size:,}")
         with archive.open(entry) as file:
@@ -115,7 +116,8 @@ def _pt(path: Path, size: int) -> Tensor:
             raise ValueError(
                 f"it would unpack to {unpacked:,} bytes, of {size:,}; torch.save compresses nothing"
             )
-    found = _only(torch.load(path, map_location="cpu", weights_only=True))
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    found = _only(loaded, lambda name: f"torch.save(torch.load({path.name!r})[{name!r}], 'mel.pt')")
     if not isinstance(found, Tensor):
         raise ValueError(f"it holds a {type(found).__name__}, expected a tensor")
     if found.layout != torch.strided or found.device.type != "cpu" or found.is_quantized:
@@ -135,17 +137,26 @@ def _safetensors(path: Path, size: int) -> Tensor:
     import safetensors
 
     with safetensors.safe_open(path, framework="pt") as file:  # holds shapes against the file by itself
-        name = _only({name: name for name in file.keys()})  # noqa: SIM118 - it is no dict
+        names = {name: name for name in file.keys()}  # noqa: SIM118 - it is no dict
+        name = _only(
+            names, lambda name: f"torch.save(safetensors.torch.load_file({path.name!r})[{name!r}], 'mel.pt')"
+        )
         tensor: Tensor = file.get_tensor(name)
     return tensor
 
 
-def _only(found: Any) -> Any:
+def _only(found: Any, take_out: Callable[[Any], str]) -> Any:
+    """The one entry of a dict, or what isn't one; `take_out` is the Python that saves an entry alone, by its name."""
     if not isinstance(found, dict):
         return found
+    if not found:
+        raise ValueError("expected one array, got none")
     if len(found) != 1:
-        names = f"{len(found)}: {', '.join(map(str, list(found)[:5]))}" if found else "none"
-        raise ValueError(f"expected one array, got {names}")
+        likeliest = next((name for name in found if "mel" in str(name).lower()), next(iter(found)))
+        names = ", ".join(map(str, list(found)[:5]))
+        raise ValueError(
+            f"expected one array, got {len(found)}: {names}. Take out the mel: {take_out(likeliest)}"
+        )
     return next(iter(found.values()))
 
 
