@@ -1,5 +1,8 @@
 """`Vocoder` and `gansound vocode`: length laws, round trips, conventions, and files of every kind."""
 
+import argparse
+import importlib
+import itertools
 import logging
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import gansound
-from gansound.cli import main
+from gansound.cli import COMMANDS, main
 from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.vocoder import Vocoder
 from gansound.mel import MelSpec
@@ -367,6 +370,25 @@ def test_the_demo_writes_what_it_names(
     by_hand = np.clip(vocoder.vocode_audio(recording, 22050), -1, 1)
     np.testing.assert_allclose(sounds["gansound.wav"], by_hand, atol=0.6 / 32768)
     assert (out / "spectrograms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_command_that_takes_a_model_takes_the_packages_that_it_may_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, (module, _) in COMMANDS.items():
+        parser = argparse.ArgumentParser()
+        importlib.import_module(module).add_arguments(parser)
+        inner = [a.choices.values() for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        for one in (parser, *itertools.chain(*inner)):
+            said = one.format_help()
+            assert ("--model MODEL" not in said) or ("--allow PACKAGE" in said), name
+
+    def refused(*_: object, allow: object, **__: object) -> None:
+        raise ValueError(f"asked for {allow}")
+
+    monkeypatch.setattr(Vocoder, "from_pretrained", refused)
+    assert main(["demo", "--model", str(folder), "--allow", "mine", "-o", str(tmp_path / "out")]) == 1
+    assert "asked for ['mine']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

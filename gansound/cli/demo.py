@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gansound.cli.backend import add_allow_argument
 from gansound.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", type=Path, default=CLIP, help="a recording of yours (default: a shipped clip)"
     )
     parser.add_argument("--model", default="default", help="shipped name or model folder (default: default)")
+    add_allow_argument(parser)
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("gansound-demo"), help="folder (default: gansound-demo)"
     )
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from gansound.report.tables import summary_table
 
     recording = audio.read(args.input)
-    vocoder = Vocoder.from_pretrained(args.model, device="cpu")
+    vocoder = Vocoder.from_pretrained(args.model, device="cpu", allow=args.allow)
     systems: dict[str, Vocode] = {"gansound": vocoder.vocode_audio}
     left = []
     if missing("librosa"):
