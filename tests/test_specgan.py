@@ -12,6 +12,7 @@ from gansound.discriminators.heads import AuxiliaryClassifier, Projection
 from gansound.discriminators.specgan import SpecGANDiscriminator
 from gansound.generators.prior import Normal
 from gansound.generators.specgan import Doubling, SpecGANGenerator
+from gansound.generators.vocoded import VocodedGenerator
 from gansound.losses.adversarial import NonSaturating
 from gansound.mel import MelSpec, presets
 from gansound.mel.levels import Levels, silence_and_full_scale
@@ -390,3 +391,12 @@ def test_discriminators_are_shown_the_log_mels_of_real_sounds(tmp_path: Path) ->
     sounds = 0.1 * torch.randn(3, 1, 8 * 256)
     assert torch.equal(task.real({"audio": sounds}), MEL.mel(sounds[:, 0]))
     assert (task.channels, task.sample_rate, task.clip_samples) == (1, 22050, 8 * 256)
+    average = SpecGANGenerator(MEL, frames=8, dim=2)
+    z = latents(2, average.prior.dim)
+    with torch.no_grad():
+        whole, _ = task.shipped(average, {"class_path": "gansound.generators.specgan.SpecGANGenerator"})
+        sound = task.sound(average, z, None)
+        assert torch.equal(sound, whole(z))
+        assert torch.equal(sound, VocodedGenerator(average, whole.vocoder, MEL)(z))
+        assert not torch.equal(sound, task.sound(generator, z, None))
+    assert task.shipped(generator, {"class_path": "x"})[0].vocoder is whole.vocoder  # of which there is one

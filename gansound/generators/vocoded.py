@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -56,6 +56,12 @@ class VocodedGenerator(LatentGenerator):
         self.prior, self.labels = mel_generator.prior, mel_generator.labels  # type: ignore[assignment]
         self.sample_rate, self.channels = mel.sample_rate, 1
         self.clip_samples = mel.samples(mel_generator.frames)  # type: ignore[arg-type]
+
+    def around(self, mel_generator: nn.Module) -> Self:
+        """The same vocoder, not a copy of it, behind another such generator of log-mels, such as the average of one."""
+        other = copy.copy(self)
+        other._modules = self._modules | {"mel_generator": mel_generator}
+        return other
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Shape: latents `(B, prior.dim)`, labels `(B,)` int64 → `(B, 1, clip_samples)`."""

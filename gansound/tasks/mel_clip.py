@@ -93,7 +93,8 @@ class MelClipTask(ClipTask):
 
     def sound(self, generator: nn.Module, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Waveforms `(B, 1, T)` of what the generator makes."""
-        return self._with_vocoder(generator)(latents, labels)
+        sound: Tensor = self._whole.around(generator)(latents, labels)
+        return sound
 
     def learner(self, shipped: nn.Module) -> nn.Module:
         """Its generator of log-mels.
@@ -110,9 +111,5 @@ class MelClipTask(ClipTask):
     def shipped(self, generator: nn.Module, config: Mapping[str, Any]) -> tuple[nn.Module, Mapping[str, Any]]:
         """The generator and the vocoder as one."""
         _, own = super().shipped(generator, config)
-        whole = self._with_vocoder(generator)
+        whole = self._whole.around(generator)
         return whole, vocoded_config(whole, own, self._vocoder.config)
-
-    def _with_vocoder(self, generator: nn.Module) -> VocodedGenerator:
-        whole = VocodedGenerator(generator, self._whole.vocoder, self._vocoder.mel)
-        return whole.train(generator.training)
