@@ -27,6 +27,7 @@ from gansound.inference.export.writing import beside, metadata, verify
 from gansound.inference.vocoder import Vocoder
 from gansound.mel import MelSpec
 from gansound.model_folder import LoadedModel, save_model_folder
+from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 from tests.families import FAMILIES as TABLE
@@ -279,6 +280,29 @@ def test_fp16_halves_what_was_learnt_and_nothing_else(written, streaming, tmp_pa
         mel = mel_of(2, 31)
         difference = load_onnx(half)(mel) - vocoder.generator(mel)
         assert 1e-7 < float(difference.square().mean().sqrt()) < 1e-2
+
+
+@needs_onnx
+def test_int8_leaves_products_whose_error_phases_would_add_up():
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    finer, other = FinerFrames(5, 4), torch.nn.Linear(5, 16)
+    weights = {"kept": finer.sharper[1].weight, "rounded": other.weight}
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", name], [f"{name}.y"], f"{name}.product") for name in weights],
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 5])],
+        [helper.make_tensor_value_info(f"{name}.y", TensorProto.FLOAT, None) for name in weights],
+        [numpy_helper.from_array(weight.detach().numpy().T.copy(), name) for name, weight in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    made = to_onnx.quantized(model, torch.nn.ModuleList([finer, other]).requires_grad_(False))
+    products = [
+        (node.op_type, node.input[1]) for node in made.graph.node if node.op_type.startswith("MatMul")
+    ]
+    assert sorted(products) == [("MatMul", "kept"), ("MatMulInteger", "rounded_quantized")]
+    assert onnx.load_from_string(made.SerializeToString())
 
 
 @needs_onnx

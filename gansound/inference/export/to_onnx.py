@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from gansound.extras import install_line, missing, require
 from gansound.inference.export.graphs import TRACING, program, state_names, streaming_generator
 from gansound.inference.export.writing import beside, largest_error, metadata, verify
+from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
 
@@ -174,7 +175,8 @@ def check_quantizable(form: InferenceForm) -> None:
 def quantized(model: Any, form: InferenceForm) -> Any:
     """The weights of matrix products in int8, channel by channel; constants of the design stay as they are.
 
-    A constant multiplies what spans the whole range of amplitudes, and nothing was trained around its error.
+    A constant multiplies what spans the whole range of amplitudes, and nothing was trained around its error. Phases
+    would add up the error of `FinerFrames`, which stays too.
     Convolutions stay too: ONNX Runtime has them three times slower in int8 than in fp32.
     """
     import onnx
@@ -183,11 +185,13 @@ def quantized(model: Any, form: InferenceForm) -> Any:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    finer = [module for module in form.modules() if isinstance(module, FinerFrames)]
+    kept = [*form.buffers(), *(weight for module in finer for weight in module.parameters())]
 
     def learnt(name: str) -> bool:
         if name not in weights:
             return False
-        return not _by_design(numpy_helper.to_array(weights[name]), form)
+        return not _is_one_of(numpy_helper.to_array(weights[name]), kept)
 
     products = [node.name for node in model.graph.node if node.op_type == "MatMul" and learnt(node.input[1])]
     if not products:
@@ -212,7 +216,7 @@ def halve(model: Any, form: InferenceForm) -> None:
             value.dtype != np.float32
             or value.ndim < 2
             or value.size < _LEAST_HALVED
-            or _by_design(value, form)
+            or _is_one_of(value, form.buffers())
         ):
             continue
         if float(np.abs(value).max()) > np.finfo(np.float16).max:
@@ -222,10 +226,10 @@ def halve(model: Any, form: InferenceForm) -> None:
         model.graph.initializer[at].CopyFrom(numpy_helper.from_array(value.astype(np.float16), half))
 
 
-def _by_design(value: np.ndarray, form: InferenceForm) -> bool:
-    """Whether a graph's constant is one of the net's, such as an inverse DFT, and was never learnt."""
-    constants = (buffer.numpy() for buffer in form.buffers())
-    return any(np.array_equal(value, c) or np.array_equal(value, c.T) for c in constants)
+def _is_one_of(value: np.ndarray, tensors: Iterable[Tensor]) -> bool:
+    """Whether a graph's constant is one of a net's tensors, such as the inverse DFT, which was never learnt."""
+    arrays = (tensor.numpy() for tensor in tensors)
+    return any(np.array_equal(value, array) or np.array_equal(value, array.T) for array in arrays)
 
 
 def _session(path: Path) -> Any:
