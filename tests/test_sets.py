@@ -1,7 +1,9 @@
 """Figures of sets against closed forms, a root of a matrix by scipy, and loops written from the papers."""
 
+import itertools
 import math
 
+import librosa
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -158,6 +160,21 @@ def test_log_mel_levels_are_relative_to_a_full_sine():
     assert 3.5 < tops[0] < 3.9  # 70 dB are 3.5; a band sums the main lobe's bins
     assert tops[0] - tops[1] == pytest.approx(1.0, abs=1e-3)  # 20 dB are one unit
     assert backbone.embed(np.zeros((2, RATE))) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_log_mel_cells_are_means_of_librosas_decibels():
+    """8192 samples are 64 frames of 512 samples, 128 apart: eight cells that end at the squares."""
+    clips = hits(4, 3) + 1e-3 * gaussian(5, 3, 8192).astype(np.float32)
+    filters = librosa.filters.mel(sr=RATE, n_fft=512, n_mels=24, fmin=0.0, fmax=RATE / 2, norm=None)
+    got = LogMelBackbone(RATE).embed(clips).reshape(3, 24, 8)
+    for clip, cells in zip(clips, got, strict=True):
+        padded = np.pad(clip, 192)
+        spectrum = np.abs(librosa.stft(padded, n_fft=512, hop_length=128, window="hann", center=False))
+        decibels = 20 * np.log10(filters @ spectrum / 128)  # a full-scale sine's peak is 128 high
+        levels = np.maximum(decibels + 70, 0) / 20
+        edges = [0, 1, 4, 9, 16, 25, 36, 49, 64]
+        means = [levels[:, a:b].mean(1) for a, b in itertools.pairwise(edges)]
+        np.testing.assert_allclose(cells, np.stack(means, 1), atol=1e-4)
 
 
 def test_log_mel_points_depend_on_their_own_clip():

@@ -1,8 +1,11 @@
 """The judge of sounds hears what fills a band: noise given a sound's levels isn't taken for it, nor tones for noise."""
 
+import itertools
+
+import librosa
 import numpy as np
 import pytest
-from scipy.signal import istft, stft
+from scipy.signal import get_window, istft, stft
 
 from gansound.metrics.sets import (
     HearingBackbone,
@@ -121,6 +124,67 @@ def test_texture_is_the_change_of_slope_of_a_level():
     fading = texture((sound * 10**-time)[None].astype(np.float32), RATE)[0]  # 20 dB on a straight line
     np.testing.assert_allclose(fading[6:], steady[6:], atol=0.2)
     assert not texture(np.zeros((1, RATE), np.float32), RATE).any()
+
+
+def powers_of(sound: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
+    """`(bins, frames)`; the peak of a full-scale sine, half of half the window long, is 1."""
+    padded = np.pad(sound, n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop] * get_window("hann", n_fft)
+    return np.square(np.abs(np.fft.rfft(frames)) / (n_fft / 4)).T
+
+
+def bands_of(bins: int, bands: int) -> list[tuple[int, int]]:
+    """First and last bin but one of bands as wide as each other in HTK's mel, for bands of more than a bin."""
+    hertz = librosa.mel_frequencies(bands + 1, fmin=0, fmax=RATE / 2, htk=True)
+    edges = [round(f / (RATE / 2) * (bins - 1)) for f in hertz]
+    edges[-1] = bins
+    assert min(b - a for a, b in itertools.pairwise(edges)) >= 1
+    return list(itertools.pairwise(edges))
+
+
+def cells_of(values: np.ndarray) -> np.ndarray:
+    """Means over four stretches that end at the squares."""
+    edges = [round(values.shape[1] * (i / 4) ** 2) for i in range(5)]
+    return np.stack([values[:, a:b].mean(1) for a, b in itertools.pairwise(edges)], 1)
+
+
+def mixed_sound() -> np.ndarray:
+    """Decaying harmonics in hiss, with silence behind."""
+    noise = np.random.default_rng(7).standard_normal(SAMPLES) * 10 ** (-TIME / 0.1) * 0.05
+    sound = plucked(8)[0] + noise
+    sound[6000:] = 0
+    return sound.astype(np.float32)
+
+
+def test_tonality_is_the_flatness_of_each_band_that_is_heard():
+    """Gray and Markel's: decibels from the mean of a band's logarithms up to the logarithm of its mean."""
+    sound = mixed_sound()
+    power = powers_of(sound.astype(np.float64), 1024, 256) + 1e-9
+    flat, loud = [], []
+    for a, b in bands_of(513, 24):
+        band = power[a:b]
+        flat.append(10 * np.log10(band.mean(0)) - 10 * np.log10(band).mean(0))
+        loud.append(np.clip((10 * np.log10(band.mean(0)) + 70) / 20, 0, 1))  # from -70 to -50 dB
+    depth = cells_of(np.stack(flat) * np.stack(loud))
+    expected = np.clip((depth - 3) / 6, 0, 1).reshape(12, 2, 4).mean(1)
+    assert 0.2 < expected.mean() < 0.8
+    np.testing.assert_allclose(tonality(sound[None], RATE)[0], expected, atol=1e-3)
+
+
+def test_texture_is_half_the_second_difference_of_each_bands_decibels():
+    sound = mixed_sound()
+    power = powers_of(sound.astype(np.float64), 128, 64)
+    level = np.stack([10 * np.log10(power[a:b].sum(0) + 1e-7) for a, b in bands_of(65, 12)])
+    turned = np.abs(level[:, 2:] - 2 * level[:, 1:-1] + level[:, :-2]) / 2
+    np.testing.assert_allclose(texture(sound[None], RATE)[0], cells_of(turned), atol=1e-3)
+
+
+def test_tonality_counts_fourfold_and_texture_in_units_of_two_and_a_half_decibels():
+    sound = mixed_sound()[None]
+    point = HearingBackbone(RATE).embed(sound)[0]
+    np.testing.assert_allclose(point[:192], LogMelBackbone(RATE).embed(sound)[0], atol=1e-6)
+    np.testing.assert_allclose(point[192:240], 4 * tonality(sound, RATE).ravel())
+    np.testing.assert_allclose(point[240:], texture(sound, RATE).ravel() / 2.5)
 
 
 @pytest.mark.parametrize(
