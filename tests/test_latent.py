@@ -3,11 +3,13 @@
 import math
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from gansound.draw import Draws
 from gansound.generators.latent import LatentGenerator
 from gansound.generators.prior import Bits, Joint, Normal, Uniform
 from gansound.inference.clip_folder import ClipFolder
@@ -125,6 +127,41 @@ def test_pca_recovers_a_planted_direction():
     )  # the latents themselves: no direction stands out
 
 
+class Offsets(Layers):
+    """The label moves what goes into the rectifier, and nothing else."""
+
+    def __init__(self, weight, prior, labels):
+        super().__init__(weight, prior)
+        self.labels = labels
+        self.offset = nn.Embedding(len(labels), weight.shape[0])
+        self.offset.weight.data = torch.from_numpy(
+            rng(8).standard_normal((len(labels), weight.shape[0]))
+        ).float()
+
+    def forward(self, latents, labels=None):
+        return self.last((self.first(latents) + self.offset(labels)).relu()).tanh()[:, None]
+
+
+def test_pca_is_numpys_within_each_label():
+    """GANSpace's: principal components by SVD, and the latents that least squares give their coordinates."""
+    weight = rng(9).standard_normal((40, 12)) * np.geomspace(4, 0.2, 12)
+    generator = Offsets(weight, Normal(12), ("a", "b", "c"))
+    found = pca(of(generator), 4, seed=5)
+    z = Draws(5, range(1024)).each("directions", generator.prior.sample).double().numpy()
+    kinds = np.arange(1024) % 3
+    x = np.maximum(z @ weight.T + generator.offset.weight.detach().double().numpy()[kinds], 0)
+    for kind in range(3):
+        for rows in (x, z):
+            rows[kinds == kind] -= rows[kinds == kind].mean(0)
+    _, deviations, components = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(found.strengths, (deviations**2 / np.sum(deviations**2))[:4], rtol=1e-3)
+    expected = np.linalg.lstsq(x @ components[:4].T, z, rcond=None)[0]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    units = found.vectors.double().numpy() / np.linalg.norm(found.vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(np.sum(units * expected, 1)), 1, atol=1e-4)
+    assert all(row[np.abs(row).argmax()] > 0 for row in units)  # of the two signs always the same
+
+
 def test_pca_leaves_out_what_labels_alone_change():
     clips = tiny_clips(DRUMS, prior=Normal(100))
     with torch.no_grad():
@@ -145,8 +182,9 @@ def test_directions_move_latents_and_are_read_again(tmp_path):
     latents = clips.latents(2)
     moved = again.moved(latents, {1: 2.0, "punchy": -1.0})
     torch.testing.assert_close(moved, latents + 2 * found.vectors[1] - vector(1, 100))
-    with pytest.raises(ValueError, match=r"0 to 3.*punchy"):
-        again.number("dull")
+    for name in ("dull", "4"):
+        with pytest.raises(ValueError, match=r"0 to 3.*punchy"):
+            again.number(name)
     with pytest.raises(ValueError, match="other weights"):
         Directions.load(tmp_path / "d.safetensors", tiny_clips(gain=2.4))
     with pytest.raises(ValueError, match="100"):
@@ -181,6 +219,34 @@ def test_the_distance_of_a_sound_to_itself_is_nothing_at_any_level():
     assert apart[1] > 0.1
     with pytest.raises(ValueError, match="silent"):
         LogMelDistance(np.zeros((1, 4000), np.float32), 8000, torch.device("cpu"))
+
+
+def test_the_distance_is_that_of_librosas_log_mels():
+    """In nepers, over three windows, from 70 dB below full scale on; a sound is brought to the target's RMS first."""
+    decay = np.exp(-np.arange(4000) / 600)
+    target, *others = (rng(i).standard_normal((2, 4000)) * decay for i in range(3))
+    target *= 0.4  # brought to a peak of 1
+    faint = np.sin(np.arange(4000) / 9)[None] * [[1e-4], [1e-4]]  # 80 dB short: only 40 of them are given
+    sounds = np.stack([0.02 * others[0], 3 * others[1], faint])
+    distance = LogMelDistance(target.astype(np.float32), 8000, torch.device("cpu"))
+    got = distance(torch.from_numpy(sounds).float()).tolist()
+
+    def log_mels(sound, n_fft):
+        padded = np.pad(sound, ((0, 0), (n_fft // 2, n_fft // 2)))
+        spectrum = np.abs(librosa.stft(padded, n_fft=n_fft, hop_length=n_fft // 4, center=False))
+        mel = librosa.filters.mel(sr=8000, n_fft=n_fft, n_mels=n_fft // 16, norm=None) @ spectrum
+        return np.log(np.maximum(mel, n_fft / 4 * 10 ** (-70 / 20)))
+
+    def rms(sound):
+        return np.sqrt(np.mean(sound**2))
+
+    target /= np.abs(target).max()
+    for sound, found in zip(sounds, got, strict=True):
+        levelled = sound * min(rms(target) / rms(sound), 100)
+        apart = [np.mean(np.abs(log_mels(levelled, n) - log_mels(target, n))) for n in (512, 1024, 2048)]
+        assert found == pytest.approx(np.mean(apart), rel=1e-3)
+    short = LogMelDistance(target[:, :600].astype(np.float32), 8000, torch.device("cpu"))
+    assert [front_end.spec.n_fft for front_end in short.front_ends] == [512, 1024]
 
 
 @pytest.mark.parametrize("prior", [Normal(6), Uniform(6), Joint([Normal(4), Bits(2)])])
@@ -238,10 +304,32 @@ def test_a_slider_is_replaced_in_its_place():
     made = [
         from_vector(clips, vector(i, 100), name, f"{name}: {i}") for i, name in enumerate(("a", "b", "c"))
     ]
-    again = replaced(joined(*made), from_vector(clips, vector(7, 100), "b", "b: 7"))
+    before = joined(*made)
+    again = replaced(before, from_vector(clips, vector(7, 100), "b", "b: 7"))
+    torch.testing.assert_close(before.vectors[1], vector(1, 100))
     assert (again.names, again.method) == (("a", "b", "c"), "a: 0; c: 2; b: 7")
     assert again.strengths[1] == pytest.approx(float(vector(7, 100).norm()))
     torch.testing.assert_close(again.vectors, torch.stack([vector(0, 100), vector(7, 100), vector(2, 100)]))
+
+
+def test_a_sound_of_other_weights_is_said_to_be(tmp_path, caplog):
+    """Another sound comes of its latent, drawn or kept: nothing is refused, and nobody is left to wonder."""
+    clips, trained_on = tiny_clips(DRUMS), tiny_clips(DRUMS, gain=2.4)
+    kept = find("3:7:snare", clips)
+    save(tmp_path / "kept.safetensors", kept, clips)
+    with ClipFolder(tmp_path, clips.sample_rate) as folder:
+        drawn = origin(clips, label="snare", seed=3, index=7, truncation=0.5)
+        folder.add("drawn.wav", np.zeros((1, 64), np.float32), drawn)
+        folder.add(
+            "kept.wav", np.zeros((1, 64), np.float32), origin(clips, label="snare", latent=kept[0].latent)
+        )
+    for name, share in (("kept.safetensors", 1.0), ("drawn.wav", 0.5), ("kept.wav", 1.0)):
+        for model, words in ((clips, ""), (trained_on, f"{name}: was made with other weights")):
+            caplog.clear()
+            (found,) = find(str(tmp_path / name), model)
+            torch.testing.assert_close(found.latent, share * clips.latents(1, 3, first=7)[0])
+            assert words in caplog.text
+            assert bool(words) == bool(caplog.text)
 
 
 def test_a_latent_too_long_for_its_file_is_read_from_the_list_beside_it(tmp_path):
