@@ -96,6 +96,44 @@ def test_wasserstein_and_relativistic_are_their_definitions():
     )
 
 
+def test_hinges_and_least_squares_are_their_definitions():
+    real, fake = logits_of(15, (4, 1), (4, 1, 5)), logits_of(16, (4, 1), (4, 1, 5))
+    pairs = [(a.numpy(), b.numpy()) for a, b in zip(real, fake, strict=True)]
+
+    def total(of):
+        return pytest.approx(sum(of(a, b) for a, b in pairs), rel=1e-12)
+
+    def hinge(x):
+        return np.mean(np.where(x > 0, x, 0))
+
+    def soft(x):
+        return np.mean(np.log(1 + np.exp(x)) ** 2)
+
+    for loss in (Hinge(), Hinge(clipped=True)):
+        assert loss.discriminator(real, fake).item() == total(lambda a, b: hinge(1 - a) + hinge(1 + b))
+    assert Hinge().generator(fake).item() == total(lambda _, b: -np.mean(b))
+    assert Hinge(clipped=True).generator(fake).item() == total(lambda _, b: hinge(1 - b))
+    squares = LeastSquares()
+    assert squares.discriminator(real, fake).item() == total(
+        lambda a, b: np.mean((a - 1) ** 2) + np.mean(b**2)
+    )
+    assert squares.generator(fake).item() == total(lambda _, b: np.mean((b - 1) ** 2))
+    assert SoftLeastSquares().discriminator(real, fake).item() == total(lambda a, b: soft(1 - a) + soft(b))
+    assert SoftLeastSquares().generator(fake).item() == total(lambda _, b: soft(1 - b))
+
+
+@pytest.mark.parametrize("loss", [*PER_ITEM, MMD()], ids=name_of)
+def test_each_real_has_its_fake(loss: AdversarialLoss):
+    """A sub-discriminator that judged one side alone would drop out of the loss without a word."""
+    two, one = logits_of(17, (4, 1), (4, 3)), logits_of(18, (4, 1))
+    for real, fake in ((two, one), (one, two)):
+        with pytest.raises(ValueError, match="zip"):
+            loss.discriminator(real, fake)
+        if loss.needs_real:
+            with pytest.raises(ValueError, match="zip"):
+                loss.generator(fake, real)
+
+
 @pytest.mark.parametrize("loss", PER_ITEM, ids=name_of)
 def test_each_player_pulls_its_way(loss: AdversarialLoss):
     """At no confidence: the discriminator raises real and lowers fake logits, the generator raises its own."""
@@ -305,7 +343,7 @@ def test_the_threshold_is_the_best_logit_of_what_is_as_often_real_as_not(loss: A
     assert all(loss.discriminator([x], [x]) >= value - 1e-12 for x in around[:, None])
 
 
-@pytest.mark.parametrize("loss", PER_ITEM[:6], ids=name_of)
+@pytest.mark.parametrize("loss", PER_ITEM[:7], ids=name_of)
 def test_those_of_which_it_is_said_fall_at_every_logit(loss: AdversarialLoss):
     logits = torch.linspace(-4, 4, 81, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(loss.generator([logits]), logits)

@@ -70,9 +70,10 @@ def test_r1_and_r2_of_a_quadratic(penalty, side):
     def judge(x):
         return (x.flatten(1) @ a * x.flatten(1)).sum(1, keepdim=True) / 2
 
-    items = batch()[side].flatten(1)
-    expected = (items @ a).square().sum(1).mean() / 2
-    assert penalty.loss(judge, nn.Identity(), *batch()).item() == pytest.approx(expected.item())
+    given = batch()
+    expected = (given[side].flatten(1) @ a).square().sum(1).mean() / 2
+    assert penalty.loss(judge, nn.Identity(), *given).item() == pytest.approx(expected.item())
+    assert not any(items.requires_grad for items in given)  # the caller's batch stays what it was
 
 
 def test_the_score_of_an_item_is_the_mean_of_its_logits():

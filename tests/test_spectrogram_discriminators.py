@@ -113,6 +113,17 @@ def test_resolutions_that_cannot_be_are_refused(arguments):
 # --- several bands of a complex spectrum (DAC)
 
 
+def test_dacs_sizes():
+    """Five bands of 1025 bins from 0, 102, 256, 512 and 768 on, three strides of two in each; one logit."""
+    net = MultiBandDiscriminator()
+    maps = net(torch.randn(1, 4096))
+    assert [m.shape[3] for m in maps[0][4::5]] == [math.ceil(n / 8) for n in (102, 154, 256, 256, 257)]
+    assert [m[-1].shape[:3] for m in maps] == [(1, 1, 4096 // hop + 1) for hop in (512, 256, 128)]
+    convolutions = 32 * (2 * 27 + 3 * 32 * 27 + 32 * 9)
+    counted = 5 * (convolutions + 2 * 5 * 32) + 32 * 9 + 2  # length and bias
+    assert sum(p.numel() for p in net.parameters()) == 3 * counted
+
+
 def test_band_maps_are_the_published_ones():
     bands = ((0.0, 0.4), (0.4, 1.0))
     net = MultiBandDiscriminator((64,), channels=3, bands=bands).double()
@@ -224,6 +235,22 @@ def test_constant_q_maps_are_the_published_ones():
     assert len(maps) == 6
 
 
+def test_the_sizes_at_constant_q():
+    """Nine octaves from C1 at twice the rate, one logit; each octave a convolution of its own."""
+    net = SubBandCQTDiscriminator(MEL)
+    assert [(own.cqt.hop_length, own.cqt.bins_per_octave) for own in net.resolutions] == [
+        (512, 24), (256, 36), (256, 48),
+    ]  # fmt: skip
+    assert {own.cqt.octaves for own in net.resolutions} == {9}
+    assert [m[-1].shape for m in net(torch.randn(1, 2048))] == [
+        (1, 1, 9, 9 * 24 // 8), (1, 1, 17, math.ceil(9 * 36 / 8)), (1, 1, 17, 9 * 48 // 8),
+    ]  # fmt: skip
+    convolutions = 32 * (2 * 27 + 3 * 32 * 27 + 32 * 9) + 32 * 9
+    lengths_and_biases = 32 + 2 * 4 * 32 + 2  # the first is no weight norm's
+    counted = 9 * (2 * 2 * 27 + 2) + convolutions + lengths_and_biases
+    assert sum(p.numel() for p in net.parameters()) == 3 * counted
+
+
 def test_octaves_above_half_the_rate_are_refused_with_the_values():
     assert SubBandCQTDiscriminator(MEL, (256,), (12,), channels=1).octaves == 9
     low = replace(MelSpec.preset("hifigan"), sample_rate=8000, fmax=4000.0)
@@ -239,9 +266,9 @@ def test_octaves_above_half_the_rate_are_refused_with_the_values():
     for arguments in ({"hop_lengths": ()}, {"bins_per_octave": (24,)}, {"channels": 0}):
         with pytest.raises(ValueError, match="got"):
             SubBandCQTDiscriminator(MEL, **arguments)
-    net = SubBandCQTDiscriminator(MEL, (256,), (12,), channels=1)
-    with pytest.raises(ValueError, match="256 or more samples"):
-        net(torch.zeros(1, 255))
+    net = SubBandCQTDiscriminator(MEL, (256, 512), (12, 12), channels=1)
+    with pytest.raises(ValueError, match="512 or more samples"):
+        net(torch.zeros(1, 511))
 
 
 def test_constant_q_of_the_published_sizes_is_differentiated_in_single_precision():
