@@ -46,6 +46,9 @@ def test_concatenation_is_the_dense_layer_over_both() -> None:
 def test_film_scales_and_shifts_every_hidden_channel() -> None:
     torch.manual_seed(2)
     film = FiLM(5).layers(3, [7, 4]).requires_grad_(False)
+    assert film.embedding.weight.shape == (3, 5)
+    at_first = film.features(torch.ones(4, 4, 6), LABELS, 1)
+    assert 0 < (at_first - 1).abs().max() < 0.5, "near the identity, and each label another"
     for affine in film.affine:
         nn.init.normal_(affine.weight)
         nn.init.normal_(affine.bias)

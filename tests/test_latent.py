@@ -178,7 +178,7 @@ def test_directions_move_latents_and_are_read_again(tmp_path):
     found.save(tmp_path / "d.safetensors")
     again = Directions.load(tmp_path / "d.safetensors", clips)
     assert again.names == ("0", "1", "2", "punchy")
-    assert again.strengths == found.strengths
+    assert (again.strengths, again.method) == (found.strengths, found.method)
     latents = clips.latents(2)
     moved = again.moved(latents, {1: 2.0, "punchy": -1.0})
     torch.testing.assert_close(moved, latents + 2 * found.vectors[1] - vector(1, 100))
@@ -187,8 +187,10 @@ def test_directions_move_latents_and_are_read_again(tmp_path):
             again.number(name)
     with pytest.raises(ValueError, match="other weights"):
         Directions.load(tmp_path / "d.safetensors", tiny_clips(gain=2.4))
-    with pytest.raises(ValueError, match="100"):
-        sefa(clips, 101)
+    for find_some in (sefa, pca):
+        for count in (0, 101):
+            with pytest.raises(ValueError, match=f"1 to 100 directions, got {count}"):
+                find_some(clips, count)
     assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"]
 
 

@@ -90,6 +90,8 @@ def test_audio_too_short_to_be_mirrored_is_refused(design, shortest):
     for shape in ((1, shortest - 1), (1, 1, 300), (300,)):
         with pytest.raises(ValueError, match=f"{shortest} or more samples"):
             net(torch.zeros(shape))
+    both = MultiResolutionDiscriminator(((128, 32, 100), (64, 16, 64)), channels=2, design=design)
+    assert both.shortest_samples == shortest, "the longest decides"
     # A hop longer than what is mirrored: one frame must fit.
     assert MultiResolutionDiscriminator(((64, 60, 64),), channels=2).shortest_samples == 60
 

@@ -69,6 +69,14 @@ def test_features_of_each_item_have_mean_square_one_whatever_the_others():
     assert global_norm(x.bfloat16()).dtype == torch.bfloat16
 
 
+def test_before_anything_is_learnt_it_is_undecided():
+    """Features of mean square 1 through 160 weights of 0.01 each: logits of a standard deviation of 0.13."""
+    torch.manual_seed(0)
+    net = WaveUNetDiscriminator()
+    assert net.last.weight.std().item() == pytest.approx(0.01, rel=0.2)
+    assert net(torch.randn(4, 2000))[0][-1].std() < 0.2
+
+
 @pytest.mark.parametrize("level", [0.0, 1e-7, 1e-5])
 def test_before_anything_is_learnt_silence_has_a_gradient_as_sound_has(level):
     net = WaveUNetDiscriminator(channels=4)

@@ -107,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     invert.add_argument("recordings", nargs="+", type=Path, metavar="FILE", help="a recording")
     invert.add_argument("--label", metavar="LABEL", help="to look among (default: all)")
     invert.add_argument("--starts", type=int, default=8, help="latents that are improved (default: 8)")
-    invert.add_argument("--candidates", type=int, default=256, help="random latents they are taken from")
+    invert.add_argument(
+        "--candidates", type=int, default=256, help="random latents they are taken from (default: 256)"
+    )
     invert.add_argument("--steps", type=int, default=200, help="of the descent (default: 200)")
     invert.add_argument("--seed", type=int, default=0, help="of the random latents (default: 0)")
     for action in (interpolate, directions, attribute, invert):
