@@ -36,6 +36,7 @@ def test_concatenation_is_the_dense_layer_over_both() -> None:
     plain.layers.load_state_dict(net.layers.state_dict())
     latents = torch.rand(4, 100)
     (embedding,) = [m for m in net.modules() if isinstance(m, nn.Embedding)]
+    assert embedding.weight.shape == (3, 5)
     with torch.no_grad():
         for i, label in enumerate(LABELS):
             plain.dense.weight.copy_(net.dense.weight[:, :100])
@@ -47,6 +48,7 @@ def test_film_scales_and_shifts_every_hidden_channel() -> None:
     torch.manual_seed(2)
     film = FiLM(5).layers(3, [7, 4]).requires_grad_(False)
     assert film.embedding.weight.shape == (3, 5)
+    assert not any(affine.bias.any() for affine in film.affine)
     at_first = film.features(torch.ones(4, 4, 6), LABELS, 1)
     assert 0 < (at_first - 1).abs().max() < 0.5, "near the identity, and each label another"
     for affine in film.affine:

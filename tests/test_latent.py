@@ -334,6 +334,18 @@ def test_a_sound_of_other_weights_is_said_to_be(tmp_path, caplog):
             assert bool(words) == bool(caplog.text)
 
 
+def test_a_draw_that_was_moved_says_what_it_was_drawn_from():
+    clips = tiny_clips(DRUMS)
+    told = origin(clips, label="snare", seed=3, index=7, latent=vector(1, 100))
+    assert (told["label"], told["seed"], told["index"], told["weights"]) == (
+        "snare",
+        3,
+        7,
+        clips.weights_hash,
+    )
+    assert not {"seed", "index"} & set(origin(clips, label="snare", latent=vector(1, 100)))
+
+
 def test_a_latent_too_long_for_its_file_is_read_from_the_list_beside_it(tmp_path):
     clips = tiny_clips(DRUMS, prior=Normal(512))
     mixture = torch.tensor([0.25, 0.75, 0])

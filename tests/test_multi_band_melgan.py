@@ -125,6 +125,7 @@ def test_shapes_are_the_published_ones_through_the_name_map(shared):
 def test_published_parameter_count_and_law():
     net = fold_parametrizations(MultiBandMelGANGenerator())
     assert sum(p.numel() for p in net.parameters()) == 2_534_356
+    torch.testing.assert_close(net.layers[-1].filters, PQMF(4, 62, 0.142, 9.0).filters)
     assert (net.n_mels, net.hop_length) == (80, 256)
 
 

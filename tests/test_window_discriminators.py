@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gansound.discriminators.multi_scale import MultiScaleDiscriminator
+from gansound.discriminators.multi_scale import HiFiGANMultiScaleDiscriminator, MultiScaleDiscriminator
 from gansound.discriminators.random_window import RandomWindowDiscriminator
 from gansound.discriminators.sub_band import SubBandDiscriminator
 from gansound.mel import MelSpec
+from gansound.nn.pqmf import PQMF
 from gansound.recipe import build
 
 
@@ -55,6 +56,9 @@ def test_each_band_is_judged_by_a_net_of_its_own():
     }
     net = build(recipe, torch.nn.Module, "network", context={"mel": MelSpec.preset("hifigan")})
     assert net.shortest_samples == 8
+    assert not net.judged_apart
+    published = PQMF(4, taps=62, cutoff_ratio=0.142, beta=9.0)
+    torch.testing.assert_close(net.filter_bank.filters, published.filters)
     audio = torch.randn(3, 400)
     with torch.no_grad():
         net.networks[1].scales[0].layers[0].bias += 1.0
@@ -67,6 +71,11 @@ def test_each_band_is_judged_by_a_net_of_its_own():
             torch.testing.assert_close(a, b)
     assert len({id(p) for p in net.parameters()}) == 4 * len(list(net.networks[0].parameters()))
     assert all(maps[i][-1].shape[0] == 3 for i in range(8))
+
+
+def test_bands_are_judged_apart_where_their_net_is():
+    """HiFi-GAN's by scales: its spectral norm takes a step of its own for the real and for the fake."""
+    assert SubBandDiscriminator(HiFiGANMultiScaleDiscriminator(channels=16)).judged_apart
 
 
 def test_bands_that_do_not_divide_the_hop_are_refused():
