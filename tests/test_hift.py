@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from gansound.generators.hift import HiFTGenerator, hift_keys
@@ -243,6 +243,44 @@ def test_a_file_of_theirs_is_imported(name, tmp_path):
     streamed = torch.from_numpy(np.concatenate(parts))[None]
     assert error([streamed], [loaded.generator(mel).detach()]) < 3e-5
     assert any("noise" in note for note in described.notes)
+
+
+class Host(nn.Module):
+    """What Chatterbox's `S3Token2Wav` (0.1.7) and CosyVoice's models do with the mel, in their words."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.hift = nn.Module()
+        self.register_buffer("trim_fade", torch.linspace(0, 1, 960), persistent=False)
+
+    @torch.inference_mode()
+    def chatterbox(self, mel: Tensor) -> tuple[Tensor, Tensor | None]:
+        wavs, sources = self.hift_inference(mel.to(self.dtype), None)
+        wavs[:, : len(self.trim_fade)] *= self.trim_fade
+        return wavs, sources
+
+    def cosyvoice(self, mel: Tensor, **more: Tensor | bool) -> Tensor:
+        speech, _ = self.hift.inference(speech_feat=mel, **more)
+        return speech
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_it_stands_in_its_hosts_as_documented(dtype, tmp_path):
+    theirs = theirs_of("chatterbox", torch.float32)
+    import_checkpoint([written(tmp_path / "s3gen.safetensors", theirs, "mel2wav.")], tmp_path / "model")
+    vocoder = Vocoder.from_pretrained(tmp_path / "model", device="cpu", backend="eager")
+    mel = mels("chatterbox", 9, torch.float32)
+    host = Host(dtype)
+    host.hift_inference = lambda mel, _=None: (vocoder(mel), None)
+    wavs, _ = host.chatterbox(mel)
+    expected = vocoder(mel.to(dtype).float(), warn=False)
+    assert torch.equal(wavs[:, 960:], expected[:, 960:])
+    assert torch.equal(wavs[:, :960], expected[:, :960] * host.trim_fade)
+    host.hift.inference = lambda speech_feat, **_: (vocoder(speech_feat), None)
+    whole = vocoder(mel, warn=False)
+    assert torch.equal(host.cosyvoice(mel, cache_source=torch.zeros(1, 1, 0)), whole)
+    assert torch.equal(host.cosyvoice(mel, finalize=True), whole)
 
 
 def test_what_is_no_published_net_is_refused_by_name(tmp_path):

@@ -504,6 +504,7 @@ BESIDE = {  # a weight's name, and what is said of a net that has it beside HiFi
     "noise_convs.0.bias": "neural source-filter",
     "dec.subband_conv_post.weight": "MB-iSTFT-VITS",
     "resblocks.0.kernel_predictor.input_conv.weight": "UnivNet",
+    "conds.0.weight": "speaker's embedding at each stage",
 }
 ALONE = {
     "first_conv.weight": "Parallel WaveGAN",
@@ -527,6 +528,11 @@ def test_a_net_that_nothing_here_is_like_is_called_what_it_is(tmp_path, name):
 def test_what_holds_no_state_dict_is_told(tmp_path):
     several = {"net": {"decoder": {"a.weight": torch.ones(2)}, "bert": {"b.weight": torch.ones(2)}}}
     with pytest.raises(ImportFailed, match=r"several nets \(decoder, bert\), expected a generator"):
+        import_checkpoint([write(tmp_path / "in", "a.pth", several)], tmp_path / "out")
+    several["net"]["decoder"] = {
+        "module.generator.m_source.l_linear.weight": torch.ones(1, 9)
+    }  # as StyleTTS 2's
+    with pytest.raises(ImportFailed, match="its vocoder is a neural source-filter vocoder"):
         import_checkpoint([write(tmp_path / "in", "a.pth", several)], tmp_path / "out")
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "b.pt")
     with pytest.raises(ImportFailed, match="a TorchScript program, which isn't run"):

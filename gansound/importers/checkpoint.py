@@ -20,6 +20,7 @@ from torch import Tensor
 from gansound.extras import MissingPackage
 from gansound.importers.nemo_file import read_nemo
 from gansound.importers.onnx_file import read_onnx
+from gansound.importers.unsupported import makes_more
 from gansound.mel.files import lfs_pointer
 from gansound.mel.statistics import read_statistics
 
@@ -292,6 +293,8 @@ def _flat(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
             state = {name.removeprefix(prefix): state[name] for name in inner}
     nets = [name for name, value in content.items() if isinstance(value, Mapping) and _has_weights(value)]
     if not state and nets:
+        if what := makes_more(f"{net}.{name}" for net in nets for name in content[net]):
+            raise ImportFailed(f"{path}: can't be imported: its vocoder is {what}")
         raise ImportFailed(
             f"{path}: holds several nets ({', '.join(nets)}), expected a generator. Save its state dict alone: "
             f"torch.save(checkpoint[{nets[0]!r}], ...)"
