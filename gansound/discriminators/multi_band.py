@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.nn.conv import weight_norm
 from gansound.nn.conv2d import Conv2d
 from gansound.precision import no_autocast
@@ -77,7 +78,7 @@ class BandedSpectrumDiscriminator(nn.Module):
             return torch.view_as_real(spectrum).permute(0, 3, 2, 1)
 
 
-class MultiBandDiscriminator(nn.Module):
+class MultiBandDiscriminator(WaveformDiscriminator):
     """Equal nets, each on the complex spectrum of its own window.
 
     Args:
@@ -85,15 +86,14 @@ class MultiBandDiscriminator(nn.Module):
         channels: width of each net.
         bands: of each, where it begins and ends, in fractions of half the sample rate.
 
-    Attributes:
-        shortest_samples: of what it can judge.
-
     Shape:
         audio `(B, T)`, T >= `shortest_samples` → for each window 5 feature maps `(B, C, F, K)` a band, then the logits.
 
     Raises:
         ValueError: no window or band, or one that isn't, or a width that isn't positive.
     """
+
+    shortest_is = "for the longest window"
 
     def __init__(
         self,
@@ -121,18 +121,5 @@ class MultiBandDiscriminator(nn.Module):
         self.windows = nn.ModuleList(BandedSpectrumDiscriminator(w, channels, bands) for w in windows)
         self.shortest_samples = max(windows) // 2 + 1  # mirrored by less than it has
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over windows, over layers: feature maps `(B, C, F, K)`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is too short for the longest window.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for the longest window, "
-                f"got {tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         return [window(audio) for window in self.windows]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.nn import images
 from gansound.nn.conv import published_keys, reflect_pad, weight_norm
 
@@ -74,16 +75,13 @@ class PeriodDiscriminator(nn.Module):
         return [*maps, self.last(x)]
 
 
-class MultiPeriodDiscriminator(nn.Module):
+class MultiPeriodDiscriminator(WaveformDiscriminator):
     """Equal nets, each on the samples of its own period.
 
     Args:
         periods: in samples; primes see the least in common.
         channels: width of each net after its first convolution; then 4, 16, 32 and 32 times that.
         max_channels: the width never exceeds this.
-
-    Attributes:
-        shortest_samples: of what it can judge.
 
     Shape:
         audio `(B, T)`, T >= `shortest_samples` → for each period 6 feature maps `(B, C, period, T')`, the last being
@@ -92,6 +90,8 @@ class MultiPeriodDiscriminator(nn.Module):
     Raises:
         ValueError: no period, one below 2, one twice, or a width that isn't positive.
     """
+
+    shortest_is = "the longest period"
 
     def __init__(
         self, periods: tuple[int, ...] = (2, 3, 5, 7, 11), channels: int = 32, max_channels: int = 1024
@@ -109,20 +109,7 @@ class MultiPeriodDiscriminator(nn.Module):
         """The last layer of each net."""
         return [period.get_submodule("last") for period in self.periods]
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over periods, over layers: feature maps `(B, C, period, T')`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is shorter than a period.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), the longest period, got "
-                f"{tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         return [period(audio) for period in self.periods]
 
 

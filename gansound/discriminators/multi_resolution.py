@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.nn.conv import weight_norm
 from gansound.nn.conv2d import Conv2d
 from gansound.precision import no_autocast
@@ -81,7 +82,7 @@ class ResolutionDiscriminator(nn.Module):
             return (spectrum.real.square() + spectrum.imag.square()).clamp_min(POWER_FLOOR).sqrt()
 
 
-class MultiResolutionDiscriminator(nn.Module):
+class MultiResolutionDiscriminator(WaveformDiscriminator):
     """Equal nets, each on the spectrogram of its own resolution.
 
     Args:
@@ -90,9 +91,6 @@ class MultiResolutionDiscriminator(nn.Module):
         design: `univnet` (and BigVGAN's first), whose nets keep the frequencies, or `vocos`, several times cheaper,
             whose nets stride along them.
 
-    Attributes:
-        shortest_samples: of what it can judge.
-
     Shape:
         audio `(B, T)`, T >= `shortest_samples` → for each resolution 6 feature maps `(B, C, K', F')`, the last being
         the logits.
@@ -100,6 +98,8 @@ class MultiResolutionDiscriminator(nn.Module):
     Raises:
         ValueError: no resolution or one that isn't, or a width that isn't positive.
     """
+
+    shortest_is = "for the longest n_fft"
 
     def __init__(
         self,
@@ -137,18 +137,5 @@ class MultiResolutionDiscriminator(nn.Module):
         """The last layer of each net."""
         return [resolution.get_submodule("last") for resolution in self.resolutions]
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over resolutions, over layers: feature maps `(B, C, K', F')`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is too short for the longest n_fft.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for the longest n_fft, "
-                f"got {tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         return [resolution(audio) for resolution in self.resolutions]

@@ -6,11 +6,13 @@ jik876/hifi-gan.
 """
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.nn.conv import Conv1d, published_keys, spectral_norm, weight_norm
 
 NEGATIVE_SLOPE = 0.2
@@ -75,35 +77,25 @@ class ScaleDiscriminator(nn.Module):
         return maps[1:]
 
 
-class _OverScales(nn.Module):
+class _OverScales(WaveformDiscriminator):
     """Nets on the waveform, on its half, on the half of that: what both kinds of multi-scale discriminators are."""
+
+    shortest_is = "to be halved for every scale"
 
     def __init__(self, scales: Iterable[nn.Module]) -> None:
         super().__init__()
         self.scales = nn.ModuleList(scales)
         self.shortest_samples = 2 ** (len(self.scales) - 1)
 
+    @abstractmethod
     def halved(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What the next net hears."""
 
     def heads(self) -> list[nn.Module]:
         """The last layer of each net."""
         return [_last(scale) for scale in self.scales]
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over scales, over layers: feature maps `(B, C, T')`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is too short to be halved for the last scale.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for {len(self.scales)} "
-                f"scales, got {tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         x = audio.unsqueeze(1)
         results = []
         for number, scale in enumerate(self.scales):

@@ -17,6 +17,7 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.nn.conv import Conv1d, weight_norm
 
 NEGATIVE_SLOPE = 0.2
@@ -42,7 +43,7 @@ class _Block(nn.Module):
         return F.avg_pool1d(y, self.factor) if self.factor > 1 else y
 
 
-class RandomWindowDiscriminator(nn.Module):
+class RandomWindowDiscriminator(WaveformDiscriminator):
     """Residual blocks over a window's samples, so many a column.
 
     Args:
@@ -60,6 +61,8 @@ class RandomWindowDiscriminator(nn.Module):
     Raises:
         ValueError: a size that isn't positive.
     """
+
+    shortest_is = "a column at the end"
 
     def __init__(self, fold: int = 1, channels: int = 64, factors: tuple[int, ...] = (5, 3)) -> None:
         super().__init__()
@@ -81,20 +84,8 @@ class RandomWindowDiscriminator(nn.Module):
         """Its last layer."""
         return [self.last]
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge; samples that don't fill a last column are left out.
-
-        Shape:
-            audio `(B, T)` → one list: feature maps `(B, C, T')`, the last being the logits `(B, 1, T')`.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is shorter than a column at the end.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), a column at the end, got "
-                f"{tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
+        """Samples that don't fill a last column are left out."""
         whole = audio.shape[1] // self.fold * self.fold
         x = audio[:, :whole].unflatten(1, (-1, self.fold)).transpose(1, 2)
         maps = []

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.mel import MelSpec
 from gansound.nn.pqmf import PQMF
 
 
-class SubBandDiscriminator(nn.Module):
+class SubBandDiscriminator(WaveformDiscriminator):
     """A net of its own for each band, all alike.
 
     Args:
@@ -31,6 +32,8 @@ class SubBandDiscriminator(nn.Module):
     Raises:
         ValueError: bands that don't divide the hop; and see `PQMF`.
     """
+
+    shortest_is = "for the network of every band"
 
     def __init__(
         self,
@@ -65,16 +68,6 @@ class SubBandDiscriminator(nn.Module):
             heads += own()
         return heads
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is too short for a band's network.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), for {len(self.networks)} "
-                f"bands, got {tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         bands = self.filter_bank.analyze(audio.unsqueeze(1)).unbind(1)
         return [maps for network, band in zip(self.networks, bands, strict=True) for maps in network(band)]

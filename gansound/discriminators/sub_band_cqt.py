@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.mel import MelSpec
 from gansound.nn.conv import weight_norm
 from gansound.nn.conv2d import Conv2d
@@ -59,7 +60,7 @@ class CQTDiscriminator(nn.Module):
         return torch.cat([conv(part) for conv, part in zip(self.octaves, parts, strict=True)], 3)
 
 
-class SubBandCQTDiscriminator(nn.Module):
+class SubBandCQTDiscriminator(WaveformDiscriminator):
     """Equal nets, each on a constant-Q transform of its own resolution.
 
     Args:
@@ -80,6 +81,8 @@ class SubBandCQTDiscriminator(nn.Module):
         ValueError: a highest octave that lies above half the rate, other numbers of hops and bins, hops that can't be
             halved for each octave, or sizes that aren't positive.
     """
+
+    shortest_is = "a frame"
 
     def __init__(
         self,
@@ -117,18 +120,5 @@ class SubBandCQTDiscriminator(nn.Module):
         """The last layer of each net."""
         return [resolution.get_submodule("last") for resolution in self.resolutions]
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → over transforms, over layers: feature maps `(B, C, F, K)`, the last being the logits.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is shorter than a frame.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), a frame, got "
-                f"{tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         return [resolution(audio) for resolution in self.resolutions]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.discriminators.waveform import WaveformDiscriminator
 from gansound.nn.conv import weight_norm
 from gansound.nn.same_conv import SameConv1d, SameTransposedConv1d
 from gansound.precision import full_precision
@@ -76,7 +77,7 @@ class _Up(nn.Module):
         return global_norm(_repeated(self.shortcut(x)) + RESIDUAL_SCALE * branch)
 
 
-class WaveUNetDiscriminator(nn.Module):
+class WaveUNetDiscriminator(WaveformDiscriminator):
     """An encoder, a decoder that sees the encoder's features too, and a logit for each sample.
 
     The defaults are the paper's: 4.9 M parameters, a fourteenth of HiFi-GAN's discriminators.
@@ -95,6 +96,8 @@ class WaveUNetDiscriminator(nn.Module):
     Raises:
         ValueError: a size that isn't positive.
     """
+
+    shortest_is = "a column of the last level"
 
     def __init__(self, channels: int = 32, levels: int = 5) -> None:
         super().__init__()
@@ -116,20 +119,7 @@ class WaveUNetDiscriminator(nn.Module):
         """Its last layer."""
         return [self.last]
 
-    def forward(self, audio: Tensor) -> list[list[Tensor]]:
-        """Judge.
-
-        Shape:
-            audio `(B, T)` → one list: feature maps `(B, C, T')`, the last being the logits `(B, 1, T)`.
-
-        Raises:
-            ValueError: when the audio isn't `(B, T)` or is shorter than a column of the last level.
-        """
-        if audio.dim() != 2 or audio.shape[1] < self.shortest_samples:
-            raise ValueError(
-                f"expected audio of shape (batch, {self.shortest_samples} or more samples), a column of the last "
-                f"level, got {tuple(audio.shape)}"
-            )
+    def judge(self, audio: Tensor) -> list[list[Tensor]]:
         samples = audio.shape[1]
         x = F.pad(audio, (0, -samples % self.shortest_samples)).unsqueeze(1)
         encoded = []
