@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     require("training", "accelerate", "tensorboard", "matplotlib", extra="train")
     from gansound.engine.guards import StoppedError
     from gansound.engine.plan import plan
-    from gansound.engine.processes import said_by_one
+    from gansound.engine.processes import said_by_one, speaks
     from gansound.engine.run import Run
 
     with said_by_one():
@@ -140,20 +140,19 @@ def run(args: argparse.Namespace) -> int:
         return 0
     training = Run(planned, folder)
     # torchrun starts this command once a process; one of them speaks.
-    speaks = os.environ.get("RANK", "0") == "0"
-    quiet = args.quiet or not speaks
+    quiet = args.quiet or not speaks()
     if not quiet and missing("pesq"):
         log.info("a vocoder's validation goes without PESQ: %s brings it", install_line("pesq"))
     try:
         # Batch systems send SIGTERM some time before they kill: the run then writes a checkpoint and ends. So it does
         # where its terminal is closed, and at Ctrl-C.
         with (
-            on_signals(_stopping(training, speaks=speaks), ("SIGTERM", "SIGHUP", "SIGINT")),
+            on_signals(_stopping(training, says_so=speaks()), ("SIGTERM", "SIGHUP", "SIGINT")),
             progress_line(planned.settings.steps, quiet=quiet) as observe,
         ):
             training.fit(observe)
     except StoppedError as stopped:
-        if speaks:
+        if speaks():
             log.warning("%s", stopped)
         training.close()
         return INTERRUPTED
@@ -170,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stopping(training: "Run", *, speaks: bool) -> Callable[[str], None]:
+def _stopping(training: "Run", *, says_so: bool) -> Callable[[str], None]:
     """What a signal does: end the run after a step, with a checkpoint; Ctrl-C for the second time at once."""
     pressed, owner = 0, os.getpid()
 
@@ -182,7 +181,7 @@ def _stopping(training: "Run", *, speaks: bool) -> Callable[[str], None]:
         if pressed > 1 and name == "SIGINT":
             raise KeyboardInterrupt
         training.stop()
-        if name == "SIGINT" and speaks:
+        if name == "SIGINT" and says_so:
             log.warning("stopping after this step, with a checkpoint; Ctrl-C again stops at once, without")
 
     return stop

@@ -16,18 +16,18 @@ def show_profile(planned: "Plan", steps: int, folder: Path, *, name: str) -> Non
     """Profile `steps` steps; the main process prints, and writes `profile.*` into `folder`."""
     from gansound.cli.console import Console
     from gansound.engine.folder import write_beside
+    from gansound.engine.processes import speaks
     from gansound.engine.profile import TRACED_STEPS, WARM_UP_STEPS, profile
     from gansound.report.pictures import save
     from gansound.report.profile import operator_table, profile_picture, section_table
 
     # Its log says ERROR where there is no GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    speaks = os.environ.get("RANK", "0") == "0"
-    if speaks:
+    if speaks():
         folder.mkdir(parents=True, exist_ok=True)
         log.info("%d steps to warm up, %d to time, %d to trace", WARM_UP_STEPS, steps, TRACED_STEPS)
     record = {"recipe": name} | profile(planned, steps, folder / "profile.trace.json.gz")
-    if not speaks:
+    if not speaks():
         return
     write_beside(folder / "profile.json", json.dumps(record, indent=1) + "\n")
     save(profile_picture(record), folder / "profile.png")

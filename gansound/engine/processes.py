@@ -92,12 +92,17 @@ def _meet_again() -> None:
     )
 
 
+def speaks() -> bool:
+    """Whether this process is the one that speaks for all: the first, or the only one, also before it is set up."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def said_by_one() -> Iterator[None]:
     """What is logged inside is the same in all processes, and the first one says it; errors all do."""
     logger = logging.getLogger("gansound")
     before = logger.level
-    if os.environ.get("RANK", "0") != "0":
+    if not speaks():
         logger.setLevel(logging.ERROR)
     try:
         yield
