@@ -48,6 +48,9 @@ def test_it_is_the_papers_formula(positions: int, keys: int, window: int) -> Non
     for one, got in zip(x, y, strict=True):
         torch.testing.assert_close(got, by_loops(layer, one, window))
     torch.testing.assert_close(layer(x.unflatten(2, (-1, 1))).flatten(2), y)  # images too
+    torch.testing.assert_close(layer.float()(x.float()).double(), y, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="8 channels and 1 key, got channels=4"):
+        SelfAttention(4)
 
 
 def test_scores_beyond_half_precision_are_none_that_is_not_a_number() -> None:
@@ -61,8 +64,6 @@ def test_scores_beyond_half_precision_are_none_that_is_not_a_number() -> None:
     with torch.autocast("cpu", torch.float16):
         y = layer(x)
     torch.testing.assert_close(y, layer(x), rtol=1e-2, atol=0.0)
-    with pytest.raises(ValueError, match="8 channels and 1 key, got channels=4"):
-        SelfAttention(4)
 
 
 def test_it_differentiates_twice() -> None:

@@ -497,7 +497,7 @@ def _samples(audio: ArrayLike, before: int = 0) -> np.ndarray:
     if given.dtype.kind != "f":
         raise ValueError(f"expected samples as numbers between -1 and 1 (float32), got {given.dtype}")
     with np.errstate(over="ignore"):
-        samples = np.require(given, np.float32, "CW")
+        samples = np.require(given, np.float32, ["C", "W"])
     if not np.isfinite(samples).all():
         bad = before + int(np.argmin(np.isfinite(samples)))
         raise ValueError(f"the audio holds NaN or infinite samples, the first at sample {bad}")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gansound.precision import no_autocast
+
 
 class SelfAttention(nn.Module):
     """Every position looks at all others, at first not at all: the gate starts at zero, which is the identity.
@@ -49,12 +51,12 @@ class SelfAttention(nn.Module):
         rows = x.flatten(2).transpose(1, 2)  # (B, positions, channels)
         window = math.ceil(rows.shape[1] / self.keys)
         key, value = self._pooled(self.key(rows), window), self._pooled(self.value(rows), window)
-        query = self.query(rows)
-        half = query.dtype == torch.float16
-        with torch.autocast(x.device.type, enabled=not half):
-            if half:  # nothing bounds the sums, and above 65504 they would be infinite
-                query, key = query.float(), key.float()
-            scores = query @ key.transpose(1, 2)
+        query, keys = self.query(rows), key.transpose(1, 2)
+        if query.dtype == torch.float16:  # nothing bounds the sums, and above 65504 they would be infinite
+            with no_autocast(x):
+                scores = query.float() @ keys.float()
+        else:
+            scores = query @ keys
         attended = self.output(scores.softmax(-1).to(value.dtype) @ value)
         return x + self.gate * attended.transpose(1, 2).unflatten(2, x.shape[2:])
 
