@@ -8,8 +8,8 @@ import torch
 from gansound.generators.universal import UniversalGenerator
 from gansound.mel import MelSpec
 from gansound.nn import griffin_lim
+from gansound.nn.frame_layers import MadeGriffinLimStep
 from gansound.nn.griffin_lim import CONTRADICTION, GriffinLim
-from gansound.nn.inference_form import _GriffinLimStep
 from gansound.nn.streaming import Cursor
 
 
@@ -128,7 +128,7 @@ def test_taps_are_learnt():
         assert bool((step.taps.grad.abs() > 0).all())
     torch.nn.init.normal_(net.steps[0].taps, std=0.3)
     fixed = layer(2, 1)
-    fixed.steps[0], fixed.steps[1] = _GriffinLimStep(net.steps[0]), _GriffinLimStep(net.steps[1])
+    fixed.steps[0], fixed.steps[1] = MadeGriffinLimStep(net.steps[0]), MadeGriffinLimStep(net.steps[1])
     given = spectrum(6)
     torch.testing.assert_close(fixed.stream(given, Cursor(None, []))[:, 2:], net(given)[:, 1:-1])
 

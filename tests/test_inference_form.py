@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gansound.nn.conv import Conv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.inference_form import InferenceForm, _by_products
+from gansound.nn.inference_form import InferenceForm
 from gansound.nn.istft import ISTFT
+from gansound.nn.istft_by_products import by_products
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
 from gansound.nn.streaming import Cursor, Pointwise
@@ -216,5 +217,5 @@ def test_a_graph_has_the_same_inverse_transform_as_matrix_products(n_fft, hop):
     )
     # Also of what a real frame can't have, imaginary parts of what is its own conjugate: both leave it out.
     torch.testing.assert_close(
-        _by_products(layer)._frames(spectrum), layer._frames(spectrum), atol=1e-10, rtol=0
+        by_products(layer)._frames(spectrum), layer._frames(spectrum), atol=1e-10, rtol=0
     )

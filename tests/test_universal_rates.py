@@ -14,8 +14,9 @@ from gansound.mel import MelSpec
 from gansound.mel.inverse import MelInverse
 from gansound.metrics.pesq import pesq_wb
 from gansound.model_folder import save_model_folder
-from gansound.nn.inference_form import InferenceForm, _by_products
+from gansound.nn.inference_form import InferenceForm
 from gansound.nn.istft import ISTFT
+from gansound.nn.istft_by_products import by_products
 from gansound.nn.onsets import Beginnings
 from tests.streams import error, of_generator, serve
 from tests.test_universal import OWN, SMALL, generator, voice
@@ -47,7 +48,7 @@ def test_frames_of_another_rate_become_the_sound_at_this_one(n_fft, hop, graph):
     """A tone that both rates hold comes out as it is; one that only the frames' own holds is gone."""
     layer = ISTFT(n_fft, hop, "center", bins=513).double()
     layer.window = torch.hann_window(n_fft, dtype=torch.float64)
-    made = _by_products(layer) if graph else layer
+    made = by_products(layer) if graph else layer
     given, wanted = 22050, 22050 * n_fft / 1024  # a frame lasts as long at either
     for hz in (440.0, 5000.0):
         audio = torch.sin(2 * math.pi * hz / given * torch.arange(given, dtype=torch.float64))[None]
@@ -66,7 +67,7 @@ def test_frames_of_their_own_rate_are_as_loud_as_they_are(n_fft, hop):
     frames = torch.fft.irfft(torch.complex(*spectrum.chunk(2, 2)), n=n_fft) * torch.hann_window(n_fft)
     layer = ISTFT(n_fft, hop)
     torch.testing.assert_close(layer._frames(spectrum), frames, atol=0, rtol=0)
-    torch.testing.assert_close(_by_products(layer)._frames(spectrum), frames, atol=1e-5, rtol=0)
+    torch.testing.assert_close(by_products(layer)._frames(spectrum), frames, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("rate, window, hop", RATES)
