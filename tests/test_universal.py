@@ -13,7 +13,8 @@ from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.draw import Draws
 from gansound.engine.plan import plan
 from gansound.generators.freev import FreeVGenerator
-from gansound.generators.universal import UniversalGenerator, _without_future
+from gansound.generators.universal import UniversalGenerator
+from gansound.generators.universal_weights import _without_future
 from gansound.losses.spectral import MelL1
 from gansound.mel import MelSpec, presets
 from gansound.mel.conventions import drawn_conventions

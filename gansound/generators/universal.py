@@ -27,41 +27,31 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gansound.generators.freev import FreeVGenerator
-from gansound.mel import MelSpec, filters
-from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
+from gansound.generators.universal_conventions import fitted, has_too_few
+from gansound.generators.universal_layers import After, Clicks, Inverse, LoudBins, SeenBins, Spectrum
+from gansound.generators.universal_weights import (
+    PHASE_FEATURES,
+    begin_as_filter_bank,
+    begin_as_single_pass,
+    taken_over,
+)
+from gansound.mel import MelSpec
 from gansound.nn.between_partials import BetweenPartials
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
 from gansound.nn.group_delay import GroupDelay
-from gansound.nn.istft import ISTFT
 from gansound.nn.onsets import Beginnings, SharpOnsets, TwoBands
-from gansound.nn.residual import Parallel
 from gansound.nn.single_pass import SinglePassPhases
-from gansound.nn.streaming import Pointwise
-from gansound.precision import full_precision
 
-PHASE_RADIUS = 0.1
-"""Of the two maps whose angle is the phase; within it the amplitude falls with them."""
-AT_ONCE = 5.0
-"""Where a frame's sound comes at one moment, a click is added to those maps, so much louder than what they say."""
 NOISY_HZ = 8000.0
 """Above, phases are a noise's, whatever sounds."""
 BETWEEN_HZ = 700.0
 """Above, phases between partials are as the partials' own: a third of the time to turn them is worth 0.005 of PESQ."""
-PHASE_FEATURES = 32
-"""Of the phases that the trunk hears beside its bands."""
-FRAME_RATES = (0.69, 1.3)
-"""Of another convention, times the net's own: beyond, voices are to it such as it has hardly heard."""
-FINER_RATES = (0.95, 1.3)
-"""Of a convention whose frames are to be twice as many, so many then, times the net's own."""
-LEAST_TOP = 0.8
-"""Of what another convention tells of, up to which the net must make sound."""
-_SILENCE = 1e-20  # of a power, so that its root has a finite slope
 
 
 class UniversalGenerator(StreamingGenerator):
@@ -168,7 +158,7 @@ class UniversalGenerator(StreamingGenerator):
         head = nn.Linear(channels, 3 * bins)  # log-amplitude correction, real, imaginary
         trunk = nn.Sequential(
             OrderedDict(
-                input=_SeenBins(bins),
+                input=SeenBins(bins),
                 bands=gathered,
                 embed=FrameConv(bands + heard, channels, kernel_size, causal=causal),
                 embed_norm=nn.LayerNorm(channels, eps=1e-6),
@@ -179,7 +169,7 @@ class UniversalGenerator(StreamingGenerator):
         )
         core = OrderedDict[str, nn.Module]()
         if finer_frames:
-            core["finer"] = FinerFrames(bins, finer_frames, needed=_has_too_few(mel, own))
+            core["finer"] = FinerFrames(bins, finer_frames, needed=has_too_few(mel, own))
         if single_pass_bins:
             core["single_pass"] = SinglePassPhases(
                 n_fft, own.hop_length, single_pass_bins, lobes=single_pass_lobes
@@ -188,17 +178,17 @@ class UniversalGenerator(StreamingGenerator):
         if group_delay_bands and not causal:
             noisy = math.ceil(NOISY_HZ * n_fft / own.sample_rate)
             delay = GroupDelay(n_fft, own.hop_length, group_delay_bands, noisy_bin=noisy)
-        phases: nn.Module = _After(bins)
+        phases: nn.Module = After(bins)
         if between_partials:
             turned = min(single_pass_bins, max(2, int(BETWEEN_HZ * n_fft / own.sample_rate)))
             cycles = own.hop_length / n_fft
             phases = BetweenPartials(bins, single_pass_bins, turned, cycles, between_partials, causal=causal)
-        core["spectrum"] = _Spectrum(trunk, bins, single_pass_bins, phases, delay)
+        core["spectrum"] = Spectrum(trunk, bins, single_pass_bins, phases, delay)
         if griffin_lim:
             ahead = look_ahead if causal else griffin_lim
             core["griffin_lim"] = GriffinLim(n_fft, own.hop_length, griffin_lim, ahead)
         if group_delay_bands and causal:  # behind what waits for the frame ahead anyway
-            core["clicks"] = _Clicks(n_fft, own.hop_length, group_delay_bands)
+            core["clicks"] = Clicks(n_fft, own.hop_length, group_delay_bands)
         self.learnt_by = own
         self.layers = nn.Sequential(self._layers_for(mel, core))
         self._takes(mel)
@@ -209,9 +199,9 @@ class UniversalGenerator(StreamingGenerator):
                     nn.init.zeros_(module.bias)
         if finer_frames:
             nn.init.zeros_(core["finer"].sharper[-1].weight)  # type: ignore[index, union-attr]
-        _begin_as_filter_bank(gathered, bands, own, n_fft)
+        begin_as_filter_bank(gathered, bands, own, n_fft)
         if single_pass_bins:
-            _begin_as_single_pass(gathered, head, bands, single_pass_bins)
+            begin_as_single_pass(gathered, head, bands, single_pass_bins)
 
     def begun_as(self, other: "FreeVGenerator | UniversalGenerator") -> nn.Module:
         """This net's core with the weights of a net that was trained for one convention, may look ahead or hears less.
@@ -227,40 +217,19 @@ class UniversalGenerator(StreamingGenerator):
         Raises:
             ValueError: a net of other sizes.
         """
-        core = copy.deepcopy(self.layers.core)
+        core: nn.Module = copy.deepcopy(self.layers.core)  # type: ignore[assignment]
         trained = other.layers if isinstance(other, FreeVGenerator) else other.layers.core
-        state, given = core.state_dict(), trained.state_dict()  # type: ignore[union-attr]
-        layers = dict(core.named_modules())  # type: ignore[union-attr]
-        for name, module in trained.named_modules():  # type: ignore[union-attr]
-            mine = layers.get(name)
-            if isinstance(module, FrameConv) and isinstance(mine, FrameConv) and not mine.right_frames:
-                given[f"{name}.conv.weight"] = _without_future(
-                    module.conv.weight.detach(), module.right_frames
-                )
-            if isinstance(module, BetweenPartials) and getattr(mine, "ahead", module.ahead) < module.ahead:
-                for at, conv in module.layers.named_children():
-                    if isinstance(conv, nn.Conv2d):
-                        turned = conv.weight.detach().transpose(2, 3)
-                        ahead = conv.kernel_size[0] // 2
-                        given[f"{name}.layers.{at}.weight"] = _without_future(turned, ahead).transpose(2, 3)
-        if "finer" not in layers:
-            given = {name: value for name, value in given.items() if not name.startswith("finer.")}
-        steps = {name: value for name, value in state.items() if name.startswith("griffin_lim.")}
-        if {name: value.shape for name, value in steps.items()} != {
-            name: value.shape for name, value in given.items() if name.startswith("griffin_lim.")
-        }:
-            given = {name: value for name, value in given.items() if not name.startswith("griffin_lim.")}
+        louder = None
         if isinstance(other, UniversalGenerator) and self._hears_more_than(other):
-            given |= _widened(given, state, math.log(self.n_fft / other.n_fft))
-        if self.single_pass_bins and not getattr(other, "single_pass_bins", 0):
-            given |= _with_phases(given, state, self.single_pass_bins)
-        for name, value in given.items():
-            if name not in state or state[name].shape != value.shape:
-                expected = tuple(state[name].shape) if name in state else "none"
-                raise ValueError(f"{name}: got {tuple(value.shape)}, expected {expected}")
-            state[name] = value
-        core.load_state_dict(state)  # type: ignore[union-attr]
-        return core  # type: ignore[return-value]
+            louder = math.log(self.n_fft / other.n_fft)
+        state = taken_over(
+            core,
+            trained,  # type: ignore[arg-type]
+            louder,
+            new_phases=0 if getattr(other, "single_pass_bins", 0) else self.single_pass_bins,
+        )
+        core.load_state_dict(state)
+        return core
 
     def _hears_more_than(self, other: "UniversalGenerator") -> bool:
         """Bins and frames as far apart as the other's, and more bins."""
@@ -284,38 +253,13 @@ class UniversalGenerator(StreamingGenerator):
 
     def _layers_for(self, mel: MelSpec, core: OrderedDict[str, nn.Module]) -> OrderedDict[str, nn.Module]:
         """Those of a convention about what has weights, up to the spectrum."""
-        own, n_fft = self.learnt_by, self.n_fft
-        frames_a_second, usual = (spec.sample_rate / spec.hop_length for spec in (mel, own))
-        least, most = (share * usual for share in FRAME_RATES)
-        halved = "finer" in core and _has_too_few(mel, own)
-        if not (halved or least <= frames_a_second <= most):
-            half = " to ".join(f"{share * usual / 2:.3g}" for share in FINER_RATES)
-            raise ValueError(
-                f"mel sample_rate, hop_length: got {mel.sample_rate} Hz and {mel.hop_length}, {frames_a_second:.3g} "
-                f"frames a second, expected {least:.3g} to {most:.3g}"
-                f"{f', or {half} with an even hop' * ('finer' in core)}: this universal vocoder was trained on "
-                f"{usual:.3g} and takes every convention of about as many"
-            )
-        hop_length = mel.hop_length // 2 if halved else mel.hop_length
-        lasting = n_fft * hop_length // own.hop_length
-        top_hz = n_fft // 2 * mel.sample_rate / lasting
-        if top_hz < LEAST_TOP * mel.fmax:
-            raise ValueError(
-                f"mel fmax: got {mel.fmax:g} Hz, expected at most {top_hz / LEAST_TOP:.0f} with a hop of "
-                f"{mel.hop_length} at {mel.sample_rate} Hz: this universal vocoder makes sound up to {top_hz:.0f} Hz "
-                "of such frames. Take one of a higher rate, such as default-44khz"
-            )
-        if halved:  # two frames a quarter of a hop about the middle of each, wherever that is
-            skipped = hop_length if mel.framing == "center" else 0
-            istft = ISTFT(lasting, hop_length, "same", n_fft // 2 + 1, skipped)
-        else:
-            istft = ISTFT(lasting, hop_length, mel.framing, n_fft // 2 + 1)
+        istft, halved = fitted(mel, self.learnt_by, self.n_fft, finer="finer" in core)
         if "finer" in core:
             core = OrderedDict(core, finer=core["finer"].where(halved))  # type: ignore[operator]
         core = OrderedDict(
             core, istft=istft, bands=TwoBands(mel.sample_rate), beginnings=Beginnings(istft, mel.sample_rate)
         )
-        inverse = _Inverse(mel, n_fft, self.tones, own, lasting)
+        inverse = Inverse(mel, self.n_fft, self.tones, self.learnt_by, istft.n_fft)
         return OrderedDict(inverse=inverse, core=SharpOnsets(core))
 
     def _takes(self, mel: MelSpec) -> None:
@@ -337,7 +281,7 @@ class UniversalGenerator(StreamingGenerator):
             trunk.bands = gathered = nn.Linear(bins + others.shape[1], len(loud)).to(bands.weight)
             gathered.weight.copy_(torch.cat([loud * seen.to(loud), others], 1))
             gathered.bias.copy_(bands.bias + told @ seen.to(told))
-        trunk.input = _LoudBins(bins)
+        trunk.input = LoudBins(bins)
         return layers
 
     def _with(self, inverse: Any, core: nn.Module) -> Self:
@@ -346,225 +290,3 @@ class UniversalGenerator(StreamingGenerator):
             "layers": nn.Sequential(OrderedDict(inverse=inverse, core=core)).train(self.training)
         }
         return other
-
-
-def _has_too_few(mel: MelSpec, own: MelSpec) -> bool:
-    """Frames that are made twice as many before a net that was trained on those of another convention."""
-    doubled = 2 * mel.sample_rate / mel.hop_length * own.hop_length / own.sample_rate
-    return mel.hop_length % 2 == 0 and FINER_RATES[0] <= doubled <= FINER_RATES[1]
-
-
-def _without_future(kernel: Tensor, ahead: int) -> Tensor:
-    """A kernel of the same size whose last tap is the present, which stands for the `ahead` frames after it too.
-
-    Shape: `(..., k)` -> the same.
-    """
-    if not ahead:
-        return kernel
-    past, future = kernel[..., :-ahead], kernel[..., -ahead:]
-    now = past[..., -1:] + future.sum(-1, keepdim=True)
-    return torch.cat([torch.zeros_like(future), past[..., :-1], now], dim=-1)
-
-
-def _with_phases(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], low: int) -> dict[str, Tensor]:
-    """The layers that phases are handed to, of a net that has none: as that one for the rest, these as they begin."""
-    made = {}
-    for name in ("bands.weight", "bands.bias", "embed.conv.weight", "head.weight", "head.bias"):
-        name = "spectrum.trunk." + name
-        new, old = wanted[name].clone(), given.get(name)  # a FreeV has no bands
-        if "embed" in name:
-            new.zero_()  # of the phases the trunk hears nothing yet
-        if old is not None:
-            new[tuple(map(slice, old.shape))] = old
-        made[name] = new
-    for name in ("head.weight", "head.bias"):
-        name = "spectrum.trunk." + name
-        for own, begun in zip(made[name].chunk(3)[1:], wanted[name].chunk(3)[1:], strict=True):
-            own[:low] = begun[:low]
-    return made
-
-
-def _widened(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], louder: float) -> dict[str, Tensor]:
-    """The layers between bins, bands and trunk of a net of few bins and bands inside those of a net of more.
-
-    The same sound has amplitudes larger by a factor, whose logarithm is `louder`, in a window of so many more samples.
-    """
-    prefix = "spectrum.trunk."
-    names = ("bands.weight", "bands.bias", "embed.conv.weight", "head.weight", "head.bias")
-    made = {prefix + name: wanted[prefix + name].clone() for name in names}
-    few, many = (state[prefix + "head.bias"].numel() // 3 for state in (given, wanted))
-    weight, new = given[prefix + "bands.weight"].clone(), made[prefix + "bands.weight"]
-    further = new.shape[1] - 2 * many  # columns, of phases
-    heard = PHASE_FEATURES if weight.shape[1] > 2 * few else 0
-    rows, more_rows = len(weight) - heard, len(new) - (PHASE_FEATURES if further else 0)
-    if rows > more_rows or (heard and weight.shape[1] - 2 * few != further):
-        return {}
-    weight[:, few : 2 * few] -= weight[:, :few] * (louder / 3)  # as `_SeenBins` scales it
-    columns = torch.arange(weight.shape[1])
-    columns += (many - few) * ((columns >= few).long() + (columns >= 2 * few))
-    place = torch.arange(len(weight))
-    place += (more_rows - rows) * (place >= rows)
-    new[place] = torch.zeros_like(new[place]).index_copy(1, columns, weight)
-    made[prefix + "bands.bias"][place] = given[prefix + "bands.bias"]
-    made[prefix + "embed.conv.weight"].zero_()  # of the further bands the trunk hears nothing yet
-    made[prefix + "embed.conv.weight"][:, place] = given[prefix + "embed.conv.weight"]
-    for name in ("head.weight", "head.bias"):
-        parts = made[prefix + name].chunk(3), given[prefix + name].chunk(3)
-        for mine, its in zip(*parts, strict=True):
-            mine[:few] = its
-    return made
-
-
-def _begin_as_filter_bank(gathered: nn.Linear, bands: int, mel: MelSpec, n_fft: int) -> None:
-    """(ln(m) + 5) / 3 of a band m, from the same of its bins, as `_SeenBins` gives them."""
-    bank = filters.filter_bank(mel.sample_rate, n_fft, bands, mel.fmin, mel.fmax, mel.mel_scale, mel.mel_norm)
-    total = bank.sum(1)
-    total = torch.where(total > 0, total, 1.0)  # a band narrower than a bin has none
-    with torch.no_grad():
-        gathered.weight.zero_()
-        gathered.weight[:bands, : bank.shape[1]] = bank / total[:, None]
-        gathered.bias[:bands] = total.log() / 3
-
-
-def _begin_as_single_pass(gathered: nn.Linear, head: nn.Linear, bands: int, low: int) -> None:
-    """Phases of the lowest bins as they are handed in, turned from a frame's middle to its start: by pi a bin."""
-    with torch.no_grad():
-        nn.init.trunc_normal_(gathered.weight[bands:, -2 * low :], std=0.1)
-        _, real, imaginary = head.weight.chunk(3)
-        real[:low] = imaginary[:low] = 0
-        head.bias.chunk(3)[1][:low] = 0.5 * (-1.0) ** torch.arange(low)
-
-
-class _Inverse(MelInverse, Pointwise):
-    """The mel's log, affine and filter bank undone. Shape: `(B, n_mels, F)` -> `(B, F, n_fft // 2 + 1)`."""
-
-
-class _LoudBins(Pointwise):
-    """What the trunk hears: ln(amplitude) of speech lies around -5 with a spread of 3; then what else it is given.
-
-    Shape: `(B, F, bins + others)` -> the same.
-    """
-
-    def __init__(self, bins: int) -> None:
-        super().__init__()
-        self.bins = bins
-
-    def forward(self, given: Tensor) -> Tensor:
-        amplitude, others = given[..., : self.bins], given[..., self.bins :]
-        return torch.cat([(_log(amplitude) + 5) / 3, others], dim=-1)
-
-
-class _SeenBins(_LoudBins):
-    """That of bins that the convention tells of, 0 of others, and between it and the rest which they are.
-
-    Shape: `(B, F, bins + others)` -> `(B, F, 2 * bins + others)`.
-    """
-
-    def forward(self, given: Tensor) -> Tensor:
-        amplitude, others = given[..., : self.bins], given[..., self.bins :]
-        seen = (amplitude > 0).to(amplitude.dtype)
-        return torch.cat([(_log(amplitude) + 5) / 3 * seen, seen, others], dim=-1)
-
-
-class _Log(Pointwise):
-    """Of what stands first in each frame."""
-
-    def __init__(self, bins: int) -> None:
-        super().__init__()
-        self.bins = bins
-
-    def forward(self, given: Tensor) -> Tensor:
-        return _log(given[..., : self.bins])
-
-
-class _After(Pointwise):
-    """What stands behind that."""
-
-    def __init__(self, bins: int) -> None:
-        super().__init__()
-        self.bins = bins
-
-    def forward(self, given: Tensor) -> Tensor:
-        return given[..., self.bins :]
-
-
-class _Spectrum(Parallel):
-    """The amplitudes corrected by the trunk, with the trunk's phase, turned by the phases and delays that it was given.
-
-    The trunk's phase is that of two maps, and where both are small the amplitude falls with them: an angle of nearly
-    nothing would turn rounding into sound.
-
-    Shape: `(B, F, bins + 2 * low)`, the latter cosines and sines of the lowest bins' phases -> `(B, F, n_fft + 2)`,
-    real parts before imaginary parts.
-    """
-
-    columns_dim = 1
-    middle: Tensor
-
-    def __init__(
-        self, trunk: nn.Module, bins: int, low: int, phases: nn.Module, delay: GroupDelay | None
-    ) -> None:
-        nn.Module.__init__(self)
-        self.low = low
-        self.given = _Log(bins)
-        self.trunk = trunk
-        self.phases = phases
-        self.delay = delay
-        # In the middle of a frame, whose phases are told from its start.
-        self.register_buffer("middle", (-1.0) ** torch.arange(bins), persistent=False)
-
-    def paths(self) -> list[nn.Module]:
-        turns = [*([self.phases] if self.low else []), *([self.delay] if self.delay else [])]
-        return [self.given, self.trunk, *turns]
-
-    def combine(self, *outputs: Tensor) -> Tensor:
-        given, head, *turns = outputs
-        head = full_precision(head)
-        correction, real, imaginary = head.chunk(3, dim=-1)
-        if self.delay:
-            share, *turn = self.delay.phases(turns[-1])
-            real = real + AT_ONCE * share * self.middle
-        # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
-        amplitude = (given + correction).clamp(max=7.0).exp()
-        scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + PHASE_RADIUS**2)
-        real, imaginary = scale * real, scale * imaginary
-        if self.low:
-            real, imaginary = _turned(real, imaginary, *turns[0].chunk(2, dim=-1))
-        if self.delay:
-            real, imaginary = _turned(real, imaginary, *turn)
-        return torch.cat([real, imaginary], dim=-1)
-
-
-class _Clicks(GroupDelay):
-    """In a spectrum, phases of the moment at which the amplitudes say that a click comes, if nothing else comes there.
-
-    Shape of `applied`: `(B, F, n_fft + 2)`, real parts before imaginary parts, and the moments → as the former.
-    """
-
-    columns_dim = 1
-    middle: Tensor
-
-    def __init__(self, n_fft: int, hop_length: int, bands: int) -> None:
-        super().__init__(n_fft, hop_length, bands, alone=True)
-        self.register_buffer("middle", (-1.0) ** torch.arange(self.bins), persistent=False)
-
-    def applied(self, spectrum: Tensor, moments: Tensor) -> Tensor:
-        share, *turn = self.phases(moments)
-        real, imaginary = spectrum.chunk(2, dim=-1)
-        amplitude = (real.square() + imaginary.square() + _SILENCE).sqrt()
-        real, imaginary = real + share * (self.middle * amplitude - real), imaginary - share * imaginary
-        return torch.cat(_turned(real, imaginary, *turn), dim=-1)
-
-
-def _turned(real: Tensor, imaginary: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-    """The first columns, as many as there are phases, by those."""
-    low = cosine.shape[-1]
-    x, y = real[..., :low], imaginary[..., :low]
-    turned = x * cosine - y * sine, x * sine + y * cosine
-    return torch.cat([turned[0], real[..., low:]], dim=-1), torch.cat(
-        [turned[1], imaginary[..., low:]], dim=-1
-    )
-
-
-def _log(amplitude: Tensor) -> Tensor:
-    return amplitude.clamp_min(AMPLITUDE_FLOOR).log()
