@@ -576,6 +576,27 @@ def test_a_wrong_graph_with_the_right_checksum_is_made_again(backend, wrong, cac
     assert "wrong" not in caplog.text
 
 
+@pytest.mark.parametrize("right", ["fp32", ""], ids=["the precision", "the graph"])
+def test_what_a_precision_gets_wrong_is_not_blamed_on_the_cache(traced, monkeypatch, caplog, right):
+    """As OpenVINO does to HiFT in bf16: it was traced anew in each process."""
+    if backends.missing("openvino"):
+        pytest.skip("needs openvino")
+
+    class Runs:
+        def __init__(self, generator, precision):
+            self.precision = precision
+            step_graph.step_graph(InferenceForm(generator, graph=True), interior=True)
+
+    monkeypatch.setattr("gansound.inference.backends.open_vino.OpenVINORunner", Runs)
+    monkeypatch.setattr(backends, "computes_its_model", lambda runner: runner.precision == right)
+    net = awake("freev", False, torch.float32)
+    for _ in range(3):
+        with pytest.raises(BackendUnavailable, match="computes something else than the model"):
+            make_runner(net, "openvino", "bf16")
+    assert len(traced) == (1 if right else 3)
+    assert ("a graph kept in the cache is wrong" in caplog.text) == (not right)
+
+
 def test_a_runtime_that_computes_something_else_is_refused(monkeypatch, cache_folder):
     """As OpenVINO 2026.4 does to multi-band MelGAN in bf16: next to silence."""
     if backends.missing("openvino"):

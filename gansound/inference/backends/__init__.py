@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -149,13 +149,20 @@ def _make(generator: StreamingGenerator, backend: Backend, precision: Precision)
         return (EagerRunner if backend == "eager" else CompileRunner)(generator, precision)
     from gansound.inference.backends.step_graph import from_cache
 
+    kind: Callable[[StreamingGenerator, Precision], Runner]
     if backend == "onnxruntime":
         from gansound.inference.backends.onnx_runtime import OnnxRuntimeRunner
 
-        return from_cache(lambda: OnnxRuntimeRunner(generator, precision), computes_its_model)
-    from gansound.inference.backends.open_vino import OpenVINORunner
+        kind = OnnxRuntimeRunner
+    else:
+        from gansound.inference.backends.open_vino import OpenVINORunner
 
-    return from_cache(lambda: OpenVINORunner(generator, precision), computes_its_model)
+        kind = OpenVINORunner
+
+    def is_right_in_fp32() -> bool:  # a net may be no sound in a coarser precision, of the right graphs
+        return precision != "fp32" and computes_its_model(kind(generator, "fp32"))
+
+    return from_cache(lambda: kind(generator, precision), computes_its_model, is_right_in_fp32)
 
 
 def _fastest(

@@ -109,10 +109,19 @@ def _kept(path: Path) -> bytes | None:
     return graph
 
 
-def from_cache(make: Callable[[], Made], is_right: Callable[[Made], bool]) -> Made:
+def from_cache(
+    make: Callable[[], Made],
+    is_right: Callable[[Made], bool],
+    graphs_are_right: Callable[[], bool] = lambda: False,
+) -> Made:
     """What `make` makes; and where it took graphs of the cache that don't do what they should, again without them.
 
     A graph's checksum lies in its own file, so that it says nothing of who wrote both.
+
+    Args:
+        make: what is wanted, of graphs.
+        is_right: whether that does what it should.
+        graphs_are_right: where it doesn't, whether its graphs do, so that it lies in what is made of them.
 
     Raises:
         BackendUnavailable: what was made without the cache computes something else than the model, too.
@@ -124,6 +133,8 @@ def from_cache(make: Callable[[], Made], is_right: Callable[[Made], bool]) -> Ma
         if is_right(made):
             return made
         reason = "it computes something else than the model"
+        if taken and graphs_are_right():
+            taken = []
     except Exception as error:  # whatever a runtime raises at a graph that is none
         if not taken:
             raise
