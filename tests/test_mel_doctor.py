@@ -243,6 +243,15 @@ def test_where_no_preset_matches_a_recording_the_values_tell(beside, model, caps
     assert "a recording beside it" not in said
 
 
+def test_bands_that_lie_upside_down_are_told_beside_a_recording(beside, model, capsys):
+    np.save(beside / "turned.npy", np.load(beside / "plain.npy")[::-1])
+    command = ["mel", str(beside / "turned.npy"), "--audio", str(beside / "one.wav"), "--model", model]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "its bands lie upside down" in told
+    assert "one.wav in tacotron2" in told
+
+
 def test_the_model_s_own_convention_is_found_beside_a_recording(beside, capsys):
     own = dataclasses.replace(HIFIGAN, mean=(-5.0,), scale=(5.0,), fmax=7000.0)
     generator = FreeVGenerator(own, channels=8, hidden_channels=16, blocks=1)

@@ -203,8 +203,17 @@ def _by_sound(
     samples, rate = audio.read(recording)
     mono = samples.mean(0) if samples.ndim == 2 else samples
     others = {wanted: _MODELS_OWN} | ({} if said is None else {said: _SAID})
-    found = matches(mel, lambda wanted: torch.from_numpy(audio.resample(mono, rate, wanted)).float(), others)
+
+    def heard(wanted: int) -> "Tensor":
+        return torch.from_numpy(audio.resample(mono, rate, wanted)).float()
+
+    found = matches(mel, heard, others)
     near = [match for match in found if match.distance < ALIKE]
+    if not near and (turned := alike([m for m in matches(mel.flip(0), heard, others) if m.distance < ALIKE])):
+        raise ValueError(
+            f"its bands lie upside down, the highest first: turned round (mel[::-1]) it is the mel of {recording} in "
+            f"{' or '.join(' = '.join(match.names) for match in turned)}. Save it so"
+        )
     same = alike(near)
     of_said = next((match for match in found if match.spec == said), None)
     holds = of_said is not None and (of_said.distance < SAME or of_said in same)
