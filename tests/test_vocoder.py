@@ -120,6 +120,10 @@ def test_lengths_do_not_hide_what_is_wrong_with_the_mel(vocoder: Vocoder) -> Non
         vocoder(torch.zeros(3, 7, 10), lengths=[1, 2, 3])
     with pytest.raises(ValueError, match=r"got shape \(10,\)"):
         vocoder(torch.zeros(10), lengths=[1])
+    with pytest.raises(ValueError, match="looks transposed"):
+        vocoder(torch.zeros(2, 200, BANDS), lengths=[200, 3])
+    with pytest.raises(ValueError, match="holds no frames"):
+        vocoder(torch.zeros(2, BANDS, 0), lengths=[1, 1])
     bad = torch.zeros(2, BANDS, 10)
     bad[1, 0, 3] = float("nan")
     vocoder(bad, lengths=[10, 3], warn=False)  # behind its end

@@ -424,7 +424,7 @@ class Vocoder:
 
     def _items(self, mel: Tensor | np.ndarray, lengths: Any) -> tuple[list[Tensor], Tensor]:
         """Each mel without what it was padded with, which is judged by nobody; and their lengths."""
-        if getattr(mel, "ndim", 0) not in (2, 3):
+        if getattr(mel, "ndim", 0) not in (2, 3) or mel.shape[-2] != self.frame_spec.n_mels or 0 in mel.shape:
             self.frame_spec.check(mel)  # says what is wrong with it
         batch = mel if mel.ndim == 3 else mel[None]
         frames = _lengths(lengths, len(batch), batch.shape[-1])
