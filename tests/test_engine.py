@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from gansound.discriminators import multi_scale
 from gansound.engine.checkpoint import checkpoints, write
+from gansound.engine.folder import identity
 from gansound.engine.phases import Phases
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
@@ -24,7 +25,7 @@ from gansound.engine.settings import Schedule
 from gansound.engine.state import RunState, join_tensors, split_tensors
 from gansound.generators import melgan
 from gansound.mel import MelSpec
-from gansound.recipe import RecipeError, load_recipe
+from gansound.recipe import RecipeError, load_recipe, to_yaml
 from tests.corpus import write_corpus
 from tests.reference.melgan import Discriminator, Generator, bring_over, plain_loop
 
@@ -287,6 +288,21 @@ def test_schedules() -> None:
     assert factor(Schedule(decay="exponential", gamma=0.5, gamma_steps=10), 25, 100) == 0.25
     floored = Schedule(decay="exponential", gamma=0.5, gamma_steps=10, final=0.125)
     assert [factor(floored, step, 100) for step in (29, 30, 99)] == [0.25, 0.125, 0.125]
+
+
+def test_a_default_that_is_said_or_left_out_is_the_same_run(tmp_path: Path) -> None:
+    corpus = {"data.path": str(write_corpus(tmp_path / "corpus"))}
+    said = {"seed": 0, "labels": None, "balance": None, "data.one_shots": None, "data.pad": "end"}
+    for begun, resumed in (({}, said), (said, {})):
+        before, now = (load_recipe("tiny_cpu", TINY | corpus | more) for more in (begun, resumed))
+        assert identity(before) != identity(now)
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(before))
+        run = Run(plan(now), tmp_path / "run")  # would refuse another recipe
+        assert identity(run.plan.recipe) == identity(before)
+        for other in ({"seed": 1}, {"data.pad": "random"}):
+            with pytest.raises(RecipeError, match="another recipe"):
+                Run(plan(load_recipe("tiny_cpu", TINY | corpus | resumed | other)), tmp_path / "run")
 
 
 def test_a_warm_up_that_warms_nothing_up_is_told_of() -> None:

@@ -1,13 +1,16 @@
 """The text files of a run's folder: whose recipe it holds, and how they are replaced."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gansound.data.settings import DataSettings
 from gansound.engine.checkpoint import sync
 from gansound.engine.own_files import open_own, read_own
+from gansound.engine.settings import RunSettings
 from gansound.recipe import RecipeError, parse_yaml, to_yaml
 from gansound.recipe.text import show
 
@@ -41,23 +44,44 @@ _MAY_CHANGE = frozenset(
 _NAMED = 5
 
 
+def as_the_run_says_it(path: Path, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe with the defaults that the run's own names, and without those that it leaves out.
+
+    So a resume that says `seed: 0` where the run was begun without a seed is the same run.
+
+    Raises:
+        RecipeError: the file holds no recipe.
+    """
+    there = _read(path)
+    if there is None:
+        return recipe
+    said = _said_alike(there, recipe, RunSettings)
+    if isinstance(there.get("data"), dict) and isinstance(recipe.get("data"), dict):
+        said["data"] = _said_alike(there["data"], recipe["data"], DataSettings)
+    return said
+
+
+def _said_alike(there: Mapping[str, Any], here: Mapping[str, Any], settings: type) -> dict[str, Any]:
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+
+    def is_default(key: str, value: Any) -> bool:
+        # What is no setting of the engine is the task's, whose optional parts are null.
+        default = defaults.get(key)
+        return default is not dataclasses.MISSING and to_yaml({"": value}) == to_yaml({"": default})
+
+    said = {key: value for key, value in here.items() if key in there or not is_default(key, value)}
+    return said | {key: value for key, value in there.items() if key not in here and is_default(key, value)}
+
+
 def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> str | None:
     """Where the corpus was when the run was last trained, if that is elsewhere than the recipe says.
 
     Raises:
         RecipeError: a run's folder holds another recipe than the one it is resumed with.
     """
-    try:
-        text = read_own(path).decode()
-    except FileNotFoundError:
+    there = _read(path)
+    if there is None:
         return None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: {error}. Put back what the run wrote") from error
-    there = parse_yaml(text, str(path))
-    if not isinstance(there, dict):
-        raise RecipeError(
-            f"{path}: got {show(there)}, expected the recipe of a run. Put back what the run wrote"
-        )
     before, now = _fixed(there), _fixed(recipe)
     changed = [
         key
@@ -74,6 +98,22 @@ def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> str | None:
         )
     was, now_at = _corpus(there), _corpus(recipe)
     return was if was != now_at else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The recipe of a run's folder, where it has one."""
+    try:
+        text = read_own(path).decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: {error}. Put back what the run wrote") from error
+    there = parse_yaml(text, str(path))
+    if not isinstance(there, dict):
+        raise RecipeError(
+            f"{path}: got {show(there)}, expected the recipe of a run. Put back what the run wrote"
+        )
+    return there
 
 
 def _differences(key: str, before: Any, now: Any) -> list[str]:

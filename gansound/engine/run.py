@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from gansound.engine.average import MovingAverage
 from gansound.engine.checkpoint import checkpoints
 from gansound.engine.events import Events
 from gansound.engine.feed import Feed
-from gansound.engine.folder import check_same_recipe, identity, write_beside
+from gansound.engine.folder import as_the_run_says_it, check_same_recipe, identity, write_beside
 from gansound.engine.guards import (
     ADVICE,
     DiscriminatorGuard,
@@ -83,11 +83,12 @@ class Run:
 
     @said_by_one()
     def __init__(self, plan: Plan, folder: Path) -> None:
+        check_own(folder)
+        plan = replace(plan, recipe=as_the_run_says_it(folder / "recipe.yaml", plan.recipe))
         self.plan = plan
         self.folder = folder
         self.settings = plan.settings
         self.task = plan.task
-        check_own(folder)
         self._corpus_was = check_same_recipe(folder / "recipe.yaml", plan.recipe)
         check_trackers(self.settings.trackers)
         self.accelerator = set_up(self.settings, self.task)
