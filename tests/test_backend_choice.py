@@ -499,7 +499,7 @@ def test_a_fingerprint_tells_nets_apart():
     assert fingerprint(base) == fingerprint(form_of())
     for change in ("weight", "setting", "hidden setting", "constant", "structure", "kind"):
         other = form_of()
-        linear = next(module for module in other.modules() if type(module).__name__ == "_Linear")
+        linear = next(module for module in other.modules() if type(module).__name__ == "OwnLinear")
         if change == "weight":
             linear.weight.data.flatten()[-1] += 1e-6
         elif change == "setting":

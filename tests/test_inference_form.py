@@ -160,10 +160,10 @@ def test_the_generator_it_was_made_from_is_not_changed():
 def test_bf16_is_for_weights_and_leaves_constants_norms_and_foreign_layers():
     freev = InferenceForm(awake("freev", False, torch.float32), dtype=torch.bfloat16)
     kinds = {type(module).__name__ for module in freev.modules()}
-    assert {"_Linear", "_Frames", "_DepthwiseFrames", "LayerNorm", "ISTFT", "_Prior"} <= kinds
+    assert {"OwnLinear", "OwnFrameConv", "DepthwiseFrames", "LayerNorm", "ISTFT", "_Prior"} <= kinds
     for module in freev.modules():
         own = list(module.parameters(recurse=False))
-        low = type(module).__name__ in ("_Linear", "_Expansion", "_Frames")
+        low = type(module).__name__ in ("OwnLinear", "Expansion", "OwnFrameConv")
         assert all(p.dtype == (torch.bfloat16 if low else torch.float32) for p in own), module
     assert all(buffer.dtype == torch.float32 for buffer in freev.buffers())
 
