@@ -259,7 +259,7 @@ def _refuted(recording: Path, of_said: "Match | None", near: "list[Match]") -> s
 
 
 def _way(mel: "Tensor", convention: "MelSpec | None", model: "LoadedModel") -> str:
-    from gansound.inference.vocoder import in_convention
+    from gansound.inference.convention import in_convention
 
     wanted = model.mel
     if convention is None:

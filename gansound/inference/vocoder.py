@@ -20,15 +20,14 @@ from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
 from gansound.frames import FrameSpec
 from gansound.generators.converted import ConvertedGenerator
-from gansound.generators.universal import UniversalGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner, would_measure
 from gansound.inference.backends.choice import SHORTER
 from gansound.inference.backends.runner import Precision, Runner
+from gansound.inference.convention import HOW_TO_STREAM, in_convention
 from gansound.inference.device import choose_device
 from gansound.inference.forks import check_process
 from gansound.inference.streaming import SampleType, StreamingVocoder
 from gansound.mel import MelSpec
-from gansound.mel.conversion import conversion
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
 from gansound.mel.spec import JUDGED_FRAMES
 from gansound.model_folder import LoadedModel, load_model_folder, save_model_folder
@@ -38,12 +37,6 @@ log = logging.getLogger(__name__)
 
 MEASURED_AFTER_SECONDS = 300.0
 """Of sound, made of whole utterances: for less, measuring the backends takes longer than it saves."""
-_HOW_TO_STREAM = (
-    "Derive it from gansound.nn.generator.StreamingGenerator and build it from the layers of gansound.nn"
-)
-
-# Where one convention's mels stand in for another's that differs in no more.
-_INAUDIBLE = ("framing", "padding", "window", "magnitude_eps")
 
 
 class Vocoder:
@@ -83,7 +76,7 @@ class Vocoder:
         ):
             raise ValueError(
                 f"{type(model.generator).__name__} runs in PyTorch as it is, in fp32, got backend {backend!r}, "
-                f"precision {precision!r}. {_HOW_TO_STREAM}"
+                f"precision {precision!r}. {HOW_TO_STREAM}"
             )
         self.generator = model.generator.to(self.device).eval().requires_grad_(False)
         self.backend, self.precision = backend, precision
@@ -337,7 +330,7 @@ class Vocoder:
 
     def _make(self, purpose: Purpose, *, measure: bool) -> None:
         if not isinstance(self.generator, StreamingGenerator):
-            raise ValueError(f"{type(self.generator).__name__} doesn't stream. {_HOW_TO_STREAM}")
+            raise ValueError(f"{type(self.generator).__name__} doesn't stream. {HOW_TO_STREAM}")
         made = next(iter(self._runners.values()), None)
         if made is None or self.backend == "auto":
             backend = self.backend
@@ -523,60 +516,3 @@ def _lengths(given: Sequence[int] | Tensor | np.ndarray, batch: int, most: int) 
         wrong = [n for n in lengths.tolist() if not 1 <= n <= most]
         raise ValueError(f"lengths: got {wrong[0]} frames of {most}, expected 1 to {most} for each mel")
     return lengths
-
-
-def _converts(source: MelSpec, target: MelSpec) -> bool:
-    try:
-        conversion(source, target)
-    except ValueError:
-        return False
-    return True
-
-
-def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
-    """The same model for mels of another convention.
-
-    Raises:
-        ValueError: it can't take them; the message says which fields differ, and the ways out.
-    """
-    if mel == model.mel:
-        return model
-    generator: nn.Module
-    config = model.config
-    if isinstance(model.generator, UniversalGenerator):
-        try:
-            generator = model.generator.for_mel(mel)
-        except ValueError as error:
-            raise ValueError(f"{model.path}: {error}") from None
-        arguments = {**config.get("init_args", {}), "learnt_by": generator.learnt_by.to_dict()}
-        config = {**config, "init_args": arguments}
-    else:
-        if not isinstance(model.generator, StreamingGenerator):
-            raise ValueError(
-                f"{model.path}: {type(model.generator).__name__} takes mels of its own convention only, got another: "
-                f"{'; '.join(model.mel.differences(mel))}. {_HOW_TO_STREAM}"
-            )
-        try:
-            generator = ConvertedGenerator(model.generator, model.mel, mel)
-        except ValueError as error:
-            own = {name: getattr(model.mel, name) for name in _INAUDIBLE}
-            alike = replace(mel, **own)
-            if alike == model.mel:
-                raise ValueError(
-                    f"{model.path}: {error}. By no more than that do they differ, which nobody hears: leave the "
-                    "convention out (mel=None, no --mel), and the sound is as good, at most half a hop earlier or later"
-                ) from None
-            if _converts(alike, model.mel):
-                changed = {name: value for name, value in own.items() if value != getattr(mel, name)}
-                raise ValueError(
-                    f"{model.path}: {error}. By no more than that do they differ for good, which nobody hears: say "
-                    f"dataclasses.replace(mel, {', '.join(f'{name}={value!r}' for name, value in changed.items())}) "
-                    "(a JSON file of those fields for --mel), which converts, and the sound is as good, at most half a "
-                    "hop earlier or later"
-                ) from None
-            raise ValueError(
-                f"{model.path}: {error}. Make such mels, or take a universal vocoder (recipe universal_cpu), which "
-                "takes all of about its frame rate; `gansound mel FILE --model M` says what a mel is in and what its "
-                "conversion lacks"
-            ) from None
-    return replace(model, generator=generator, takes=mel, config=config)
