@@ -20,7 +20,7 @@ from torch import Tensor
 from gansound.audio import probe, read, resample
 from gansound.mel import MelSpec, presets
 from gansound.mel.doctor import alike, fitting, matches
-from gansound.mel.suspicions import RANGES, STATISTICS
+from gansound.mel.readings import RANGES, STATISTICS
 from tests.test_mel_suspicions import DECIBEL, other_sounds, power_mel
 
 UTTERANCES, SECONDS, LEAST = 20, 3.0, 2.0
