@@ -8,8 +8,6 @@ peaks too. Losses are 1 - cos of what is wrong, each bin weighted by the root of
 and on recordings that were held out: without the convolutions, and with them.
 """
 
-import argparse
-import copy
 import json
 import math
 import random
@@ -21,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gansound.audio import read, resample
-from gansound.model_folder import load_model_folder, save_model_folder
+from gansound.model_folder import save_model_folder
+from tests.reference import layer_taught_alone
 
 FRAMES, ITEMS = 32, 32
 LEARNING_RATE = 3e-3
@@ -29,21 +28,8 @@ EACH = 60  # recordings of each folder, of 4 seconds at most
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=4000)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    folder = load_model_folder(options.model)
-    config = copy.deepcopy(folder.config)
-    config["init_args"]["between_partials"] = options.channels
-    model = type(folder.generator)(folder.mel, **config["init_args"])
-    model.layers.core.load_state_dict(model.begun_as(folder.generator).state_dict())
-    model.eval().float()
+    options = layer_taught_alone.options(__doc__, channels=16, steps=4000)
+    folder, config, model = layer_taught_alone.with_layer(options.model, "between_partials", options.channels)
     taught = model.layers.core.spectrum.phases
     examples = {split: _examples(model, options.data, split) for split in ("train", "test")}
     optimizer = torch.optim.AdamW(taught.parameters(), betas=(0.9, 0.98))

@@ -9,8 +9,6 @@ on. The loss is the difference of their logarithms, above two floors. It is prin
 recordings that were held out: of frames interpolated between those given, and as they were learnt.
 """
 
-import argparse
-import copy
 import json
 import math
 from dataclasses import replace
@@ -24,7 +22,8 @@ from gansound.audio import read, resample
 from gansound.generators.universal import UniversalGenerator
 from gansound.mel import MelSpec
 from gansound.mel.front_end import front_end
-from gansound.model_folder import load_model_folder, save_model_folder
+from gansound.model_folder import save_model_folder
+from tests.reference import layer_taught_alone
 
 ITEMS, FRAMES, EDGE = 16, 48, 4
 LEARNING_RATE = 2e-3
@@ -46,20 +45,8 @@ RATE = 24000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--channels", type=int, default=112)
-    parser.add_argument("--steps", type=int, default=14000)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    folder = load_model_folder(options.model)
-    config = copy.deepcopy(folder.config)
-    config["init_args"]["finer_frames"] = options.channels
-    whole = UniversalGenerator(folder.mel, **config["init_args"])
-    model = whole.around(whole.begun_as(folder.generator)).eval().float()
+    options = layer_taught_alone.options(__doc__, channels=112, steps=14000)
+    folder, config, model = layer_taught_alone.with_layer(options.model, "finer_frames", options.channels)
     taught = model.layers.core.finer.where(True).requires_grad_(True)
     pairs = [_pair(model, *convention) for convention in CONVENTIONS]
     draw = np.random.default_rng(0)
