@@ -428,6 +428,21 @@ def test_sliders_that_somebody_made_stay_when_directions_are_found(tmp_path, cap
     ).names == ("0", "1")
 
 
+def test_sliders_of_a_shipped_model_go_into_a_file_of_the_users(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    attribute = ["--liked", "0:0", "--others", "0:1", "--name", "bright"]
+    for words in (["directions"], ["attribute", *attribute]):
+        assert gansound("latent", *words, "--model", "drums") == 2
+        assert "--file drums_sliders.safetensors" in capsys.readouterr().err
+    words = ["generate", "--model", "drums", "-n", 1, "-o", "s", "--slider", "bright=1"]
+    assert gansound(*words) == 2
+    assert "--directions FILE" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    mine = ["--model", "drums", "--file", "drums_sliders.safetensors"]
+    assert gansound("latent", "attribute", *attribute, *mine) == 0
+    assert gansound(*words, "--directions", "drums_sliders.safetensors") == 0
+
+
 def test_sliders_are_found_shown_and_used(tmp_path, capsys):
     model = save_tiny_clips(tmp_path / "drums" / "model")
     page = tmp_path / "sliders"

@@ -167,9 +167,10 @@ def _directions(
 
     path = args.directions or clips.path / FILE_NAME
     if not path.is_file():
-        raise UsageError(
-            f"--slider: there is no {path}. Find directions with: gansound latent directions --model {args.model}"
-        )
+        words = f"gansound latent directions --model {args.model}"
+        if not Path(args.model).is_dir():
+            words += " --file FILE, and give --directions FILE"
+        raise UsageError(f"--slider: there is no {path}. Find directions with: {words}")
     directions = Directions.load(path, clips)
     try:
         for name in sliders:

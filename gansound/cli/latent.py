@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     attribute.add_argument("--name", required=True, help="of the slider")
     for action in (directions, attribute):
         action.add_argument(
-            "--file", type=Path, help="of the sliders (default: directions.safetensors beside the model)"
+            "--file", type=Path, help="of the sliders (default: directions.safetensors in the model's folder)"
         )
         action.add_argument(
             "--page", type=Path, metavar="DIR", help="also sounds along each slider, with a page"
@@ -155,13 +155,13 @@ def _interpolate(args: argparse.Namespace) -> None:
 
 
 def _directions(args: argparse.Namespace) -> None:
-    from gansound.inference.latent.directions import FILE_NAME, joined, pca, sefa
+    from gansound.inference.latent.directions import joined, pca, sefa
 
     if args.count < 1:
         raise UsageError(f"--count {args.count}: expected 1 or more")
     clips = open_clips(args)
     _check_base(args, clips)
-    path = args.file or clips.path / FILE_NAME
+    path = _sliders_path(args, clips)
     kept = _named(path, clips, args.force)
     found = (pca if args.pca else sefa)(clips, args.count)
     every = found if kept is None else joined(found, kept)
@@ -172,6 +172,20 @@ def _directions(args: argparse.Namespace) -> None:
     if kept is not None:
         _say(args, f"  beside {', '.join(kept.names)}, made before")
     _show(args, clips, every, range(len(found.names)))
+
+
+def _sliders_path(args: argparse.Namespace, clips: "ClipGenerator") -> Path:
+    """Where sliders are kept: beside the user's own model, for others lie in a package or a cache of downloads."""
+    from gansound.inference.latent.directions import FILE_NAME
+
+    if args.file is not None:
+        return Path(args.file)
+    if not Path(args.model).is_dir():
+        raise UsageError(
+            f"--file: {args.model} is no folder of yours to keep sliders in. Name a file, such as --file "
+            f"{slug(clips.name)}_sliders.safetensors; gansound generate takes it as --directions"
+        )
+    return clips.path / FILE_NAME
 
 
 def _named(path: Path, clips: "ClipGenerator", force: bool) -> "Directions | None":
@@ -200,13 +214,13 @@ def _attribute(args: argparse.Namespace) -> None:
         raise UsageError(f"--name {args.name!r}: expected a word, not a number, and no equals sign")
     import torch
 
-    from gansound.inference.latent.directions import FILE_NAME, Directions, from_vector, joined, replaced
+    from gansound.inference.latent.directions import Directions, from_vector, joined, replaced
     from gansound.inference.latent.favourites import find
     from gansound.inference.latent.paths import attribute
 
     clips = open_clips(args)
     _check_base(args, clips)
-    path = args.file or clips.path / FILE_NAME
+    path = _sliders_path(args, clips)
     before = Directions.load(path, clips) if path.exists() else None
     there = before is not None and args.name in before.names
     if there and not args.force:
