@@ -84,8 +84,8 @@ class LoadedModel:
         if isinstance(spec := self.frame_spec, MelSpec):
             return spec
         raise ModelFolderError(
-            f"{self.path}: takes {spec.in_words()}, which its own acoustic model alone makes, expected a vocoder that "
-            f"takes mels: a {spec.kind} can't be had from a recording or from a mel"
+            f"{self.path}: takes {spec.in_words()}, expected a vocoder that takes mels: a {spec.kind} can't be had "
+            "here from a recording or from a mel"
         )
 
 

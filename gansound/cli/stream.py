@@ -164,12 +164,12 @@ def source(name: str, vocoder: "Vocoder") -> "tuple[Iterator[np.ndarray], int | 
         ValueError: a .npy file that holds no mel of this model.
         BadFramesError: (while it runs) bytes are left that make no frame.
     """
-    n_mels = vocoder.frame_spec.n_mels
+    n_mels, kind = vocoder.frame_spec.n_mels, vocoder.frame_spec.kind
     if name == STDIO:
         return frames_as_they_come(sys.stdin.fileno(), n_mels, "stdin"), None
     path = Path(name)
     if path.suffix.lower() == ".npy" and path.is_file():
-        return mapped_mel(path, n_mels)
+        return mapped_mel(path, n_mels, whole=kind == "code")
     descriptor = os.open(path, os.O_RDONLY)  # for as long as the process lasts
     size = path.stat().st_size // (4 * n_mels) if path.is_file() else None
     return frames_as_they_come(descriptor, n_mels, name), size
@@ -207,8 +207,13 @@ def frames_as_they_come(descriptor: int, n_mels: int, name: str) -> "Iterator[np
         )
 
 
-def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
+def mapped_mel(path: Path, n_mels: int, *, whole: bool = False) -> "tuple[Iterator[np.ndarray], int]":
     """A .npy file's mel in pieces, and its frames; never all of it in memory.
+
+    Args:
+        path: of the file.
+        n_mels: the height of a frame.
+        whole: whole numbers will do, as codes are.
 
     Raises:
         ValueError: not one array of numbers, or not of this shape.
@@ -232,7 +237,8 @@ def mapped_mel(path: Path, n_mels: int) -> "tuple[Iterator[np.ndarray], int]":
         ) from None
     shape = mel.shape
     check_numbers(mel, str(path))
-    check_not_whole(mel, str(path))
+    if not whole:
+        check_not_whole(mel, str(path))
     if len(shape) not in (2, 3) or shape[-2] != n_mels or shape[:-2] not in ((), (1,)):
         turned = "; it looks transposed: save mel.T" if len(shape) > 1 and shape[-1] == n_mels else ""
         raise ValueError(f"{path}: holds shape {shape}, expected ({n_mels} bands, frames){turned}")

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 
+from gansound.frames.codes import CodeSpec
 from gansound.frames.latent import LatentSpec
 from gansound.mel import MelSpec
 
-FrameSpec = MelSpec | LatentSpec
+FrameSpec = MelSpec | LatentSpec | CodeSpec
 """All have `kind`, `n_mels` (the height of a frame), `sample_rate`, `hop_length`, `to_dict`, `from_dict`, `check`,
 `beyond_sound`, `suspicions`, `in_words` and `noise`."""
 
-SPECS: Mapping[str, type[FrameSpec]] = {spec.kind: spec for spec in (MelSpec, LatentSpec)}
+SPECS: Mapping[str, type[FrameSpec]] = {spec.kind: spec for spec in (MelSpec, LatentSpec, CodeSpec)}
 """By the name under which a model folder and an exported graph say what they take."""
 
-__all__ = ["SPECS", "FrameSpec", "LatentSpec"]
+__all__ = ["SPECS", "CodeSpec", "FrameSpec", "LatentSpec"]
