@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gansound.generators.bigvgan import V2, BigVGANGenerator
+from gansound.generators.dac import DACGenerator
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.generators.hift import HiFTGenerator
@@ -74,11 +75,16 @@ class Family:
     def _about_the_mel(self) -> dict[str, Any]:
         if "mel" in parameters(self.cls):
             return {"mel": replace(SPEC, framing=self.framing)}
-        return {"n_mels": N_MELS}
+        return {"n_mels": N_MELS} if "n_mels" in parameters(self.cls) else {}
 
 
 def _rates(rates: tuple[int, ...], kernels: tuple[int, ...], **more: Any) -> dict[str, Any]:
     return {"channels": 16, "upsample_rates": rates, "upsample_kernel_sizes": kernels} | more
+
+
+def _codec(codebooks: tuple[int, ...], rates: tuple[int, ...], **more: Any) -> dict[str, Any]:
+    sizes = {"codebook_size": 4, "codebook_channels": 3, "latent_channels": 12, "channels": 16}
+    return {"codebooks": codebooks, "upsample_rates": rates} | sizes | more
 
 
 _TWO_CHAINS = {"residual_kernel_sizes": (3, 5), "residual_dilations": ((1, 3), (1,))}
@@ -173,5 +179,13 @@ FAMILIES = {
         waits_samples=4 * 32 + 16 // 2 + 4,
         begins_samples=2 * 4,
         strided=True,
+    ),
+    # Which take mels here too, cut off to whole numbers as codes.
+    "dac": Family(DACGenerator, _codec((1,) * 10, (3, 2)), short={"upsample_rates": (3,)}),
+    "snac": Family(
+        DACGenerator,
+        _codec((1, 1, 2, 2, 4), (2, 4), depthwise=True, noise=True),
+        short={"upsample_rates": (2,)},
+        new_layers=True,
     ),
 }  # fmt: skip

@@ -22,6 +22,7 @@ from gansound.inference.backends.eager import EagerRunner
 from gansound.inference.vocoder import in_convention
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder
+from gansound.nn.codes import CodeEmbedding
 from gansound.nn.conv import Conv1d
 from gansound.nn.exact import ExactConv1d
 from gansound.nn.fold import fold_parametrizations
@@ -76,6 +77,15 @@ class Forgetful(HarmonicSource):
         return (voiced[:, : slopes.shape[1]] + slopes) / 1e4, start
 
 
+class Smooth(CodeEmbedding):
+    """What depends on the same codes, and a gradient flows."""
+
+    def forward(self, codes):
+        picked = codes[:, self.rows].unflatten(1, (self.columns, -1))  # (B, columns, codebooks, F)
+        along = picked.permute(0, 2, 3, 1).flatten(2)
+        return along.repeat_interleave(self.tables.shape[1], 1)
+
+
 def heard_alone(generator):
     """The same, all of whose sound is before an onset and has its moments, so that what tells of these is heard.
 
@@ -86,6 +96,8 @@ def heard_alone(generator):
             layer.min_val, layer.max_val = -1e9, 1e9
         if type(layer) is HarmonicSource:
             layer.__class__ = Forgetful
+        if type(layer) is CodeEmbedding:
+            layer.__class__ = Smooth
         if isinstance(layer, GroupDelay):
             layer.always.fill_(1)
         if isinstance(layer, Beginnings):

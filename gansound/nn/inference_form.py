@@ -25,6 +25,7 @@ from gansound.nn.image_layers import BandRows, Columns, Image, ImageBands, Image
 from gansound.nn.images import quick_on
 from gansound.nn.istft import ISTFT
 from gansound.nn.istft_by_products import by_products
+from gansound.nn.noise import NoiseProduct
 from gansound.nn.pqmf import PQMF
 from gansound.nn.residual import Parallel, Residual
 from gansound.nn.single_pass import SinglePassPhases
@@ -137,7 +138,7 @@ def _on_images(layer: nn.Module, graph: bool) -> nn.Module:
 
 
 def _samplewise(activation: nn.Module) -> bool:
-    return isinstance(activation, (*_ELEMENTWISE, Snake))
+    return isinstance(activation, (*_ELEMENTWISE, Snake, NoiseProduct))
 
 
 def _is(layer: nn.Module, kind: type[Layer]) -> TypeGuard[Layer]:
