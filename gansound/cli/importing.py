@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   gansound import s3gen.safetensors -o chatterbox/             # Chatterbox's vocoder; of CosyVoice 1, 2 and 3 hift.pt
   gansound import en_US-joe-medium.onnx -o joe/                # a Piper voice's decoder, which takes its latents
   gansound import G_953000.pth config.json --speaker 12 -o vctk_12/   # one voice of a VITS
+  gansound import hubertsiuzdak/snac_24khz -o snac/            # the decoder of a codec, which takes its codes
   gansound vocode recording.wav --model hifigan/ -o copy.wav"""
 
 

@@ -36,6 +36,8 @@ from gansound.recipe.budget import budget
 
 log = logging.getLogger(__name__)
 
+_CONSTANT_BYTES = 2**23  # filters, windows and noise, which no file holds
+
 KINDS = (
     "coqui",
     "nemo",
@@ -47,6 +49,7 @@ KINDS = (
     "parallel_wavegan",
     "melgan",
     "vits",
+    "dac",
 )
 
 
@@ -155,7 +158,7 @@ def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
     elements = sum(tensor.numel() for tensor in weights.values())
     with (
         torch.random.fork_rng(devices=[]),
-        budget(12 * elements + 2**20, 8 * len(weights) + 64, "the file holds fewer"),
+        budget(12 * elements + _CONSTANT_BYTES, 8 * len(weights) + 64, "the file holds fewer"),
     ):
         try:
             generator = build(

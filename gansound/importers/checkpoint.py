@@ -33,7 +33,7 @@ STATISTICS = (".h5", ".npy")
 _INSIDE = ("model", "state_dict", "generator", "model_g", "net_g", "netG", "G", "gen", "generator_ema", "ema")
 _PREFIXES = ("module.", "model.generator.", "model_g.", "net_g.", "generator.", "vocoder.")
 # And where some put its configuration, in the same file; seungwonpark's MelGAN as the text of its YAML.
-_DESCRIBED_BY = ("config", "hyper_parameters", "hp_str")
+_DESCRIBED_BY = ("config", "hyper_parameters", "hp_str", "metadata")
 # What a pickle may name besides tensors and plain values: a training's paths, which are text.
 _HARMLESS: list[Any] = [(PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
 

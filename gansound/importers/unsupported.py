@@ -25,7 +25,7 @@ _OTHERS = (
     (r"^(noise_upsample|blocks\.0\.tade1)\.", "a StyleMelGAN"),
     (r"(^|\.)WN\.0\.", "a WaveGlow"),
     (r"^(backbone\.downsample_layers|head\.conv_pre)\.", "fish-speech's FireflyGAN"),
-    (r"(^|\.)quantizer\.", "a neural codec, which takes codes in place of a mel"),
+    (r"(^|\.)quantizer\.", "a neural codec whose decoder isn't that of DAC or SNAC"),
     (r"^discriminators\.0\.", "a discriminator without its generator"),
 )
 
