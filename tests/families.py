@@ -15,6 +15,7 @@ from gansound.generators.hift import HiFTGenerator
 from gansound.generators.istftnet import ISTFTNetGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.generators.multi_band_melgan import MultiBandMelGANGenerator
+from gansound.generators.nsf_hifigan import NSFHiFiGANGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.generators.vocos import VocosGenerator
 from gansound.mel import MelSpec
@@ -95,7 +96,8 @@ _SOURCE = {
     "pitch_channels": 16,
     "harmonics": 2,
 }
-_SHORT_SOURCE = {"residual_kernel_sizes": (3,), "residual_dilations": ((1,),)} | {
+_SHORT_CHAIN = {"residual_kernel_sizes": (3,), "residual_dilations": ((1,),)}
+_SHORT_SOURCE = _SHORT_CHAIN | {
     "source_kernel_sizes": (3, 3),
     "source_dilations": ((1,), (1,)),
 }
@@ -186,6 +188,20 @@ FAMILIES = {
         DACGenerator,
         _codec((1, 1, 2, 2, 4), (2, 4), depthwise=True, noise=True),
         short={"upsample_rates": (2,)},
+        new_layers=True,
+    ),
+    "nsf hifigan": Family(
+        NSFHiFiGANGenerator,
+        _rates((2, 3, 4), (4, 7, 8), **_TWO_CHAINS) | {"harmonics": 2},
+        strided=True,
+        short={"upsample_rates": (3, 2), "upsample_kernel_sizes": (7, 4)} | _SHORT_CHAIN,
+        new_layers=True,
+    ),
+    "nsf hifigan mini": Family(
+        NSFHiFiGANGenerator,
+        _rates((2, 4, 3), (4, 8, 6), **_TWO_CHAINS) | {"residual_block": 2, "mini": True},
+        waits_samples=24,
+        short=_rates((2, 2, 2), (4, 4, 4)) | _SHORT_CHAIN,
         new_layers=True,
     ),
 }  # fmt: skip

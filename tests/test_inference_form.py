@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gansound.nn.conv import Conv1d, TransposedConv1d
+from gansound.nn.conv import Conv1d, StridedConv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.inference_form import InferenceForm
@@ -133,10 +133,9 @@ def test_same_function_for_stacks_of_other_kinds(name, graph):
     assert_same(built(4, rate, *layers), graph=graph)
 
 
-def test_strided_convolutions_are_refused():
-    generator = built(4, 3, up(4, 4), up(4, 4), Conv1d(4, 1, 3, stride=3))
-    with pytest.raises(ValueError, match="no strided convolutions, got stride 3"):
-        InferenceForm(generator)
+@pytest.mark.parametrize("layer", [Conv1d(4, 1, 3, stride=3), StridedConv1d(4, 1, stride=3)])
+def test_strided_convolutions(layer):
+    assert_same(built(4, 3, up(4, 4), up(4, 4), layer))
 
 
 def test_the_generator_it_was_made_from_is_not_changed():

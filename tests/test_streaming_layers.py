@@ -13,7 +13,7 @@ from torch import nn
 
 from gansound.nn import streaming
 from gansound.nn.anti_aliased import AntiAliased
-from gansound.nn.conv import AheadConv1d, Conv1d, RepeatedConv1d, TransposedConv1d
+from gansound.nn.conv import AheadConv1d, Conv1d, RepeatedConv1d, StridedConv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
 from gansound.nn.exact import ExactConv1d
 from gansound.nn.finer_frames import FinerFrames
@@ -205,6 +205,9 @@ STRIDED = {
     ),
     "spectrum down": lambda: (of_spectrum(causal=False), C, 1),
     "spectrum down causal": lambda: (of_spectrum(causal=True), C, 1),
+    "half a stride before": lambda: (StridedConv1d(C, 3, stride=4), C, 4),
+    "half an odd stride before": lambda: (nn.Sequential(Conv1d(C, C, 3), StridedConv1d(C, 3, stride=3)), C, 3),
+    "a stride and more before": lambda: (StridedConv1d(C, 3, stride=2, causal=True), C, 2),
     "strided paths": lambda: (Parallel(Conv1d(C, 3, 3, stride=2), Conv1d(C, 3, 9, stride=2)), C, 2),
     "down and up": lambda: (
         nn.Sequential(Conv1d(C, C, 7, stride=4), nn.GELU(), TransposedConv1d(C, 3, rate=8, kernel_size=15)),

@@ -28,7 +28,7 @@ from gansound.nn.exact import ExactConv1d
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.group_delay import GroupDelay
-from gansound.nn.harmonic_source import HarmonicSource
+from gansound.nn.harmonic_source import GlidingSine, HarmonicSource
 from gansound.nn.istft import ISTFT
 from gansound.nn.onsets import Beginnings
 from gansound.nn.streaming import Cursor
@@ -54,6 +54,10 @@ def awake(name, causal, dtype=torch.float64, seed=0, *, traced=False):
     mel = mels(40, dtype, batch=2)
     for layer in [layer for layer in generator.modules() if isinstance(layer, ExactConv1d)]:
         layer.weight *= 150 if len(layer.weight) == 1 else 3  # to hundreds of Hz
+    if getattr(generator, "takes_pitch", False):  # whose last row is about 1 here, as the others
+        for layer in generator.modules():
+            if isinstance(layer, HarmonicSource | GlidingSine):
+                layer.sample_rate /= 200
     if any(isinstance(layer, Conv1d) for layer in generator.modules()):
         awaken(generator, mel)
     else:
@@ -86,6 +90,14 @@ class Smooth(CodeEmbedding):
         return along.repeat_interleave(self.tables.shape[1], 1)
 
 
+class ForgetfulSine(GlidingSine):
+    """Likewise."""
+
+    def _sines(self, window, start, still=None):
+        each = (window[:, :-1] + window[:, 1:])[..., None] * self.times / 1e4
+        return each.flatten(1)[:, None], start
+
+
 def heard_alone(generator):
     """The same, all of whose sound is before an onset and has its moments, so that what tells of these is heard.
 
@@ -98,6 +110,8 @@ def heard_alone(generator):
             layer.__class__ = Forgetful
         if type(layer) is CodeEmbedding:
             layer.__class__ = Smooth
+        if type(layer) is GlidingSine:
+            layer.__class__ = ForgetfulSine
         if isinstance(layer, GroupDelay):
             layer.always.fill_(1)
         if isinstance(layer, Beginnings):

@@ -8,7 +8,6 @@ and magnitudes and phases for the other, is another net.
 """
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -32,10 +31,10 @@ from gansound.nn.exact import ExactConv1d
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.harmonic_source import HarmonicSource, Phases
 from gansound.nn.istft import ISTFT, ChannelsLast, MirroredLead, Polar
-from gansound.nn.residual import Mean, Parallel
+from gansound.nn.residual import Mean, Sourced
 from gansound.nn.snake import Snake
 from gansound.nn.stft import STFT, DownConv1d
-from gansound.nn.streaming import Cursor, Pointwise, stream
+from gansound.nn.streaming import Pointwise
 
 AUDIO_LIMIT = 0.99
 LOOKAHEAD_FRAMES = 4
@@ -158,47 +157,6 @@ class HiFTGenerator(StreamingGenerator):
             ISTFT(n_fft, istft_hop_length, "center", closed=True),
             nn.Hardtanh(-AUDIO_LIMIT, AUDIO_LIMIT),
         )
-
-
-class Sourced(Parallel):
-    """Stages, beside each of which the same source comes in by a side of its own.
-
-    Args:
-        source: of the input.
-        ups: of each stage, from its input to where the source is added.
-        sides: of each stage, from the source to there.
-        chains: of each stage, from there on.
-
-    Shape:
-        whatever these take.
-    """
-
-    def __init__(
-        self,
-        source: nn.Module,
-        ups: Sequence[nn.Module],
-        sides: Sequence[nn.Module],
-        chains: Sequence[nn.Module],
-    ) -> None:
-        nn.Module.__init__(self)
-        self.source = source
-        self.ups, self.sides, self.chains = map(nn.ModuleList, (ups, sides, chains))
-
-    def forward(self, x: Tensor) -> Tensor:
-        source = self.source(x)
-        for up, side, chain in zip(self.ups, self.sides, self.chains, strict=True):
-            x = chain(up(x) + side(source))
-        return x
-
-    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
-        beside = cursor.fork()
-        source = stream(self.source, x, beside)
-        for up, side, chain in zip(self.ups, self.sides, self.chains, strict=True):
-            paths = [cursor.fork(), beside.fork()]
-            outputs = [stream(up, x, paths[0]), stream(side, source, paths[1])]
-            y, s = cursor.join(paths, outputs)
-            x = stream(chain, y + s, cursor)
-        return x
 
 
 class Magnitude(Pointwise):

@@ -148,6 +148,26 @@ class AheadConv1d(Conv1d):
         self.left_samples, self.right_samples = 0, self.left_samples
 
 
+class StridedConv1d(Conv1d):
+    """A convolution two strides long, which begins half a stride before a column's own samples.
+
+    Args:
+        in_channels, out_channels: width before and after.
+        stride: samples from one column to the next, 2 or more.
+        causal: it ends at the first of a column's own samples.
+
+    Shape:
+        x `(B, in_channels, T * stride)` → `(B, out_channels, T)`.
+        A streaming step takes a multiple of `stride` columns.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, causal: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 2 * stride, stride=stride, causal=True)
+        if not causal:
+            self.left_samples = (stride + 1) // 2
+            self.right_samples = 2 * stride - 1 - self.left_samples
+
+
 class RepeatedConv1d(Conv1d):
     """A causal convolution of a signal whose columns were each repeated `rate` times.
 

@@ -6,6 +6,8 @@ FunAudioLLM/CosyVoice and resemble-ai/chatterbox. The phase of a sine is the sum
 it has a memory: it is kept modulo a turn, on a grid so fine that nothing is heard of it and so coarse that sums are
 exact, whatever their order. An hour's sound is then as exact as a second's, and a stream's phases are the whole's.
 
+`GlidingSine` is the source of openvpi/SingingVocoders' mini-NSF: one sine, whose frequency glides.
+
 Departures: there the noise, and the phases with which the overtones begin, are drawn anew for each utterance. Here
 they are constants: noise for `NOISE_FRAMES` frames, counted from an utterance's beginning, and then the same again. And
 there each overtone has its own noise, of which the net takes a weighted sum; that is Gaussian too, and drawn as such.
@@ -26,8 +28,6 @@ Phases = Literal["summed", "interpolated", "held"]
 
 AMPLITUDE = 0.1
 """Of each sine; what isn't voiced has noise of a third of that."""
-VOICED_HZ = 10.0
-"""Up to it a frame is unvoiced."""
 VOICED_NOISE = 0.003
 """Standard deviation of the noise beside the sines."""
 NOISE_FRAMES = 256
@@ -49,6 +49,7 @@ class HarmonicSource(nn.Module):
             (CosyVoice 2) a phase goes straight from the middle of a frame to that of the next, half a frame late, and
             stands before the first and behind the last; "held" (CosyVoice 3) is that phase in steps of a frame, and its
             noise is uniform about a half and not about 0, as there at inference.
+        unvoiced_hz: up to it a frame is unvoiced.
 
     Shape:
         `(B, 1, F)` in Hz, 0 or more → `(B, 1, F * hop_length)` in (-1, 1).
@@ -69,6 +70,7 @@ class HarmonicSource(nn.Module):
         harmonics: int = 8,
         *,
         phases: Phases = "summed",
+        unvoiced_hz: float = 10.0,
     ) -> None:
         super().__init__()
         if phases not in ("summed", "interpolated", "held"):
@@ -78,6 +80,7 @@ class HarmonicSource(nn.Module):
         self.sample_rate = sample_rate
         self.hop_length = hop_length
         self.phases = phases
+        self.unvoiced_hz = unvoiced_hz
         self.lead_samples = hop_length // 2 if phases == "interpolated" else 0
         self.context = 1 if self.lead_samples else 0  # frames
         self.weight = nn.Parameter(torch.empty(harmonics + 1).uniform_(-1, 1) / math.sqrt(harmonics + 1))
@@ -137,7 +140,7 @@ class HarmonicSource(nn.Module):
             waves, phase = self._waves(window[:, self.context :], begins, start)
             frames = number + torch.arange(-self.context, columns, device=window.device)
             noise = self.noise[frames.remainder(NOISE_FRAMES)]
-            voiced = (window > VOICED_HZ).to(window.dtype)[..., None].expand(-1, -1, self.hop_length)
+            voiced = (window > self.unvoiced_hz).to(window.dtype)[..., None].expand(-1, -1, self.hop_length)
             first = self.context * self.hop_length - self.lead_samples
             noise, voiced = (
                 each.flatten(1)[:, first : first + columns * self.hop_length] for each in (noise, voiced)
@@ -150,8 +153,7 @@ class HarmonicSource(nn.Module):
     def _waves(self, f0: Tensor, begins: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """The sines, and the phase behind the last frame. Shape: `(B, n)` → `(B, n, harmonics + 1, hop)`, `(B, 1)`."""
         turns = f0 / self.sample_rate  # a sample
-        frame = turns * self.hop_length
-        parts = ((frame - frame.round()) * _GRID).round().long()
+        parts = _parts(turns * self.hop_length)
         total = parts.cumsum(1) + start
         if self.phases == "held":
             base, slope = total, torch.zeros_like(turns)
@@ -165,3 +167,69 @@ class HarmonicSource(nn.Module):
             ..., None
         ] * self.offsets
         return (2 * math.pi * (cycles - cycles.round())).sin(), total[:, -1:].remainder(_GRID)
+
+
+class GlidingSine(nn.Module):
+    """A sine whose frequency goes straight from each frame's to that of the next, and stays at the last.
+
+    Args:
+        sample_rate: of the sine, in Hz; any number above 0.
+        hop_length: samples of a frame.
+
+    Shape:
+        `(B, 1, F)` in Hz, 0 or more → `(B, 1, F * hop_length)` in [-1, 1].
+    """
+
+    times: Tensor
+    bends: Tensor
+
+    def __init__(self, sample_rate: float, hop_length: int) -> None:
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.hop_length = hop_length
+        times = torch.arange(1.0, hop_length + 1, dtype=torch.float64)
+        self.register_buffer("times", times.float(), persistent=False)
+        self.register_buffer("bends", (times * (times - 1) / (2 * hop_length)).float(), persistent=False)
+
+    def forward(self, f0: Tensor) -> Tensor:
+        window = torch.cat([f0, f0[..., -1:]], -1)[:, 0]
+        return self._sines(window, torch.zeros(1, 1, dtype=torch.int64, device=f0.device))[0]
+
+    def stream(self, f0: Tensor, cursor: Cursor) -> Tensor:
+        """Shape: `(B, 1, n)` → `(B, 1, n * hop_length)`."""
+        window = cursor.window(f0, 1, padding="replicate")[:, 0]
+        start = (cursor.recalled(f0[:, 0, :1]) * _GRID).round().long()
+        still = None
+        if cursor.position is not None:  # before an utterance begins its phase stands still
+            index = cursor.indices(f0.shape[-1], 1)
+            still = (index < 0)[..., None]
+            start = torch.where(index[:, :1] > 0, start, 0)
+        samples, phase = self._sines(window, start, still)
+        cursor.remember(phase.to(f0.dtype) / _GRID)
+        cursor.late(1, 0)
+        cursor.upsample(self.hop_length)
+        return samples
+
+    @torch.no_grad()
+    def _sines(self, window: Tensor, start: Tensor, still: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of each frame but the last, and the phase behind them in parts of a turn.
+
+        Shape: `(B, n + 1)` in Hz, `(B, 1)`, `(B, n, 1)` where no phase moves → `(B, 1, n * hop)`, `(B, 1)`.
+        """
+        with torch.autocast(window.device.type, enabled=False):
+            turns = window[:, :-1] / self.sample_rate  # a sample
+            rise = window[:, 1:] / self.sample_rate - turns
+            turned = turns[..., None] * self.times + rise[..., None] * self.bends
+            if still is not None:
+                turned = torch.where(still, 0.0, turned)
+            parts = _parts(turned[..., -1])
+            total = parts.cumsum(1) + start
+            phase = (total - parts).remainder(_GRID).to(window.dtype) / _GRID
+            cycles = phase[..., None] + turned
+            sines = (2 * math.pi * (cycles - cycles.round())).sin()
+        return sines.flatten(1)[:, None], total[:, -1:].remainder(_GRID)
+
+
+def _parts(turns: Tensor) -> Tensor:
+    """What is left of turns beyond whole ones, on the grid."""
+    return ((turns - turns.round()) * _GRID).round().long()

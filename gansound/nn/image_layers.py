@@ -49,8 +49,7 @@ class ImageConv(nn.Module):
         self.dilation, self.groups = conv.dilation[0], conv.groups
         self.left_samples, self.right_samples = conv.left_samples, conv.right_samples
         self.padding: Padding = "reflect" if conv.padding_mode == "reflect" else "zeros"
-        if conv.stride[0] > 1:
-            raise ValueError(f"the inference form has no strided convolutions, got stride {conv.stride[0]}")
+        self.stride = conv.stride[0]
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = self.left_samples, self.right_samples
@@ -65,12 +64,18 @@ class ImageConv(nn.Module):
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         x = x.to(self.weight.dtype)
-        window = cursor.window(x, self.left_samples + self.right_samples, padding=self.padding)
-        cursor.late(self.right_samples, self.left_samples)
+        reach = self.left_samples + self.right_samples
+        wait = -(cursor.delay + self.right_samples) % self.stride  # as of `Conv1d`
+        window = cursor.window(x, reach + wait, padding=self.padding)
+        cursor.late(self.right_samples + wait, self.left_samples)
+        if self.stride > 1:
+            cursor.downsample(self.stride)
+            window = window[..., : x.shape[-1] + reach]
         return self._convolved(window)
 
     def _convolved(self, x: Tensor, padding: int = 0) -> Tensor:
-        return F.conv2d(x, self.weight, self.bias, 1, (0, padding), (1, self.dilation), self.groups)
+        stride, dilation = (1, self.stride), (1, self.dilation)
+        return F.conv2d(x, self.weight, self.bias, stride, (0, padding), dilation, self.groups)
 
 
 class ImageUpsampling(nn.Module):

@@ -50,9 +50,6 @@ class InferenceForm(StreamingGenerator):
             than they have. Normalization stays as it is, and so do constants of the design (filter banks, the inverse
             FFT), since nothing was trained around their error. A layer that isn't gansound's stays as it is too, and so
             does `FinerFrames`, whose errors phases would add up.
-
-    Raises:
-        ValueError: a strided convolution.
     """
 
     def __init__(

@@ -1,5 +1,7 @@
 """Layers side by side: residual blocks, and stacks that share an input."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from gansound.nn.conv import Conv1d, weight_norm
@@ -67,6 +69,47 @@ class Residual(Parallel):
 
     def paths(self) -> list[nn.Module]:
         return [self.shortcut, self.branch]
+
+
+class Sourced(Parallel):
+    """Stages, beside each of which the same source comes in by a side of its own.
+
+    Args:
+        source: of the input.
+        ups: of each stage, from its input to where the source is added.
+        sides: of each stage, from the source to there.
+        chains: of each stage, from there on.
+
+    Shape:
+        whatever these take.
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        ups: Sequence[nn.Module],
+        sides: Sequence[nn.Module],
+        chains: Sequence[nn.Module],
+    ) -> None:
+        nn.Module.__init__(self)
+        self.source = source
+        self.ups, self.sides, self.chains = map(nn.ModuleList, (ups, sides, chains))
+
+    def forward(self, x: Tensor) -> Tensor:
+        source = self.source(x)
+        for up, side, chain in zip(self.ups, self.sides, self.chains, strict=True):
+            x = chain(up(x) + side(source))
+        return x
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        beside = cursor.fork()
+        source = stream(self.source, x, beside)
+        for up, side, chain in zip(self.ups, self.sides, self.chains, strict=True):
+            paths = [cursor.fork(), beside.fork()]
+            outputs = [stream(up, x, paths[0]), stream(side, source, paths[1])]
+            y, s = cursor.join(paths, outputs)
+            x = stream(chain, y + s, cursor)
+        return x
 
 
 def dilated_residual(

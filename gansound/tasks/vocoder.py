@@ -117,6 +117,11 @@ class VocoderTask:
         phase_augmentation: PhaseAugmentation | None = None,
         balance: LossBalance | None = None,
     ) -> None:
+        if getattr(generator, "takes_pitch", False):
+            raise ValueError(
+                f"generator: {type(generator).__name__} takes a pitch beside the mel, and training gives it none; it "
+                "is had by gansound import alone"
+            )
         for name in ("hop_length", "n_mels"):
             if not hasattr(generator, name):
                 raise ValueError(
