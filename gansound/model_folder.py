@@ -1,8 +1,8 @@
 """The model folder: what inference loads, and what travels between people.
 
     config.json         {"format": 1, "generator": {class_path, init_args}, "mel": {...}, "info": {...}}
-                        (one that takes the latents of an acoustic model has "latent": {...} instead of a mel, and a
-                        generator of clips neither)
+                        (one that takes the latents of an acoustic model has "latent": {...} instead of a mel, one that
+                        takes a pitch beside either "pitched": {"mel": {...}}, and a generator of clips none of them)
     model.safetensors   the generator's state dict, weight norm folded, float32 or float16
     discriminators.safetensors
                         where it comes from a training: what to fine-tune it with; inference doesn't look at it
@@ -28,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from gansound.frames import SPECS, FrameSpec
+from gansound.frames import SPECS, FrameSpec, PitchedSpec
 from gansound.mel import MelSpec
 from gansound.mel.files import lfs_pointer
 from gansound.nn.fold import fold_parametrizations, load_folded
@@ -83,9 +83,14 @@ class LoadedModel:
         """Raises ModelFolderError when the model takes no mels."""
         if isinstance(spec := self.frame_spec, MelSpec):
             return spec
+        if isinstance(spec, PitchedSpec) and isinstance(spec.frames, MelSpec):
+            raise ModelFolderError(
+                f"{self.path}: takes {spec.in_words()}, expected a vocoder that takes mels alone: nothing gives it a "
+                "pitch here"
+            )
         raise ModelFolderError(
-            f"{self.path}: takes {spec.in_words()}, expected a vocoder that takes mels: a {spec.kind} can't be had "
-            "here from a recording or from a mel"
+            f"{self.path}: takes {spec.in_words()}, expected a vocoder that takes mels: such frames can't be had here from "
+            "a recording or from a mel"
         )
 
 

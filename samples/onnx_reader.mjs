@@ -21,7 +21,7 @@ export class Vocoder {
 
   constructor(ort, session, about) {
     Object.assign(this, { ort, session });
-    this.melConvention = JSON.parse(about.mel ?? about.latent ?? about.code);
+    this.melConvention = JSON.parse(about.mel ?? about.latent ?? about.pitched ?? about.code);
     this.states = JSON.parse(about.states);
     this.sampleRate = Number(about.sample_rate);
     this.hopLength = Number(about.hop_length);

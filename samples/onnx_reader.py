@@ -23,7 +23,8 @@ class Vocoder:
         about = self.session.get_modelmeta().custom_metadata_map
         if about.get("graph") != "streaming":
             raise ValueError(f"{path}: not a streaming graph; write one with: gansound export --streaming")
-        self.mel_convention = json.loads(about.get("mel") or about.get("latent") or about["code"])
+        takes = next(kind for kind in ("mel", "latent", "pitched", "code") if kind in about)
+        self.mel_convention = json.loads(about[takes])
         self.states = json.loads(about["states"])
         self.sample_rate, self.hop_length, self.n_mels, self.lookahead, self.unknown = (
             int(about[key])

@@ -46,9 +46,9 @@ class HostModule(nn.Module):
 
     def __init__(self, vocoder: Voice) -> None:
         super().__init__()
-        if (given := vocoder.frame_spec.kind) != self.takes:
+        if (spec := vocoder.frame_spec).kind != self.takes:
             raise ValueError(
-                f"the vocoder takes {given}s, expected one that takes {self.takes}s in this host"
+                f"the vocoder takes {spec.in_words()}; expected one that takes {self.takes}s alone in this host"
             )
         self.generator = vocoder.generator  # its parameters say where it is, and are saved with the host's
         self.vocoder = vocoder

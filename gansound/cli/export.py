@@ -144,6 +144,8 @@ def _for_sherpa(vocoder: "Vocoder") -> dict[str, str]:
     """The metadata by which sherpa-onnx takes a graph from mels to samples; a warning where its mels are others."""
     from gansound.mel import MelSpec
 
+    if (spec := vocoder.frame_spec).kind != "mel":
+        raise ValueError(f"sherpa-onnx gives a vocoder mels alone, and this one takes {spec.in_words()}")
     if different := vocoder.mel_spec.differences(MelSpec.preset(_SHERPA_MEL)):
         log.warning(
             "sherpa-onnx's Matcha models make hifi-gan's mels at 22,050 Hz, and this vocoder takes others: %s",
@@ -246,7 +248,7 @@ def _evaluate(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> "Eval
     ) -> Any:  # at the model's rate, to which `evaluate` brings everything
         frames = -(-len(audio) // spec.hop_length)
         padded = np.pad(audio, (0, frames * spec.hop_length - len(audio)))
-        mel = spec.mel(torch.from_numpy(padded)[None])[..., :frames]
+        mel = vocoder.frames_of(torch.from_numpy(padded))[..., :frames]
         return quantized(mel)[0, : len(audio)].numpy()
 
     if args.evaluate_on is None:

@@ -37,6 +37,7 @@ EXAMPLES = """examples:
   gansound vocode speech.wav -o resynthesised.wav
   gansound vocode mels/ -o audio/ --model runs/melgan/model
   gansound vocode mel.npy -o speech.flac
+  gansound vocode mel.npy --f0 f0.npy -o song.wav --model nsf/
   gansound vocode drums/ -o audio/ --model default-44khz --bits 32
   gansound vocode mels/ -o audio/ --backend openvino --precision bf16
   srun gansound vocode mels/ -o audio/ --slice slurm --skip-existing
@@ -83,6 +84,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out what a run before has made (whole, or it isn't there)",
     )
+    parser.add_argument(
+        "--f0",
+        type=Path,
+        metavar="FILE",
+        help="of a mel, for a model that takes a pitch too: Hz of each frame, 0 where unvoiced (.npy, .npz, .pt, "
+        ".safetensors); that of a recording is found",
+    )
     parser.add_argument("--device", help="such as cpu or cuda (default: CUDA where there is one)")
     add_mel_argument(parser)
     add_backend_arguments(parser)
@@ -93,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     from gansound.data.slices import Slice
 
     work = plan(args.inputs, args.output, args.bits)
+    if args.f0 is not None:
+        _check_pitch(args.f0, work)
     if args.slice is not None:
         try:
             work = list(Slice.parse(args.slice).of(work))
@@ -148,21 +158,22 @@ def _here(args: argparse.Namespace, work: "Work") -> "Iterator[tuple[Path, Path,
         else:
             make.vocoder.measure("whole", "short")
     for source, target in _shown(work, quiet=args.quiet):
-        yield source, target, make((source, target, opened(source, debug=args.debug)))
+        yield source, target, make((source, target, opened(source, args.f0, debug=args.debug)))
 
 
 def _on_ray(
     args: argparse.Namespace, work: "Work", ray: "Pool"
 ) -> "Iterator[tuple[Path, Path, Failure | None]]":
-    failures = ray.through(partial(Vocoding, args), work, before=_decoded, after=_as_it_is, lost=_lost)
+    decoded = partial(_decoded, args.f0)
+    failures = ray.through(partial(Vocoding, args), work, before=decoded, after=_as_it_is, lost=_lost)
     for (source, target), failure in zip(_shown(work, quiet=args.quiet), failures, strict=True):
         yield source, target, failure
 
 
-def _decoded(work: tuple[Path, Path]) -> "tuple[Path, Path, Input | Failure]":
+def _decoded(f0: Path | None, work: tuple[Path, Path]) -> "tuple[Path, Path, Input | Failure]":
     """What a model is fed, read on a processor while it works on others; a long recording it reads itself."""
     source, target = work
-    found = opened(source)
+    found = opened(source, f0)
     try:
         if isinstance(found, Input) and found.info is not None and found.info.seconds < _SENT_SECONDS:
             found = replace(found, blocks=list(found.blocks))
@@ -260,6 +271,19 @@ def plan(inputs: Iterable[Path], output: Path, bits: int | None = None) -> list[
     return work
 
 
+def _check_pitch(f0: Path, work: "Work") -> None:
+    """Raises UsageError."""
+    from gansound.mel.files import MEL_SUFFIXES
+
+    if not f0.is_file():
+        raise UsageError(f"--f0 {f0}: no such file")
+    if len(work) != 1 or work[0][0].suffix.lower() not in MEL_SUFFIXES:
+        raise UsageError(
+            f"--f0 {f0}: is the pitch of one mel, got {len(work)} inputs such as {work[0][0]}. Of several save frames "
+            "with the pitch as their last row; that of a recording is found"
+        )
+
+
 def outputs(inputs: Iterable[Path], folder: Path, suffixes: frozenset[str]) -> Iterator[tuple[Path, Path]]:
     """Each input file, those in folders by suffix, with its WAV below `folder`."""
     from gansound.data.walk import say_passed_over, walk
@@ -291,9 +315,13 @@ def is_little(work: "Work", vocoder: "Vocoder") -> bool:
 
 @dataclass(frozen=True)
 class Input:
-    """A mel `(1, M, F)`, or a recording piece by piece, with what its header says and the channel to take, if one."""
+    """A mel `(1, M, F)`, or a recording piece by piece, with what its header says and the channel to take, if one.
+
+    The mel may have its pitch beside it.
+    """
 
     mel: "Tensor | np.ndarray | None" = None
+    f0: "Tensor | np.ndarray | None" = None
     info: "AudioInfo | None" = None
     channel: int | None = None
     blocks: "Iterable[np.ndarray]" = ()
@@ -306,14 +334,14 @@ class Input:
         return self.info.seconds
 
 
-def opened(source: Path, *, debug: bool = False) -> Input | Failure:
+def opened(source: Path, f0: Path | None = None, *, debug: bool = False) -> Input | Failure:
     """A mel or a recording, whose blocks are read when they are asked for; the reason where it can't be read."""
     from gansound import audio
     from gansound.mel.files import MEL_SUFFIXES, read_mel
 
     try:
         if source.suffix.lower() in MEL_SUFFIXES:
-            return Input(mel=read_mel(source))
+            return Input(mel=read_mel(source), f0=None if f0 is None else read_mel(f0))
         return Input(info=audio.probe(source), channel=audio.cancelling(source), blocks=_Blocks(source))
     except ERRORS as error:
         failure = Failure.of(error, debug=debug)
@@ -361,7 +389,9 @@ def synthesise(
     from gansound import audio
 
     if found.mel is not None:
-        mel = vocoder.frame_spec.check(found.mel)
+        from gansound.inference.streaming import joined
+
+        mel = vocoder.frame_spec.check(joined(vocoder.frame_spec, found.mel, found.f0))
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
         for suspicion in vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from gansound.frames import PitchedSpec, mel_of
 from gansound.generators.converted import ConvertedGenerator
 from gansound.generators.universal import UniversalGenerator
 from gansound.mel import MelSpec
@@ -25,8 +26,10 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
     Raises:
         ValueError: it can't take them; the message says which fields differ, and the ways out.
     """
-    if mel == model.mel:
+    own = mel_of(model.frame_spec) or model.mel
+    if mel == own:
         return model
+    pitched = isinstance(model.takes, PitchedSpec)
     generator: nn.Module
     config = model.config
     if isinstance(model.generator, UniversalGenerator):
@@ -38,15 +41,16 @@ def in_convention(model: LoadedModel, mel: MelSpec) -> LoadedModel:
         config = {**config, "init_args": arguments}
     elif isinstance(model.generator, StreamingGenerator):
         try:
-            generator = ConvertedGenerator(model.generator, model.mel, mel)
+            generator = ConvertedGenerator(model.generator, own, mel, beside=int(pitched))
         except ValueError as error:
-            raise ValueError(f"{model.path}: {error}. {_way_out(model.mel, mel)}") from None
+            raise ValueError(f"{model.path}: {error}. {_way_out(own, mel)}") from None
     else:
         raise ValueError(
             f"{model.path}: {type(model.generator).__name__} takes mels of its own convention only, got another: "
-            f"{'; '.join(model.mel.differences(mel))}. {HOW_TO_STREAM}"
+            f"{'; '.join(own.differences(mel))}. {HOW_TO_STREAM}"
         )
-    return replace(model, generator=generator, takes=mel, config=config)
+    takes = PitchedSpec(mel) if pitched else mel
+    return replace(model, generator=generator, takes=takes, config=config)
 
 
 def _way_out(own: MelSpec, mel: MelSpec) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansound.frames import FrameSpec
+from gansound.frames import FrameSpec, PitchedSpec
 from gansound.inference.backends.runner import PUSHED_FRAMES, Runner
 from gansound.inference.forks import check_process
 
@@ -95,11 +95,12 @@ class StreamingVocoder:
         """
         return self.lookahead_frames * self._runner.hop_length / self._spec.sample_rate
 
-    def push(self, mel: Tensor | np.ndarray) -> np.ndarray:
+    def push(self, mel: Tensor | np.ndarray, *, f0: Tensor | np.ndarray | None = None) -> np.ndarray:
         """The next frames in, the samples that they make final out.
 
         Args:
             mel: any number of frames, torch or numpy, on any device.
+            f0: of a vocoder that takes a pitch, `(n,)` in Hz, 0 where unvoiced, where it isn't the frames' last row.
 
         Shape:
             `(n_mels, n)` or `(1, n_mels, n)` → `(T,)`, possibly empty.
@@ -109,7 +110,7 @@ class StreamingVocoder:
                 Nothing was taken then, and the stream goes on unharmed.
         """
         with self._alone():
-            return self._push(mel)
+            return self._push(joined(self._spec, mel, f0))
 
     def flush(self) -> np.ndarray:
         """End the utterance: the rest of its samples, so that there are frames_pushed * hop_length in all.
@@ -152,7 +153,7 @@ class StreamingVocoder:
         another thread that cuts the talker off, and where another iterator begins.
 
         Args:
-            mels: as of `push`, one after the other.
+            mels: as of `push`, one after the other; a pitch that the vocoder takes is their last row.
 
         Raises:
             ValueError: as `push`.
@@ -332,6 +333,15 @@ class StreamingVocoder:
             self.clipped_samples += int(np.count_nonzero(beyond))
             samples = np.nan_to_num(samples).clip(-1.0, 1.0)
         return np.minimum(np.rint(samples * _FULL_SCALE), _FULL_SCALE - 1)
+
+
+def joined(spec: FrameSpec, mel: Tensor | np.ndarray, f0: Tensor | np.ndarray | None) -> Tensor | np.ndarray:
+    """Frames of the mel with its pitch, or as they are where none is given. Raises ValueError."""
+    if f0 is None:
+        return mel
+    if isinstance(spec, PitchedSpec):
+        return spec.join(mel, f0)
+    raise ValueError(f"got an f0, but this vocoder takes {spec.in_words()}, and no pitch beside it")
 
 
 async def _each(mels: Any) -> AsyncGenerator[Any, None]:

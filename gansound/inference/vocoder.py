@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
-from gansound.frames import FrameSpec
+from gansound.frames import FrameSpec, PitchedSpec, mel_of
 from gansound.generators.converted import ConvertedGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner, would_measure
 from gansound.inference.backends.choice import SHORTER
@@ -26,7 +26,8 @@ from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.convention import HOW_TO_STREAM, in_convention
 from gansound.inference.device import choose_device
 from gansound.inference.forks import check_process
-from gansound.inference.streaming import SampleType, StreamingVocoder
+from gansound.inference.pitch import with_pitch
+from gansound.inference.streaming import SampleType, StreamingVocoder, joined
 from gansound.mel import MelSpec
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
 from gansound.mel.spec import JUDGED_FRAMES
@@ -41,6 +42,9 @@ MEASURED_AFTER_SECONDS = 300.0
 
 class Vocoder:
     """Mel spectrogram to waveform; or, of a VITS decoder, its latents, which then stand where a mel does below.
+
+    Of one that takes a pitch too (`frame_spec` is a `PitchedSpec`) a mel is given with `f0=` beside it, or is frames
+    with the pitch as their last row.
 
     Args:
         model: what `gansound.model_folder.load_model_folder` gives.
@@ -133,7 +137,7 @@ class Vocoder:
 
         Its weights go too where they aren't the folder's any more.
         """
-        mel = self.frame_spec if isinstance(self.frame_spec, MelSpec) else None
+        mel = mel_of(self.frame_spec)
         where = os.fspath(self._path.absolute()), str(self.device), mel
         with self._making:
             self._forget_old()
@@ -153,7 +157,7 @@ class Vocoder:
     @property
     def mel_spec(self) -> MelSpec:
         """The convention of the mels it takes. Raises ModelFolderError (a ValueError) where it takes latents."""
-        return self._model.mel
+        return mel_of(self.frame_spec) or self._model.mel
 
     @property
     def sample_rate(self) -> int:
@@ -164,6 +168,7 @@ class Vocoder:
         self,
         mel: Tensor | np.ndarray,
         *,
+        f0: Tensor | np.ndarray | None = None,
         lengths: Sequence[int] | Tensor | np.ndarray | None = None,
         warn: bool = True,
     ) -> Tensor:
@@ -171,6 +176,7 @@ class Vocoder:
 
         Args:
             mel: torch or numpy, on any device.
+            f0: of a vocoder that takes a pitch, `(B, F)` or `(F,)` in Hz, 0 where unvoiced.
             lengths: frames of each item of a batch that was padded to one length: each item sounds as it does alone,
                 whatever it was padded with.
             warn: log a warning where the values of the first 4096 frames look like another convention (log base, floor,
@@ -182,8 +188,9 @@ class Vocoder:
 
         Raises:
             ValueError: wrong number of bands or dimensions, no frames, not a number; lengths that aren't one of 1 to F
-                for each item.
+                for each item; no pitch where it takes one, or one where it doesn't.
         """
+        mel = joined(self.frame_spec, mel, f0)
         if lengths is None:
             return self._synthesize(self._checked(mel, warn=warn).to(self.device))
         items, frames = self._items(mel, lengths)
@@ -196,6 +203,9 @@ class Vocoder:
     def vocode_audio(self, audio: ArrayLike, sample_rate: int) -> np.ndarray:
         """Copy synthesis: the mel of a recording, and the waveform made from that mel.
 
+        A vocoder that takes a pitch is given the recording's, found by librosa's pYIN; where there is none, one
+        between its last and its next.
+
         Args:
             audio: `(T,)`, full scale 1.
             sample_rate: of it, in Hz; another than the model's is resampled.
@@ -204,7 +214,8 @@ class Vocoder:
             `(round(T * vocoder.sample_rate / sample_rate),)` float32 at the vocoder's sample rate.
 
         Raises:
-            ValueError: more than one dimension, empty, integers, not finite, or nothing left at the model's rate.
+            ValueError: more than one dimension, empty, integers, not finite, or nothing left at the model's rate;
+                librosa isn't there to find the pitch that it takes.
         """
         samples = _samples(audio)
         if not samples.size:
@@ -213,6 +224,8 @@ class Vocoder:
 
     def vocode_blocks(self, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
         """`vocode_audio` of a recording that comes piece by piece, in memory that doesn't grow with its length.
+
+        But for a vocoder that takes a pitch, which is looked for in the whole.
 
         Args:
             blocks: `(n,)` each, float, finite, such as `gansound.audio.blocks` gives.
@@ -241,18 +254,42 @@ class Vocoder:
             yield ready(resampler.flush())
 
         # A last hop that isn't full is completed with silence, and cut off again.
-        for sound in self._pieces(self._counted(mel_pieces(self.mel_spec, samples()))):
+        for sound in self._pieces(self._counted(self._recorded(samples()))):
             piece = sound[0, : taken - done].cpu().numpy()
             done += len(piece)
             yield piece
         if not done:
             raise ValueError(f"{given} samples at {sample_rate} Hz are none at {self.sample_rate} Hz")
 
-    def pieces(self, mel: Tensor | np.ndarray, *, warn: bool = True) -> Iterator[np.ndarray]:
+    def frames_of(self, audio: Tensor) -> Tensor:
+        """The frames of a recording: its mel, with its pitch below it where the vocoder takes one.
+
+        Shape: `(T,)` at the model's rate, T >= 1 → `(1, frame_spec.n_mels, ceil(T / hop_length))`.
+
+        Raises:
+            ValueError: it takes latents, or librosa isn't there to find the pitch that it takes.
+        """
+        return torch.cat(list(self._recorded(iter([audio]))), -1)
+
+    def _recorded(self, audio: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The frames of a recording that comes in pieces `(n,)`. Shape: `(1, frame_spec.n_mels, n)` each."""
+        spec = self.mel_spec
+        if not isinstance(self.frame_spec, PitchedSpec):
+            yield from mel_pieces(spec, audio)
+            return
+        parts = list(audio)
+        if mels := list(mel_pieces(spec, parts)):
+            whole = with_pitch(self.frame_spec, torch.cat(mels, -1), torch.cat(parts))
+            yield from whole.split(PIECE_FRAMES, -1)
+
+    def pieces(
+        self, mel: Tensor | np.ndarray, *, f0: Tensor | np.ndarray | None = None, warn: bool = True
+    ) -> Iterator[np.ndarray]:
         """The sound of one mel, as `vocoder(mel)`, piece by piece: an hour of it needs no more memory than the mel.
 
         Args:
             mel: `(n_mels, F)` or `(1, n_mels, F)`, see the call.
+            f0: see the call.
             warn: see the call.
 
         Returns:
@@ -261,7 +298,7 @@ class Vocoder:
         Raises:
             ValueError: more than one mel, and as of the call.
         """
-        checked = self._checked(mel, warn=warn)
+        checked = self._checked(joined(self.frame_spec, mel, f0), warn=warn)
         if len(checked) != 1:
             raise ValueError(f"holds {len(checked)} mels, expected one (bands x frames)")
         self._will_make(checked.shape[-1])
@@ -441,8 +478,12 @@ class Vocoder:
 
     def as_saved(self) -> tuple[nn.Module, FrameSpec]:
         """The generator that `save_pretrained` writes, and what it takes."""
-        own = self.generator
-        return (own.inner, own.inner_mel) if isinstance(own, ConvertedGenerator) else (own, self.frame_spec)
+        own, spec = self.generator, self.frame_spec
+        if not isinstance(own, ConvertedGenerator):
+            return own, spec
+        return own.inner, replace(spec, frames=own.inner_mel) if isinstance(
+            spec, PitchedSpec
+        ) else own.inner_mel
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Write the model to the Hugging Face Hub, whence `from_pretrained(repo_id)` loads it.
