@@ -499,8 +499,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 
 
 BESIDE = {  # a weight's name, and what is said of a net that has it beside HiFi-GAN's
-    "m_source.l_linear.weight": "neural source-filter vocoder .* a pitch",
-    "source_conv.weight": "neural source-filter",
+    "m_source.l_linear.weight": "neural source-filter vocoder, and none of those that are known",
+    "noise_res.0.convs1.0.weight": "StyleTTS 2 or of HiFTNet's",
     "noise_convs.0.bias": "neural source-filter",
     "dec.subband_conv_post.weight": "MB-iSTFT-VITS",
     "resblocks.0.kernel_predictor.input_conv.weight": "UnivNet",

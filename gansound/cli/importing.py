@@ -20,6 +20,8 @@ EXAMPLES = """examples:
   gansound import microsoft/speecht5_hifigan -o speecht5/      # from the Hugging Face Hub; a folder of it will do
   gansound import nvidia/bigvgan_v2_22khz_80band_256x/bigvgan_generator.pt -o bigvgan_v2/    # one file of a repository
   gansound import s3gen.safetensors -o chatterbox/             # Chatterbox's vocoder; of CosyVoice 1, 2 and 3 hift.pt
+  gansound import nsf_hifigan_44.1k_hop512_128bin_2024.02/ -o nsf/   # of singing: takes a pitch too, vocode --f0
+  gansound import my_voice.pth -o my_voice/                    # the decoder of RVC, or of so-vits-svc (G_….pth)
   gansound import en_US-joe-medium.onnx -o joe/                # a Piper voice's decoder, which takes its latents
   gansound import G_953000.pth config.json --speaker 12 -o vctk_12/   # one voice of a VITS
   gansound import hubertsiuzdak/snac_24khz -o snac/            # the decoder of a codec, which takes its codes

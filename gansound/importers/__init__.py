@@ -42,6 +42,7 @@ KINDS = (
     "coqui",
     "nemo",
     "hift",
+    "nsf_hifigan",
     "hifigan",
     "bigvgan",
     "vocos",
@@ -51,6 +52,7 @@ KINDS = (
     "vits",
     "dac",
 )
+_SOURCED = ("hift", "nsf_hifigan", "vits")  # that hear a source of sines
 
 
 def import_checkpoint(
@@ -134,7 +136,7 @@ def project(kind: str) -> Project:
 def kind_of(checkpoint: Checkpoint) -> str:
     """The kind whose names the weights have. Raises ImportFailed."""
     kind = next((kind for kind in KINDS if project(kind).recognises(checkpoint)), None)
-    if kind != "hift" and (what := makes_more(checkpoint.weights)):  # HiFT has a source too
+    if what := makes_more(checkpoint.weights, sourced=kind in _SOURCED):
         raise ImportFailed(f"{checkpoint.path}: can't be imported: it is {what}")
     if kind is not None:
         return kind

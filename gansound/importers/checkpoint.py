@@ -34,6 +34,12 @@ _INSIDE = ("model", "state_dict", "generator", "model_g", "net_g", "netG", "G", 
 _PREFIXES = ("module.", "model.generator.", "model_g.", "net_g.", "generator.", "vocoder.")
 # And where some put its configuration, in the same file; seungwonpark's MelGAN as the text of its YAML.
 _DESCRIBED_BY = ("config", "hyper_parameters", "hp_str", "metadata")
+# In the order in which RVC's `config` lists them: the arguments of its net, the last its rate.
+_RVC = (
+    "spec_channels", "segment_size", "inter_channels", "hidden_channels", "filter_channels", "n_heads", "n_layers",
+    "kernel_size", "p_dropout", "resblock", "resblock_kernel_sizes", "resblock_dilation_sizes", "upsample_rates",
+    "upsample_initial_channel", "upsample_kernel_sizes", "spk_embed_dim", "gin_channels", "sampling_rate",
+)  # fmt: skip
 # What a pickle may name besides tensors and plain values: a training's paths, which are text.
 _HARMLESS: list[Any] = [(PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
 
@@ -333,6 +339,9 @@ def _inside(content: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if isinstance(found, Mapping):
             return dict(found)
+        if isinstance(found, list) and len(found) == len(_RVC):
+            rate = {"32k": 32000, "40k": 40000, "48k": 48000}.get(found[-1], found[-1])
+            return dict(zip(_RVC, [*found[:-1], rate], strict=True)) | {"f0": content.get("f0", 1)}
     return {}
 
 

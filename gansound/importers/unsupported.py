@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterable
 
 # A pattern of a weight's name, and what a net with such weights is. First those that have all that a known net has.
+_SOURCE = (
+    r"(^|\.)(m_source|noise_convs|source_conv|source_downs)\.",
+    "a neural source-filter vocoder, and none of those that are known (NSF-HiFiGAN, RVC, so-vits-svc, HiFT)",
+)
 _MORE = (
     (
-        r"(^|\.)(m_source|noise_convs|source_conv|source_downs)\.",
-        "a neural source-filter vocoder (as NSF-HiFiGAN of DiffSinger, RVC and so-vits-svc, HiFTNet and StyleTTS 2), "
-        "which takes a pitch beside its mel",
+        r"(^|\.)noise_res\.",
+        "the decoder of StyleTTS 2 or of HiFTNet's own code, which takes a pitch beside its mel",
     ),
     (
         r"(^|\.)(subband_conv_post|multistream_conv_post)\.",
@@ -30,9 +33,14 @@ _OTHERS = (
 )
 
 
-def makes_more(names: Iterable[str]) -> str | None:
-    """What a net is that has weights besides those by which a known one is recognised; None where nothing shows it."""
-    return _first(_MORE, names)
+def makes_more(names: Iterable[str], *, sourced: bool = False) -> str | None:
+    """What a net is that has weights besides those by which a known one is recognised; None where nothing shows it.
+
+    Args:
+        names: of its weights.
+        sourced: the known one hears a source of sines.
+    """
+    return _first(_MORE if sourced else (*_MORE, _SOURCE), names)
 
 
 def another(names: Iterable[str]) -> str | None:

@@ -1,5 +1,7 @@
 """The decoder of a VITS: jaywalnut310/vits, Piper's voices, transformers' `VitsModel` (MMS-TTS), Coqui's `Vits`.
 
+And of what converts voices by one: RVC and so-vits-svc, whose decoders are NSF-HiFiGANs, on a pitch beside the latent.
+
 Kim et al., "Conditional Variational Autoencoder with Adversarial Learning for End-to-End Text-to-Speech", ICML 2021,
 arXiv 2106.06103: HiFi-GAN's net, its last convolution without bias, on a latent in place of a mel. The other half of
 the checkpoint, which makes that latent of text, is left aside. Where a net has several voices, the chosen one's
@@ -14,13 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gansound.frames import LatentSpec
+from gansound.frames import LatentSpec, PitchedSpec
 from gansound.generators.hifigan import hifigan_keys
+from gansound.generators.nsf_hifigan import nsf_hifigan_keys
+from gansound.importers import nsf_hifigan
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.hifigan import net, notes_on, residual_blocks
 from gansound.importers.project import Described
 
-TITLE = "VITS (jaywalnut310/vits, Piper, transformers' VitsModel, Coqui's Vits), its decoder"
+TITLE = (
+    "VITS (jaywalnut310/vits, Piper, transformers' VitsModel, Coqui's Vits, RVC, so-vits-svc), its decoder"
+)
 _DECODERS = ("dec.", "decoder.", "waveform_decoder.")
 _EMBEDDINGS = ("emb_g.weight", "embed_speaker.weight")
 _SPEAKERS = ("speaker_id_map", "spk", "speakers", "spk2id")
@@ -46,6 +52,8 @@ def describe(checkpoint: Checkpoint) -> Described:
     speaker = _fold_speaker(checkpoint, weights)
     weights.setdefault("conv_post.bias", torch.zeros(len(weights["conv_post.weight"])))
     sizes = _sizes(checkpoint, decoder, weights)
+    if any(name.startswith("m_source.") for name in weights):
+        return _pitched(checkpoint, weights, sizes, speaker)
     name, more = net(weights["conv_post.weight"], lambda key: _setting(checkpoint, key), phase_range=math.pi)
     hop_length = math.prod(sizes["upsample_rates"]) * more.get("istft_hop_length", 1)
     latent = LatentSpec(
@@ -63,6 +71,32 @@ def describe(checkpoint: Checkpoint) -> Described:
         notes=[
             "takes the latents of this VITS, which its own first half makes; no mel and no recording will do",
             *notes_on(sizes | more),
+        ],
+    )
+
+
+def _pitched(
+    checkpoint: Checkpoint, weights: dict[str, Tensor], sizes: dict[str, Any], speaker: str | None
+) -> Described:
+    """Of RVC and so-vits-svc."""
+    source = nsf_hifigan.sourced(checkpoint, weights, sizes)
+    latent = LatentSpec(
+        channels=sizes["n_mels"],
+        sample_rate=_setting(checkpoint, "sampling_rate", "sample_rate"),
+        hop_length=next(_settings(checkpoint, "hop_length", "hop_size"), math.prod(sizes["upsample_rates"])),
+    )
+    return Described(
+        nsf_hifigan.CLASS,
+        sizes | source | {"n_mels": latent.channels + 1, "sample_rate": latent.sample_rate},
+        PitchedSpec(latent),
+        nsf_hifigan_keys,
+        weights=weights,
+        speaker=speaker,
+        notes=[
+            "takes the latents of this model, which its own first half makes, and a pitch beside them, Hz for each "
+            "frame: vocoder(latent, f0=f0); no mel and no recording will do",
+            nsf_hifigan.SAME_NOISE,
+            *notes_on(sizes),
         ],
     )
 
@@ -135,7 +169,12 @@ def _fold_speaker(checkpoint: Checkpoint, weights: dict[str, Tensor]) -> str | N
         )
     names = next((found for found in _settings(checkpoint, *_SPEAKERS) if isinstance(found, Mapping)), {})
     known = ", ".join([*map(str, list(names)[:_SHOWN]), *(["…"] if len(names) > _SHOWN else [])])
-    wanted = checkpoint.speaker if checkpoint.speaker is not None or len(table) > 1 else "0"
+    one = (
+        "0" if len(table) == 1 or checkpoint.config.get("f0") is not None else None
+    )  # RVC's is a table of 109
+    if len(names) == 1:
+        (one,) = map(str, names)
+    wanted = one if checkpoint.speaker is None else checkpoint.speaker
     number = names.get(wanted, int(wanted) if wanted is not None and wanted.isdecimal() else None)
     if not isinstance(number, int) or not 0 <= number < len(table):
         raise ImportFailed(
