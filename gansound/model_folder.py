@@ -89,8 +89,8 @@ class LoadedModel:
                 "pitch here"
             )
         raise ModelFolderError(
-            f"{self.path}: takes {spec.in_words()}, expected a vocoder that takes mels: such frames can't be had here from "
-            "a recording or from a mel"
+            f"{self.path}: takes {spec.in_words()}, expected a vocoder that takes mels: such frames can't be had here "
+            "from a recording or from a mel"
         )
 
 
