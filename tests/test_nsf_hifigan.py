@@ -364,7 +364,7 @@ def test_files_of_rvc_and_so_vits_svc_are_imported(tmp_path):
         other = vocoder(latent, f0=1.01 * f0)
         assert error([other], [expected]) > 2 * bound
     with pytest.raises(
-        ModelFolderError, match=r"latents of 20 channels, .* can't be had from a recording or from a mel"
+        ModelFolderError, match=r"latents of 20 channels, .* can't be had here from a recording or from a mel"
     ):
         _ = vocoder.mel_spec
     with pytest.raises(ImportFailed, match=r"has 3 voices, got none named, .*\(ada, ben\)"):
