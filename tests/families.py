@@ -190,16 +190,17 @@ FAMILIES = {
         short={"upsample_rates": (2,)},
         new_layers=True,
     ),
+    # Of a low rate, since the pitch, the last row here as the others, is about 1.
     "nsf hifigan": Family(
         NSFHiFiGANGenerator,
-        _rates((2, 3, 4), (4, 7, 8), **_TWO_CHAINS) | {"harmonics": 2},
+        _rates((2, 3, 4), (4, 7, 8), **_TWO_CHAINS) | {"harmonics": 2, "sample_rate": 220},
         strided=True,
         short={"upsample_rates": (3, 2), "upsample_kernel_sizes": (7, 4)} | _SHORT_CHAIN,
         new_layers=True,
     ),
     "nsf hifigan mini": Family(
         NSFHiFiGANGenerator,
-        _rates((2, 4, 3), (4, 8, 6), **_TWO_CHAINS) | {"residual_block": 2, "mini": True},
+        _rates((2, 4, 3), (4, 8, 6), **_TWO_CHAINS) | {"residual_block": 2, "mini": True, "sample_rate": 220},
         waits_samples=24,
         short=_rates((2, 2, 2), (4, 4, 4)) | _SHORT_CHAIN,
         new_layers=True,

@@ -54,10 +54,6 @@ def awake(name, causal, dtype=torch.float64, seed=0, *, traced=False):
     mel = mels(40, dtype, batch=2)
     for layer in [layer for layer in generator.modules() if isinstance(layer, ExactConv1d)]:
         layer.weight *= 150 if len(layer.weight) == 1 else 3  # to hundreds of Hz
-    if getattr(generator, "takes_pitch", False):  # whose last row is about 1 here, as the others
-        for layer in generator.modules():
-            if isinstance(layer, HarmonicSource | GlidingSine):
-                layer.sample_rate /= 200
     if any(isinstance(layer, Conv1d) for layer in generator.modules()):
         awaken(generator, mel)
     else:

@@ -330,6 +330,8 @@ def test_quiet_says_nothing(corpus: Path, tmp_path: Path, capsys: pytest.Capture
         str(corpus),
         "--steps",
         "1",
+        "--generator_optimization.schedule.warmup_steps",
+        "0",
         "--run",
         str(tmp_path / "run"),
     ]
