@@ -368,7 +368,9 @@ def test_what_a_stream_refuses_leaves_it_unharmed(tmp_path):
             stream.push(codes[:, 4:] * 0 + 4196)
         parts += [stream.push(codes[:, 4:]), stream.flush()]
     assert error([torch.from_numpy(np.concatenate(parts))[None]], [vocoder(codes)]) <= 1e-5
-    with pytest.raises(ValueError, match=r"the vocoder takes codes of 32 .*; expected one that takes mels alone"):
+    with pytest.raises(
+        ValueError, match=r"the vocoder takes codes of 32 .*; expected one that takes mels alone"
+    ):
         vocoder.as_module("transformers")
     with pytest.raises(ModelFolderError, match=r"takes codes of 32 .*expected a vocoder that takes mels"):
         vocoder.vocode_audio(np.zeros(2400, np.float32), 24000)
