@@ -2,7 +2,8 @@
 
     config.json         {"format": 1, "generator": {class_path, init_args}, "mel": {...}, "info": {...}}
                         (one that takes the latents of an acoustic model has "latent": {...} instead of a mel, one that
-                        takes a pitch beside either "pitched": {"mel": {...}}, and a generator of clips none of them)
+                        takes a pitch beside either "pitched": {"mel": {...}}, the decoder of a codec "code": {...}, and
+                        a generator of clips none of them)
     model.safetensors   the generator's state dict, weight norm folded, float32 or float16
     discriminators.safetensors
                         where it comes from a training: what to fine-tune it with; inference doesn't look at it

@@ -16,6 +16,7 @@ from gansound.inference.backends import (
 from gansound.inference.backends.eager import EagerRunner
 from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
 from gansound.inference.backends.step_graph import plain_graph
+from gansound.machine import cpuinfo
 from gansound.nn.conv import Conv1d
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ChannelsLast
@@ -36,7 +37,7 @@ PACKAGES = {
 QUICK = ("melgan", "freev")
 SLOW = ("hifigan v1", "multi-band melgan", "vocos", "bigvgan", "istftnet")
 # Without VNNI a processor adds products of int8 in pairs of 16 bits, which saturate.
-MIN_SNR_DB = {"bf16": 25.0, "int8": 20.0}
+MIN_SNR_DB = {"bf16": 25.0, "int8": 25.0 if "vnni" in cpuinfo().get("flags", "") else 20.0}
 
 
 def pairs():

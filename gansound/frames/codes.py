@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.frames.fields import check_keys, check_whole
 from gansound.mel.frames import check_numbers, from_outside, whole_numbers
 
 _MOST = {"codebook_size": 2**20, "sample_rate": 1_000_000, "hop_length": 1 << 20}
@@ -48,19 +49,13 @@ class CodeSpec:
     hop_length: int
 
     def __post_init__(self) -> None:
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise ValueError(f"code {name}: got {value!r}, expected a whole number of 1 to {most}")
+        check_whole(self.kind, self, _MOST)
         check_codebooks(self.codebooks)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`. An unknown or missing key is a ValueError that names it."""
-        if different := set(values) ^ set(_FIELDS):
-            raise ValueError(
-                f"code: unknown or missing key {', '.join(sorted(different))}; known: {', '.join(_FIELDS)}"
-            )
+        check_keys(cls.kind, values, _FIELDS)
         codebooks = values["codebooks"]
         if not isinstance(codebooks, list | tuple):
             raise ValueError(f"code codebooks: got {codebooks!r}, expected a list of whole numbers")

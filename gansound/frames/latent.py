@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.frames.fields import check_keys, check_whole
 from gansound.mel.frames import from_outside
 
 _MOST = {"channels": 4096, "sample_rate": 1_000_000, "hop_length": 32768}
@@ -39,18 +40,12 @@ class LatentSpec:
     hop_length: int
 
     def __post_init__(self) -> None:
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise ValueError(f"latent {name}: got {value!r}, expected a whole number of 1 to {most}")
+        check_whole(self.kind, self, _MOST)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`. An unknown or missing key is a ValueError that names it."""
-        if different := set(values) ^ set(_MOST):
-            raise ValueError(
-                f"latent: unknown or missing key {', '.join(sorted(different))}; known: {', '.join(_MOST)}"
-            )
+        check_keys(cls.kind, values, _MOST)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

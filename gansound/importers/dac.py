@@ -15,7 +15,7 @@ from torch import Tensor
 from gansound.frames import CodeSpec
 from gansound.generators.dac import dac_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
-from gansound.importers.project import Described
+from gansound.importers.project import SAME_NOISE, Described
 
 TITLE = "DAC or SNAC (descriptinc/descript-audio-codec, hubertsiuzdak/snac, transformers' DacModel)"
 _FIRST = re.compile(r"(|.*\.)quantizer\.quantizers\.0\.codebook\.weight")
@@ -73,9 +73,7 @@ def describe(checkpoint: Checkpoint) -> Described:
     )
     notes = ["takes the codes of this codec: no mel and no recording will do"]
     if noise:
-        notes.append(
-            "its noise is the same in each utterance; the original draws it anew, so that no two of its are alike"
-        )
+        notes.append(SAME_NOISE)
     if any(rate % 2 for rate in sizes["upsample_rates"]):
         notes.append("its own code leaves out a few samples at an utterance's end, and these are there")
     return Described(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gansound.generators.hift import hift_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
-from gansound.importers.project import Described
+from gansound.importers.project import SAME_NOISE, Described
 from gansound.mel import MelSpec
 
 TITLE = "HiFT (FunAudioLLM/CosyVoice, resemble-ai/chatterbox)"
@@ -70,9 +70,7 @@ def describe(checkpoint: Checkpoint) -> Described:
         "pitch_channels": len(weights[_OWN]),
         "causal": causal,
     }
-    notes = [
-        "its noise is the same in each utterance; the original draws it anew, so that no two of its are alike"
-    ]
+    notes = [SAME_NOISE]
     if phases == "interpolated":
         notes.append(
             "its source is CosyVoice 2's since May 2025, with phases interpolated from frame to frame; until then, and "

@@ -15,15 +15,12 @@ from gansound.frames import PitchedSpec
 from gansound.generators.nsf_hifigan import MINI_STAGE, nsf_hifigan_keys
 from gansound.importers import hifigan
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
-from gansound.importers.project import Described
+from gansound.importers.project import SAME_NOISE, Described
 
 TITLE = "NSF-HiFiGAN (openvpi/vocoders, DiffSinger, DDSP-SVC)"
 CLASS = "gansound.generators.nsf_hifigan.NSFHiFiGANGenerator"
 _FULL, _MINI = "noise_convs.0.weight", "source_conv.weight"
 _HARMONICS = "m_source.l_linear.weight"
-SAME_NOISE = (
-    "its noise is the same in each utterance; the original draws it anew, so that no two of its are alike"
-)
 
 
 def recognises(checkpoint: Checkpoint) -> bool:

@@ -9,6 +9,11 @@ from torch import Tensor
 from gansound.frames import FrameSpec
 from gansound.importers.checkpoint import Checkpoint
 
+SAME_NOISE = (
+    "its noise is the same in each utterance; the original draws it anew, so that no two of its are alike"
+)
+"""A note on nets that were trained with noise drawn anew."""
+
 
 @dataclass(frozen=True)
 class Described:

@@ -22,7 +22,7 @@ from gansound.generators.nsf_hifigan import nsf_hifigan_keys
 from gansound.importers import nsf_hifigan
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.hifigan import net, notes_on, residual_blocks
-from gansound.importers.project import Described
+from gansound.importers.project import SAME_NOISE, Described
 
 TITLE = (
     "VITS (jaywalnut310/vits, Piper, transformers' VitsModel, Coqui's Vits, RVC, so-vits-svc), its decoder"
@@ -95,7 +95,7 @@ def _pitched(
         notes=[
             "takes the latents of this model, which its own first half makes, and a pitch beside them, Hz for each "
             "frame: vocoder(latent, f0=f0); no mel and no recording will do",
-            nsf_hifigan.SAME_NOISE,
+            SAME_NOISE,
             *notes_on(sizes),
         ],
     )
@@ -169,9 +169,8 @@ def _fold_speaker(checkpoint: Checkpoint, weights: dict[str, Tensor]) -> str | N
         )
     names = next((found for found in _settings(checkpoint, *_SPEAKERS) if isinstance(found, Mapping)), {})
     known = ", ".join([*map(str, list(names)[:_SHOWN]), *(["…"] if len(names) > _SHOWN else [])])
-    one = (
-        "0" if len(table) == 1 or checkpoint.config.get("f0") is not None else None
-    )  # RVC's is a table of 109
+    of_rvc = checkpoint.config.get("f0") is not None  # whose table has 109, and one voice as a rule
+    one = "0" if len(table) == 1 or of_rvc else None
     if len(names) == 1:
         (one,) = map(str, names)
     wanted = one if checkpoint.speaker is None else checkpoint.speaker

@@ -216,7 +216,7 @@ class GlidingSine(nn.Module):
 
         Shape: `(B, n + 1)` in Hz, `(B, 1)`, `(B, n, 1)` where no phase moves → `(B, 1, n * hop)`, `(B, 1)`.
         """
-        with torch.autocast(window.device.type, enabled=False):
+        with no_autocast(window):
             turns = window[:, :-1] / self.sample_rate  # a sample
             rise = window[:, 1:] / self.sample_rate - turns
             turned = turns[..., None] * self.times + rise[..., None] * self.bends

@@ -41,11 +41,12 @@ def metadata(
     """What a reader must know, as it is written into the file: text by name.
 
     `gansound_format` (of this table), `gansound_version`, `graph` (offline or streaming), `precision`, `mel` (the
-    convention as JSON, see `MelSpec`), `latent` (as JSON, see `LatentSpec`) or `pitched` (as JSON, see `PitchedSpec`),
-    `sample_rate` (Hz), `hop_length` (samples), `n_mels`, `licence`; of a streaming graph also `lookahead_samples`,
-    `interior` (0: the graph knows an utterance's start and end by itself), `unknown_length` and `states` (JSON: a list
-    of name, dtype and shape without the batch, in order). `model_type` is what sherpa-onnx reads: `hifigan` is any
-    offline net that takes HiFi-GAN's mel, and stands in every streaming graph, which it then refuses with an error.
+    convention as JSON, see `MelSpec`) or what it takes in place of a mel (`latent`, `pitched` or `code`, as JSON, see
+    `gansound.frames`), `sample_rate` (Hz), `hop_length` (samples), `n_mels`, `licence`; of a streaming graph also
+    `lookahead_samples`, `interior` (0: the graph knows an utterance's start and end by itself), `unknown_length` and
+    `states` (JSON: a list of name, dtype and shape without the batch, in order). `model_type` is what sherpa-onnx
+    reads: `hifigan` is any offline net that takes HiFi-GAN's mel, and stands in every streaming graph, which it then
+    refuses with an error.
     """
     from gansound import __version__
 
