@@ -305,6 +305,17 @@ def test_the_shipped_model_streams_speech_in_double(speech):
     assert error([chunk_by_chunk(of_generator(generator), mel, chunks)], [expected]) <= 1e-12
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_model_streams_noise(name):
+    """Whose peaks are chosen by a last digit, and whose frames contradict each other."""
+    model = load_model_folder(name)
+    drawn = torch.randn(1, 100 * model.mel.hop_length, generator=torch.Generator().manual_seed(2))
+    mel = model.mel.mel(drawn / 10)
+    runner = EagerRunner(model.generator.requires_grad_(False))
+    whole, one_by_one = runner.synthesize(mel), [1] * mel.shape[-1]
+    assert error([chunk_by_chunk(of_generator(runner._form), mel, one_by_one)], [whole[:, None]]) <= 2e-5
+
+
 def test_frames_made_twice_as_many_are_not_rounded():
     """Phases add up what they are told of frequencies: a stream's rounding, and that of bf16, over seconds."""
     path = SAMPLES / "allison_hold.flac"

@@ -41,6 +41,7 @@ from gansound.generators.universal_weights import (
 from gansound.mel import MelSpec
 from gansound.nn.between_partials import BetweenPartials
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.exact import Exactly
 from gansound.nn.finer_frames import FinerFrames
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.griffin_lim import GriffinLim
@@ -270,7 +271,10 @@ class UniversalGenerator(StreamingGenerator):
         return self._with(inverse=self.layers.inverse, core=core)
 
     def for_inference(self) -> nn.Sequential:
-        """A copy of the layers in which what the trunk hears of the convention's bins is part of its bands' bias."""
+        """A copy of the layers in which what the trunk hears of the convention's bins is part of its bands' bias.
+
+        What stands before the trunk's blocks is told `Exactly`.
+        """
         layers: Any = super().for_inference()  # whose names mypy doesn't know
         if hasattr(layers.core, "finer") and not layers.core.finer.needed:
             del layers.core.finer
@@ -278,10 +282,12 @@ class UniversalGenerator(StreamingGenerator):
         bins, bands = trunk.input.bins, trunk.bands
         with torch.no_grad():
             loud, told, others = bands.weight.split([bins, bins, bands.in_features - 2 * bins], 1)
-            trunk.bands = gathered = nn.Linear(bins + others.shape[1], len(loud)).to(bands.weight)
+            gathered = nn.Linear(bins + others.shape[1], len(loud)).to(bands.weight)
             gathered.weight.copy_(torch.cat([loud * seen.to(loud), others], 1))
             gathered.bias.copy_(bands.bias + told @ seen.to(told))
         trunk.input = LoudBins(bins)
+        # What is rounded here the blocks and Griffin-Lim's steps make ten times as much of, and peaks are chosen by it.
+        layers.inverse, trunk.bands, trunk.embed = map(Exactly, (layers.inverse, gathered, trunk.embed))
         return layers
 
     def _with(self, inverse: Any, core: nn.Module) -> Self:

@@ -1,17 +1,19 @@
-"""Convolutions whose sums don't depend on how they are computed.
+"""Layers whose sums don't depend on how they are computed.
 
 Single precision rounds a sum by the order of its terms, which a library chooses by how many columns there are. For
-what is heard that is nothing. A frequency is added up in a phase, over seconds, and the overtones multiply it: there a
+what is heard that is nothing. A frequency is added up in a phase, over seconds, and the overtones multiply it; where
+two peaks are about as high the last digit chooses; and what a net hears first, each layer behind makes more of: there a
 stream and the whole, or two runtimes, would drift apart.
 """
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansound.nn.streaming import Cursor
+from gansound.nn.streaming import Cursor, stream
 
 
 class ExactConv1d(nn.Module):
@@ -71,3 +73,31 @@ class ExactConv1d(nn.Module):
         """The weight as a matrix over taps and their channels, and the bias."""
         dtype = self.weight.dtype if self.weight.device.type == "mps" else torch.float64
         return self.weight.permute(2, 1, 0).flatten(0, 1).to(dtype), self.bias.to(dtype)
+
+
+class Exactly(nn.Module):
+    """A layer that is computed in double precision and then rounded, from when it is asked to be.
+
+    Shape: as the layer's.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.is_exact = False
+
+    def exactly(self) -> Self:
+        """Compute in double precision from now on."""
+        self.is_exact = True
+        return self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(self._given(x))
+        return y.to(x.dtype)
+
+    def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
+        """As the layer's."""
+        return stream(self.layer, self._given(x), cursor).to(x.dtype)
+
+    def _given(self, x: Tensor) -> Tensor:
+        return x.double() if self.is_exact else x

@@ -33,6 +33,8 @@ LATE = 1 / 12 - 1 / (2 * math.pi**2)
 """By how much of a frame a sound is late that grows by a neper within a frame's length: a Hann window's variance."""
 _GROWTH = 3.0  # nepers from frame to frame; an onset's delay is half a frame at most
 _CHANGE = 1.0  # of growth, from one frame to the next
+GRID = 2.0**22
+"""Parts of a cycle: phases go on by whole ones, so that they add up to the same in any order."""
 _FLOOR = 1e-7  # of an amplitude
 _GLIDE = 1.5  # bins in a frame; what moves further is another partial
 _UPHILL = 4  # doublings: a bin's peak is at most 2^4 bins away
@@ -113,6 +115,7 @@ class SinglePassPhases(nn.Module):
         glide = (bin_of.gather(1, then) - now) + (off.gather(1, then) - part)
         part = part + torch.where(glide.abs() < _GLIDE, glide / 2, 0.0)
         moved = _wrapped(self.cycles * now.to(part.dtype)) + self.cycles * part
+        moved = (moved * GRID).round() / GRID
         begins = (begins | (flat[:, self.bins :] | grown).unflatten(1, (-1, self.bins))).flatten(1)
         # Each points to where it comes from; what begins, to itself.
         place = torch.arange((frames + 1) * self.bins, device=level.device)
