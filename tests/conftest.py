@@ -45,7 +45,15 @@ APART = {
     "test_profile.py",
 }
 # And those that trace the same nets: one after the other, so that the second finds the graphs of the first.
-TRACED = {"test_backend_choice.py", "test_backends.py", "test_export.py", "test_families.py"}
+TRACED = {
+    "test_backend_choice.py",
+    "test_backends.py",
+    "test_dac.py",
+    "test_export.py",
+    "test_families.py",
+    "test_forks.py",
+    "test_nsf_hifigan.py",
+}
 PAGES = "test_house.py::test_examples_of_a_page_run"
 
 

@@ -6,6 +6,7 @@ The reference's weights have the names that descript-audio-codec's and snac's ch
 import importlib.util
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,14 +21,16 @@ from gansound.importers import import_checkpoint
 from gansound.importers.checkpoint import ImportFailed
 from gansound.importers.dac import describe, recognises
 from gansound.inference.export import export_onnx
-from gansound.model_folder import ModelFolderError
+from gansound.model_folder import LoadedModel, ModelFolderError
 from gansound.nn import streaming
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.noise import NOISE_COLUMNS, NoiseProduct
+from tests.families import FAMILIES
 from tests.reference import dac as reference
 from tests.streams import Streams, chunk_by_chunk, error
 from tests.test_export import READER
 from tests.test_families import needs
+from tests.test_streaming_models import awake
 
 # Strides and rates, and whether it is of the kind of SNAC.
 NETS = {"dac": ((1, 1, 1), (4, 2), False), "odd": ((1, 1), (3, 2), False), "snac": ((4, 2, 1), (4, 2), True)}
@@ -469,19 +472,18 @@ def test_the_commands_take_codes(tmp_path, capfd, monkeypatch):
 
 
 @needs("onnx", "onnxscript", "onnxruntime")
+@pytest.mark.usefixtures("traced_once")
 def test_a_graph_of_it_says_that_it_takes_codes(tmp_path):
-    """`export_onnx` holds it against PyTorch; here against their code's, and over the shipped reader."""
-    theirs = folder_of("snac", tmp_path / "in")
-    import_checkpoint([tmp_path / "in"], tmp_path / "model")
-    vocoder = gansound.Vocoder.from_pretrained(tmp_path / "model", "cpu", backend="eager")
+    """The one that `test_families.py` traces, over the shipped reader."""
+    net = awake("snac", False, torch.float32, traced=True)
+    spec = CodeSpec(FAMILIES["snac"].arguments["codebooks"], 4, 24000, net.hop_length)
+    vocoder = gansound.Vocoder(LoadedModel(net, spec, {}, Path(), {}), "cpu", backend="eager")
     step = export_onnx(vocoder, tmp_path / "step.onnx", streaming=True)
     source = importlib.util.spec_from_file_location("onnx_reader", READER)
     reader = importlib.util.module_from_spec(source)
     source.loader.exec_module(reader)
     one = reader.Vocoder(str(step))
-    assert one.mel_convention == SNAC.to_dict()
-    codes = SNAC.noise(40)[0].long()
+    assert one.mel_convention == spec.to_dict()
+    codes = spec.noise(40)[0].long()
     parts = [one.push(part.numpy()) for part in codes.split(3, -1)] + [one.flush()]
-    with torch.no_grad():
-        expected = theirs(SNAC.split(codes))
-    assert error([torch.from_numpy(np.concatenate(parts))[None]], [expected]) <= 1e-5
+    assert error([torch.from_numpy(np.concatenate(parts))[None]], [vocoder(codes)]) <= 1e-5

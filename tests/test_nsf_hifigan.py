@@ -26,14 +26,16 @@ from gansound.importers import ImportFailed, import_checkpoint
 from gansound.inference.export import export_onnx
 from gansound.inference.pitch import with_pitch
 from gansound.mel import MelSpec
-from gansound.model_folder import ModelFolderError, load_model_folder, save_model_folder
+from gansound.model_folder import LoadedModel, ModelFolderError, load_model_folder
 from gansound.nn import streaming
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.harmonic_source import NOISE_FRAMES, GlidingSine, HarmonicSource
 from gansound.nn.inference_form import InferenceForm
+from tests.families import FAMILIES
 from tests.reference import nsf_hifigan as reference
 from tests.streams import Streams, chunk_by_chunk, error, serve
 from tests.test_importers import write
+from tests.test_streaming_models import awake
 from tests.tiny import save_tiny_model
 
 BANDS = 20
@@ -293,26 +295,22 @@ def test_the_pitch_of_a_recording_is_found_where_the_frames_are(folders, tmp_pat
 
 
 @pytest.mark.skipif(bool(missing("onnx", "onnxscript", "onnxruntime")), reason="needs gansound[export]")
+@pytest.mark.usefixtures("traced_once")
 def test_its_graph_has_a_pitch_and_the_reader_reads_it(tmp_path):
-    """`export_onnx` holds both graphs against PyTorch on `PitchedSpec.noise`."""
-    small = {
-        "n_mels": BANDS + 1, "channels": 8, "upsample_rates": (16, 8, 4), "upsample_kernel_sizes": (32, 16, 8),
-        "residual_kernel_sizes": (3,), "residual_dilations": ((1,),),
-    }  # fmt: skip
-    torch.manual_seed(0)
-    config = {"class_path": "gansound.generators.nsf_hifigan.NSFHiFiGANGenerator", "init_args": small}
-    save_model_folder(tmp_path / "model", NSFHiFiGANGenerator(**small), PitchedSpec(SPEC), config=config)
-    vocoder = gansound.Vocoder.from_pretrained(tmp_path / "model", "cpu", backend="eager")
-    frames = vocoder.frame_spec.noise(20)
-    assert 0 < float((vocoder.frame_spec.noise(60)[:, -1] > 0).float().mean()) < 1
+    """The one that `test_families.py` traces; `export_onnx` holds it against PyTorch on `PitchedSpec.noise`."""
+    net = awake("nsf hifigan", False, torch.float32, traced=True)
+    spec = PitchedSpec(replace(FAMILIES["nsf hifigan"].traced.mel, n_mels=net.n_mels - 1))
+    vocoder = gansound.Vocoder(LoadedModel(net, spec, {}, Path(), {}), "cpu", backend="eager")
+    frames = spec.noise(20)
+    frames[:, -1, 12:15] = 0
+    assert 0 < float((PitchedSpec(SPEC).noise(60)[:, -1] > 0).float().mean()) < 1
     where = Path(__file__).parents[1] / "samples" / "onnx_reader.py"
     module = importlib.util.module_from_spec(
         loaded := importlib.util.spec_from_file_location("onnx_reader", where)
     )
     loaded.loader.exec_module(module)
-    export_onnx(vocoder, tmp_path / "whole.onnx")
     reader = module.Vocoder(export_onnx(vocoder, tmp_path / "step.onnx", streaming=True))
-    assert PitchedSpec.from_dict(reader.mel_convention) == vocoder.frame_spec
+    assert PitchedSpec.from_dict(reader.mel_convention) == spec
     parts = [reader.push(part[0].numpy()) for part in frames.split(6, -1)]
     got = torch.from_numpy(np.concatenate([*parts, reader.flush()]))[None]
     expected = vocoder(frames, warn=False)
