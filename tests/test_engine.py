@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from gansound.engine.state import RunState, join_tensors, split_tensors
 from gansound.generators import melgan
 from gansound.mel import MelSpec
 from gansound.recipe import RecipeError, load_recipe, to_yaml
+from tests import warm
 from tests.corpus import write_corpus
 from tests.reference.melgan import Discriminator, Generator, bring_over, plain_loop
 
@@ -185,7 +185,7 @@ def test_killed_and_started_again(corpus: Path, whole: Path, tmp_path: Path, whe
         "RUN": str(folder),
         "WITNESS": str(witness),
     }
-    command = [sys.executable, "-c", KILLED, where, str(count)]
+    command = [warm.python(), "-c", KILLED, where, str(count)]
     killed = subprocess.run(command, env=environment, cwd=Path(__file__).parents[1], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert witness.exists()

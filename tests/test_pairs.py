@@ -413,9 +413,9 @@ def test_a_resume_by_other_mels_is_not_compared_with_the_best_by_the_first(
     corpus, model, tmp_path, monkeypatch, caplog
 ):
     root, _ = corpus
-    folders = {"same": root / "mels", "as torch's": tmp_path / "torch", "other": tmp_path / "mels"}
-    for name in ("as torch's", "other"):
-        folders[name].mkdir()
+    folders = {"as torch's": tmp_path / "torch", "other": tmp_path / "mels"}
+    for folder in folders.values():
+        folder.mkdir()
     for path in (root / "mels").iterdir():
         np.save(folders["other"] / path.name, np.load(path) - 0.3)
         torch.save(torch.from_numpy(np.load(path)), folders["as torch's"] / f"mel-{path.stem}.pt")

@@ -126,7 +126,7 @@ def test_items_are_those_of_the_files(prepared, server, settings):
     assert local.records.fingerprint == shards.records.fingerprint == remote.records.fingerprint
     assert not shards.records.waits
     assert remote.records.waits
-    positions = list(range(80))
+    positions = list(range(30))
     assert_same_items(local, shards, positions)
     assert_same_items(local, remote, positions)
     kinds = {record.stored.encoding for record in remote.records}

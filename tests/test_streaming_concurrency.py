@@ -45,9 +45,9 @@ def stream(runner: EagerRunner) -> StreamingVocoder:
     return StreamingVocoder(runner, SPEC)
 
 
-def test_200_streams_at_once(vocoder: Vocoder, runner: EagerRunner, generator: Any) -> None:
+def test_many_streams_at_once(vocoder: Vocoder, runner: EagerRunner, generator: Any) -> None:
     """Different inputs, lengths and starts, some reset midway, some interrupted, some given rubbish."""
-    expected = {seed: whole(generator, some_mel(5 + 3 * seed % 97, seed)) for seed in range(200)}
+    expected = {seed: whole(generator, some_mel(5 + 3 * seed % 97, seed)) for seed in range(80)}
     gate = threading.Barrier(16)
 
     def one(seed: int) -> float:
@@ -73,7 +73,7 @@ def test_200_streams_at_once(vocoder: Vocoder, runner: EagerRunner, generator: A
         return float(np.abs(got - expected[seed]).max())
 
     with ThreadPoolExecutor(16) as pool:
-        assert max(pool.map(one, range(200))) <= TOLERANCE
+        assert max(pool.map(one, range(80))) <= TOLERANCE
 
 
 def test_streams_of_one_vocoder_share_its_runner(vocoder: Vocoder) -> None:

@@ -257,7 +257,7 @@ def test_any_chunking_equals_the_whole(name):
     x = torch.randn(2, channels, 37, dtype=torch.float64)
     with torch.no_grad():
         expected = layer(x)
-    for chunks in ([37], [1] * 37, [36, 1], [1, 36], *(chunking(37, largest, rng) for largest in (2, 5, 30))):
+    for chunks in ([37], [1] * 37, [36, 1], [1, 36], *(chunking(37, largest, rng) for largest in (5, 30))):
         assert error([chunk_by_chunk(streams, x, chunks)], [expected]) <= 1e-12
 
 

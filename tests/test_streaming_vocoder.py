@@ -336,11 +336,11 @@ def test_memory_does_not_grow(runner: EagerRunner) -> None:
     tracemalloc.start()
     try:
         push(JUDGED_FRAMES // 10 + 20)
-        sizes = [push(200) for _ in range(3)]
+        sizes = [push(80) for _ in range(3)]
     finally:
         tracemalloc.stop()
     assert shapes() == before
-    assert max(sizes) - min(sizes) < 20_000  # 2000 frames kept would be 64000
+    assert max(sizes) - min(sizes) < 20_000  # 800 frames kept would be 25,600, each time
 
 
 def test_a_wrong_convention_is_said_once(vocoder: Vocoder, caplog: pytest.LogCaptureFixture) -> None:

@@ -116,10 +116,11 @@ def test_another_rate_shares_the_weights_and_hears_the_same_frames(rate, window,
     assert torch.equal(again(OWN.mel(voice(30 * 256))), net(OWN.mel(voice(30 * 256))))
 
 
-@pytest.mark.parametrize("rate, window, hop", [(24000, 1200, 300), (16000, 640, 160)])
 @pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
 @pytest.mark.parametrize("graph", [False, True], ids=["", "graph"])
-def test_streams_of_another_rate_are_the_whole(rate, window, hop, causal, graph):
+def test_streams_of_another_rate_are_the_whole(causal, graph):
+    """Either rate with either of both."""
+    rate, window, hop = (24000, 1200, 300) if causal == graph else (16000, 640, 160)
     more = {"causal": True, "look_ahead": 1} if causal else {}
     net = generator(griffin_lim=2, **more).for_mel(of_rate(rate, window, hop)).double()
     form = InferenceForm(net, graph=graph)
@@ -137,11 +138,13 @@ def of_half_rate(sample_rate: int, window: int, hop: int, *, framing: str = "sam
     return net.for_mel(of_rate(sample_rate, window, hop, framing=framing))
 
 
-@pytest.mark.parametrize("rate, window, hop", [(24000, 1920, 480), (22050, 2048, 512)])
 @pytest.mark.parametrize("causal", [False, True], ids=["", "causal"])
 @pytest.mark.parametrize("framing", ["same", "center"])
 @pytest.mark.parametrize("graph", [False, True], ids=["", "graph"])
-def test_streams_of_half_as_many_frames_are_the_whole(rate, window, hop, causal, framing, graph):
+def test_streams_of_half_as_many_frames_are_the_whole(causal, framing, graph):
+    """Either rate with any two of the three."""
+    own = causal ^ graph ^ (framing == "center")
+    rate, window, hop = (22050, 2048, 512) if own else (24000, 1920, 480)
     more = {"causal": True, "look_ahead": 1} if causal else {}
     net = of_half_rate(rate, window, hop, framing=framing, **more).double()
     form = InferenceForm(net, graph=graph)
