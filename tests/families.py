@@ -38,8 +38,8 @@ class Family:
         begins_samples: of the look-ahead, what its first samples alone need: they are of a column mirrored from ahead.
         strided: it has strided layers, for whose grid a stream waits.
         short: arguments that leave out repeated layers, for the graphs traced of it: each layer takes seconds there.
-        new_layers: it has a layer that neither `test_export` nor `test_backends` has. The graphs of the others are
-            traced here with the slow tests only, as that takes seconds.
+        new_layers: it has a layer that neither `test_export`, `test_backends` nor another such family has. The graphs
+            of the others are traced here with the slow tests only, as that takes seconds.
     """
 
     cls: type[StreamingGenerator]
@@ -154,7 +154,6 @@ FAMILIES = {
         waits_samples=16 // 2 + 4,
         begins_samples=2 * 4,
         short=_rates((2,), (5,), residual_kernel_sizes=(3,), residual_dilations=((1,),)),
-        new_layers=True,
     ),
     "hift": Family(
         HiFTGenerator,
