@@ -123,13 +123,8 @@ class AntiAliased(nn.Module):
 
         odd = self.ahead % 2
         start = sample(second if odd else first, torch.full_like(index[:, 0], self.ahead // 2))
-        first, second, kept = (
-            *(
-                torch.where((place + later >= 0)[:, None, None], phase, start)
-                for later, phase in enumerate((first, second))
-            ),
-            first,
-        )
+        kept, begun = first, (place >= 0)[:, None, None]
+        first, second = (torch.where(begun, phase, start) for phase in (first, second))
         if self.ahead:  # a causal one never sees beyond the end
             end = sample(kept, cursor.length + self.ahead // 2)
             last = 2 * cursor.length[:, None] - 1
