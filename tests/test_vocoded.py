@@ -90,6 +90,24 @@ def test_a_clip_above_full_scale_is_turned_down_and_no_other() -> None:
     torch.testing.assert_close(made[2], wave / wave.abs().max())
 
 
+class _Following(_Loud):
+    """As loud as the mean of its log-mel says."""
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        return super().forward(mel) * mel.mean((1, 2)).exp()[:, None]
+
+
+def test_what_turns_a_clip_down_is_no_function_of_it() -> None:
+    """A natural logarithm more makes it e times as loud, so that the derivative of each sample is the sample."""
+    mels: list[torch.Tensor] = []
+    generator = mel_generator(())
+    generator.register_forward_hook(lambda module, given, made: mels.append(made) or made.retain_grad())
+    made = VocodedGenerator(generator, _Following(1e9), MEL)(torch.randn(3, 6))[:, 0]
+    torch.testing.assert_close(made.detach().abs().amax(1), torch.ones(3))
+    made.sum().backward()
+    torch.testing.assert_close(mels[0].grad.sum((1, 2)), made.detach().sum(1), rtol=1e-4, atol=1e-5)
+
+
 def test_another_convention_is_refused_by_name() -> None:
     other = MelSpec.from_dict(MEL.to_dict() | {"fmax": 3500.0, "floor": 1e-5})
     with pytest.raises(ValueError, match=r"fmax: 4000\.0 here, 3500\.0 there") as error:
