@@ -90,6 +90,9 @@ def test_fp16_goes_on_with_its_scale(corpus: Path, tmp_path: Path) -> None:
     scales = [line["loss_scale/generator"] for line in losses(one)]
     assert scales[-1] > scales[0]
     assert losses(one) == losses(two)
+    Run(plan(tiny(corpus, 1, adversarial_from=0)), tmp_path / "fp32").fit()
+    norm = losses(tmp_path / "fp32")[0]["gradient_norm/generator"]
+    assert losses(one)[0]["gradient_norm/generator"] == pytest.approx(norm, rel=0.1)  # not scaled
 
 
 @contextlib.contextmanager
