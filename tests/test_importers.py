@@ -506,7 +506,6 @@ BESIDE = {  # a weight's name, and what is said of a net that has it beside HiFi
     "noise_convs.0.bias": "neural source-filter",
     "dec.subband_conv_post.weight": "MB-iSTFT-VITS",
     "resblocks.0.kernel_predictor.input_conv.weight": "UnivNet",
-    "conds.0.weight": "speaker's embedding at each stage",
 }
 ALONE = {
     "first_conv.weight": "Parallel WaveGAN",

@@ -24,6 +24,8 @@ EXAMPLES = """examples:
   gansound import my_voice.pth -o my_voice/                    # the decoder of RVC, or of so-vits-svc (G_….pth)
   gansound import en_US-joe-medium.onnx -o joe/                # a Piper voice's decoder, which takes its latents
   gansound import G_953000.pth config.json --speaker 12 -o vctk_12/   # one voice of a VITS
+  gansound import XTTS-v2/model.pth --speaker "Ana Florence" -o ana/  # XTTS's decoder, speakers_xtts.pth beside it
+  gansound import bigvgan_generator.pth config.yaml --voice ana.npy -o ana/   # IndexTTS 1's, with an embedding of yours
   gansound import hubertsiuzdak/snac_24khz -o snac/            # the decoder of a codec, which takes its codes
   gansound vocode recording.wav --model hifigan/ -o copy.wav"""
 
@@ -43,7 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the model folder")
     parser.add_argument(
-        "--speaker", metavar="NAME", help="whose voice, by name or number, of a VITS that has several"
+        "--speaker",
+        metavar="NAME",
+        help="whose voice, by name or number, of a VITS or an XTTS that has several",
+    )
+    parser.add_argument(
+        "--voice",
+        type=Path,
+        metavar="FILE",
+        help="the embedding to speak with, where the net takes any (XTTS, IndexTTS 1, GPT-SoVITS 1 and 2, OpenVoice): "
+        ".npy, .pt, .pth, .safetensors, or XTTS's speakers_xtts.pth, found beside model.pth",
     )
     parser.add_argument("--licence", metavar="TEXT", help="of the weights, written into the model folder")
 
@@ -51,10 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gansound.importers import import_checkpoint, on_hub
 
-    missing = [path for path in args.files if not path.exists() and not on_hub(path)]
+    files = args.files if args.voice is None else [*args.files, args.voice]
+    missing = [path for path in files if not path.exists() and not on_hub(path)]
     if missing:
         raise UsageError(f"{missing[0]}: no such file")
-    described = import_checkpoint(args.files, args.output, args.kind, args.licence, args.speaker)
+    described = import_checkpoint(args.files, args.output, args.kind, args.licence, args.speaker, args.voice)
     if not args.quiet:
         spec = described.takes
         print(f"{args.output}: {described.class_path.rpartition('.')[2]}, takes {spec.in_words()}")

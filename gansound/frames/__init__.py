@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from gansound.frames.codes import CodeSpec
+from gansound.frames.interpolation import Interpolation
 from gansound.frames.latent import LatentSpec
 from gansound.frames.pitched import PitchedSpec
 from gansound.mel import MelSpec
@@ -16,7 +17,7 @@ SPECS: Mapping[str, type[FrameSpec]] = {
 }
 """By the name under which a model folder and an exported graph say what they take."""
 
-__all__ = ["SPECS", "CodeSpec", "FrameSpec", "LatentSpec", "PitchedSpec", "mel_of"]
+__all__ = ["SPECS", "CodeSpec", "FrameSpec", "Interpolation", "LatentSpec", "PitchedSpec", "mel_of"]
 
 
 def mel_of(spec: FrameSpec) -> MelSpec | None:

@@ -1,7 +1,6 @@
 """What is asked of the fields of a kind of frame, whose values may come from a stranger's file."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 
 def check_whole(kind: str, fields: object, most: Mapping[str, int]) -> None:
@@ -12,7 +11,7 @@ def check_whole(kind: str, fields: object, most: Mapping[str, int]) -> None:
             raise ValueError(f"{kind} {name}: got {value!r}, expected a whole number of 1 to {limit}")
 
 
-def check_keys(kind: str, values: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_keys(kind: str, values: Iterable[str], known: Iterable[str]) -> None:
     """Raises ValueError that names what is unknown or missing."""
     if different := set(values) ^ set(known):
         raise ValueError(

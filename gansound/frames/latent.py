@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from gansound.frames.fields import check_keys, check_whole
+from gansound.frames.interpolation import Interpolation, checked_factors
 from gansound.mel.frames import from_outside
 
 _MOST = {"channels": 4096, "sample_rate": 1_000_000, "hop_length": 32768}
@@ -28,9 +30,11 @@ class LatentSpec:
         channels: of a frame.
         sample_rate: of the sound made of them, in Hz.
         hop_length: samples that a frame becomes.
+        interpolated: factors by which what the acoustic model says is interpolated in time, one after the other, before
+            it is frames; as of XTTS, 4 and 24000 / 22050.
 
     Raises:
-        ValueError: a field isn't a whole number above 0, or beyond anything sensible.
+        ValueError: a field isn't a whole number above 0, or beyond anything sensible; a factor is none.
     """
 
     kind: ClassVar[Literal["latent"]] = "latent"
@@ -38,19 +42,56 @@ class LatentSpec:
     channels: int
     sample_rate: int
     hop_length: int
+    interpolated: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_whole(self.kind, self, _MOST)
+        if self.interpolated != ():
+            object.__setattr__(self, "interpolated", checked_factors(self.interpolated))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`. An unknown or missing key is a ValueError that names it."""
-        check_keys(cls.kind, values, _MOST)
+        check_keys(cls.kind, values.keys() - {"interpolated"}, _MOST)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON can hold it."""
-        return dataclasses.asdict(self)
+        """Every field, as JSON can hold it; `interpolated` where there is any."""
+        values = dataclasses.asdict(self)
+        factors = list(values.pop("interpolated"))
+        return values | ({"interpolated": factors} if factors else {})
+
+    def interpolation(self) -> Interpolation:
+        """What makes frames of the acoustic model's latents, in pieces: one for each stream.
+
+        Raises:
+            ValueError: its latents are frames as they are.
+        """
+        return Interpolation(self.interpolated)
+
+    def interpolate(self, latents: Tensor | np.ndarray) -> Tensor:
+        """Frames of all of an utterance's latents; they themselves where `interpolated` is empty.
+
+        Shape:
+            `(B, C, n)`, n >= 1 → `(B, C, F)`, float32.
+
+        Raises:
+            ValueError: another shape.
+        """
+        latents = torch.as_tensor(latents)
+        if latents.ndim != 3 or latents.shape[-2] != self.channels or not latents.shape[-1]:
+            turned = (
+                "; it looks transposed: swap the last two axes"
+                if latents.shape[-1:] == (self.channels,)
+                else ""
+            )
+            raise ValueError(
+                f"latents: got shape {tuple(latents.shape)}, expected (B, {self.channels}, n), n of 1 or more{turned}"
+            )
+        frames = latents.float()
+        for factor in self.interpolated:
+            frames = interpolate(frames, scale_factor=[factor], mode="linear")
+        return frames
 
     @property
     def n_mels(self) -> int:
@@ -87,7 +128,8 @@ class LatentSpec:
 
     def in_words(self) -> str:
         """For a card, or a message."""
-        return f"latents of {self.channels} channels, {self.sample_rate} Hz, hop {self.hop_length}"
+        factors = "".join(f", interpolated by {factor:.6g}" for factor in self.interpolated)
+        return f"latents of {self.channels} channels, {self.sample_rate} Hz, hop {self.hop_length}{factors}"
 
     def noise(self, frames: int, *, seed: int = 0) -> Tensor:
         """A latent to try and time a vocoder with, normally distributed. Shape: `(1, channels, frames)`."""

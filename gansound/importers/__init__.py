@@ -43,7 +43,9 @@ KINDS = (
     "nemo",
     "hift",
     "nsf_hifigan",
+    "xtts",
     "hifigan",
+    "index_tts",
     "bigvgan",
     "vocos",
     "transformers",
@@ -61,6 +63,7 @@ def import_checkpoint(
     kind: str | None = None,
     licence: str | None = None,
     speaker: str | None = None,
+    voice: Path | None = None,
 ) -> Described:
     """Write a model folder of another project's checkpoint.
 
@@ -70,14 +73,17 @@ def import_checkpoint(
         out: the model folder.
         kind: one of `KINDS`; None finds it by the names of the weights.
         licence: of the weights, as far as you know; written down.
-        speaker: whose voice, by name or number, where the checkpoint has several.
+        speaker: whose voice, by name or number, where the checkpoint, or the file of `voice`, has several.
+        voice: a file of the embedding that the net is to speak with (.npy, .pt, .pth, .safetensors), of as many numbers
+            as it was made for, whatever its other axes; or of several, by their speakers' names.
 
     Raises:
         ImportFailed: (a ValueError) a checkpoint of no known kind, damaged, without its configuration, or of other
             shapes than that says; nothing is written.
         ModelFolderError: (a ValueError) a repository can't be fetched.
     """
-    checkpoint = replace(read_checkpoint([_fetched(path) for path in paths]), speaker=speaker)
+    voice = None if voice is None else _fetched(voice)
+    checkpoint = replace(read_checkpoint([_fetched(path) for path in paths], voice), speaker=speaker)
     name = kind or kind_of(checkpoint)
     try:
         described = project(name).describe(checkpoint)
@@ -85,10 +91,9 @@ def import_checkpoint(
         raise
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise ImportFailed(f"{checkpoint.path}: its configuration can't be used: {error}") from error
-    if speaker is not None and described.speaker is None:
-        raise ImportFailed(
-            f"{checkpoint.path}: has one voice only, got speaker {speaker!r}, expected none named"
-        )
+    if described.speaker is None and (speaker is not None or voice is not None):
+        got = f"speaker {speaker!r}" if voice is None else f"an embedding ({voice})"
+        raise ImportFailed(f"{checkpoint.path}: has one voice only, got {got}, expected none named")
     generator = _built(checkpoint, described)
     judges = _discriminators(checkpoint)
     info: dict[str, Any] = {

@@ -4,6 +4,7 @@ Nothing in it runs: pickles are read with `weights_only=True`, and one that woul
 takes more memory than its file has bytes.
 """
 
+import io
 import json
 import logging
 import pickle
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -40,8 +42,30 @@ _RVC = (
     "kernel_size", "p_dropout", "resblock", "resblock_kernel_sizes", "resblock_dilation_sizes", "upsample_rates",
     "upsample_initial_channel", "upsample_kernel_sizes", "spk_embed_dim", "gin_channels", "sampling_rate",
 )  # fmt: skip
-# What a pickle may name besides tensors and plain values: a training's paths, which are text.
-_HARMLESS: list[Any] = [(PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
+
+
+class _Settings:
+    """The fields of a pickled object of settings, whose own class is neither imported nor run."""
+
+
+# What a pickle may name besides tensors and plain values: a training's paths, which are text, and the settings of
+# GPT-SoVITS and XTTS.
+_HARMLESS: list[Any] = [
+    *((PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
+    *(
+        (_Settings, name)
+        for name in (
+            "utils.HParams",
+            "TTS.tts.configs.xtts_config.XttsConfig",
+            *(
+                f"TTS.tts.{at}.Xtts{what}"
+                for at in ("models.xtts", "configs.xtts_config")
+                for what in ("Args", "AudioConfig")
+            ),
+            "TTS.config.shared_configs.BaseDatasetConfig",
+        )
+    ),
+]
 
 
 class ImportFailed(ValueError):
@@ -59,6 +83,7 @@ class Checkpoint:
         statistics: mean and scale by band, natural for ParallelWaveGAN; None where there are none.
         judges: weights of discriminators by their name there, as they are.
         speaker: whose voice is wanted of several, by name or number; None where nobody said.
+        voice: the file of an embedding to speak with; None where nobody gave one.
     """
 
     path: Path
@@ -67,6 +92,7 @@ class Checkpoint:
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     judges: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     speaker: str | None = None
+    voice: Path | None = None
 
     def setting(self, *names: str) -> Any:
         """A value of the config, by the names of nested keys.
@@ -105,16 +131,18 @@ class Checkpoint:
                 )
 
 
-def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
+def read_checkpoint(paths: Sequence[Path], voice: Path | None = None) -> Checkpoint:
     """The weights among the files, with what describes them: given too, or lying beside.
 
     Args:
         paths: files, or one folder that holds them.
+        voice: the file of an embedding, which may lie among them.
 
     Raises:
         ImportFailed: no weights, several, or a file that can't be read as what it is.
     """
     files = [file for path in paths for file in (_held(path) if path.is_dir() else [path])]
+    files = [file for file in files if voice is None or file.resolve() != voice.resolve()]
     if missing := [file for file in files if not file.is_file()]:
         raise ImportFailed(f"{missing[0]}: no such file")
     known = DESCRIPTIONS + STATISTICS
@@ -151,11 +179,23 @@ def read_checkpoint(paths: Sequence[Path]) -> Checkpoint:
         _inside(content) | (_description(described[0]) if described else {}),
         _statistics(counted[0]) if counted else None,
         judges,
+        voice=voice,
     )
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
     """What a file of weights holds. Raises ImportFailed."""
+    content = read_plain(path)
+    if not isinstance(content, Mapping):
+        raise ImportFailed(f"{path}: holds a {type(content).__name__}, expected a state dict")
+    room = 8 * path.stat().st_size + 2**20  # of half precision, widened; nothing honest needs more
+    if sum(tensor.numel() * 4 for tensor in _tensors(content)) > room:
+        raise ImportFailed(f"{path}: its tensors claim more than {room:,} bytes, which the file doesn't hold")
+    return dict(content)
+
+
+def read_plain(path: Path) -> Any:
+    """Tensors and plain values, as they lie in a file of whichever format. Raises ImportFailed."""
     try:
         _check_whole(path)
         if path.suffix == ".safetensors":
@@ -166,9 +206,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
             content = read_onnx(path)
         elif path.suffix == ".nemo":
             content = read_nemo(path)
+        elif path.suffix == ".npy":
+            content = torch.from_numpy(np.load(path, allow_pickle=False))
         else:
             with torch.serialization.safe_globals(_HARMLESS):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(_zip(path), map_location="cpu", weights_only=True)
     except (ImportFailed, MissingPackage):
         raise
     except pickle.UnpicklingError as error:
@@ -187,12 +229,22 @@ def read_tensors(path: Path) -> dict[str, Any]:
             told = ""
         reason = told.splitlines()[0] if told else "it is damaged, or is none"
         raise ImportFailed(f"{path}: can't be read as a checkpoint: {reason}") from error
-    if not isinstance(content, Mapping):
-        raise ImportFailed(f"{path}: holds a {type(content).__name__}, expected a state dict")
-    room = 8 * path.stat().st_size + 2**20  # of half precision, widened; nothing honest needs more
-    if sum(tensor.numel() * 4 for tensor in _tensors(content)) > room:
-        raise ImportFailed(f"{path}: its tensors claim more than {room:,} bytes, which the file doesn't hold")
-    return dict(content)
+    return _plain(content)
+
+
+def _zip(path: Path) -> Path | io.BytesIO:
+    """The file; of GPT-SoVITS, which writes its version over the first two bytes of a zip, what it was before."""
+    with path.open("rb") as file:
+        begins = file.read(4)
+        if begins[2:] != b"\x03\x04" or begins[:1] != b"0":
+            return path
+        return io.BytesIO(b"PK" + begins[2:] + file.read())
+
+
+def _plain(content: Any) -> Any:
+    """The same with dictionaries in place of objects of settings."""
+    fields = vars(content) if isinstance(content, _Settings) else content
+    return {name: _plain(value) for name, value in fields.items()} if isinstance(fields, Mapping) else content
 
 
 def folded(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -70,6 +70,32 @@ def sizes(checkpoint: Checkpoint) -> dict[str, Any]:
     } | residual_blocks(checkpoint.weights, checkpoint.setting("resblock_dilation_sizes"))
 
 
+def sizes_by_shape(
+    weights: Mapping[str, Tensor], rates: Sequence[int], dilations: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """The generator's, of weights by HiFi-GAN's names, with what their shapes don't tell.
+
+    Args:
+        weights: of the generator alone, weight norm folded.
+        rates: of each stage.
+        dilations: of each chain of residual blocks.
+    """
+    stages = sum(re.fullmatch(r"ups\.\d+\.weight", name) is not None for name in weights)
+    blocks = residual_blocks(weights, dilations)
+    convs = "convs1" if blocks["residual_block"] == 1 else "convs"
+    firsts = [name for name in weights if re.fullmatch(rf"resblocks\.\d+\.{convs}\.0\.weight", name)]
+    first = weights["conv_pre.weight"]
+    return {
+        "n_mels": first.shape[1],
+        "channels": first.shape[0],
+        "upsample_rates": list(rates),
+        "upsample_kernel_sizes": [weights[f"ups.{i}.weight"].shape[2] for i in range(stages)],
+        "residual_kernel_sizes": [
+            weights[f"resblocks.{j}.{convs}.0.weight"].shape[2] for j in range(len(firsts) // stages)
+        ],
+    } | blocks
+
+
 def residual_blocks(weights: Mapping[str, Tensor], dilations: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Kind and dilations of a HiFi-GAN's residual blocks, by the names of their convolutions.
 

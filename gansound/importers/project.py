@@ -25,7 +25,7 @@ class Described:
         takes: the convention of its mels, or the latents it takes instead.
         keys: of a generator without weight norm: our names of its weights and, for each, theirs.
         weights: of the generator alone, by their names; None where they are the checkpoint's as they are.
-        speaker: whose voice was taken, where the checkpoint has several.
+        speaker: whose voice was taken, where there are several: its name, or the file's of an embedding.
         constants: parts of names there that aren't weights, but follow from the configuration.
         notes: what a user should know that a model folder doesn't say.
     """

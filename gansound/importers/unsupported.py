@@ -18,10 +18,6 @@ _MORE = (
         "the decoder of an MB-iSTFT-VITS, which speaks in bands",
     ),
     (r"(^|\.)kernel_predictor\.", "a UnivNet"),
-    (
-        r"(^|\.)conds\.\d",
-        "a decoder of a language model's latents that takes a speaker's embedding at each stage (XTTS, IndexTTS 1)",
-    ),
 )
 _OTHERS = (
     (r"^(first_conv|conv_layers\.0\.conv)\.", "a Parallel WaveGAN, whose net is a WaveNet"),

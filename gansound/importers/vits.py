@@ -1,11 +1,13 @@
 """The decoder of a VITS: jaywalnut310/vits, Piper's voices, transformers' `VitsModel` (MMS-TTS), Coqui's `Vits`.
 
-And of what converts voices by one: RVC and so-vits-svc, whose decoders are NSF-HiFiGANs, on a pitch beside the latent.
+Of what speaks with the voice of a recording: GPT-SoVITS 1, 2 and 2 Pro, and OpenVoice's converter. And of what converts
+voices by one: RVC and so-vits-svc, whose decoders are NSF-HiFiGANs, on a pitch beside the latent.
 
 Kim et al., "Conditional Variational Autoencoder with Adversarial Learning for End-to-End Text-to-Speech", ICML 2021,
 arXiv 2106.06103: HiFi-GAN's net, its last convolution without bias, on a latent in place of a mel. The other half of
 the checkpoint, which makes that latent of text, is left aside. Where a net has several voices, the chosen one's
-embedding adds the same to every frame behind the first convolution, and so goes into its bias.
+embedding adds the same to every frame behind the first convolution, and so goes into its bias; where it takes any, the
+one that was given. OpenVoice's second version gives its decoder a row of zeros (`zero_g`) and no voice.
 """
 
 import math
@@ -21,16 +23,17 @@ from gansound.generators.hifigan import hifigan_keys
 from gansound.generators.nsf_hifigan import nsf_hifigan_keys
 from gansound.importers import nsf_hifigan
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
-from gansound.importers.hifigan import net, notes_on, residual_blocks
+from gansound.importers.hifigan import net, notes_on, sizes_by_shape
 from gansound.importers.project import SAME_NOISE, Described
+from gansound.importers.voice import fold_voice, shown, voice_of
 
 TITLE = (
-    "VITS (jaywalnut310/vits, Piper, transformers' VitsModel, Coqui's Vits, RVC, so-vits-svc), its decoder"
+    "VITS (jaywalnut310/vits, Piper, transformers' VitsModel, Coqui's Vits, GPT-SoVITS, OpenVoice, RVC, so-vits-svc), "
+    "its decoder"
 )
 _DECODERS = ("dec.", "decoder.", "waveform_decoder.")
 _EMBEDDINGS = ("emb_g.weight", "embed_speaker.weight")
 _SPEAKERS = ("speaker_id_map", "spk", "speakers", "spk2id")
-_SHOWN = 12
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -112,36 +115,18 @@ def _decoder(names: Mapping[str, Tensor]) -> str | None:
 
 def _sizes(checkpoint: Checkpoint, decoder: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of `HiFiGANGenerator`."""
-    stages = sum(re.fullmatch(r"ups\.\d+\.weight", name) is not None for name in weights)
-    block = 1 if "resblocks.0.convs1.0.weight" in weights else 2
-    convs = "convs1" if block == 1 else "convs"
-    firsts = [name for name in weights if re.fullmatch(rf"resblocks\.\d+\.{convs}\.0\.weight", name)]
-    chains = len(firsts) // stages
-    first = weights["conv_pre.weight"]
     if strides := checkpoint.config.get("strides"):  # of an ONNX file's graph
+        stages = sum(re.fullmatch(r"ups\.\d+\.weight", name) is not None for name in weights)
         rates = [strides[f"{decoder}ups.{i}.weight"] for i in range(stages)]
-        pattern = rf"{re.escape(decoder)}resblocks\.{{}}\.{convs}\.\d+\.weight"
-        dilations = [
-            [
-                step
-                for name, step in checkpoint.config["dilations"].items()
-                if re.fullmatch(pattern.format(j), name)
-            ]
-            for j in range(chains)
-        ]
+        steps: dict[str, list[int]] = {}
+        for name, step in checkpoint.config["dilations"].items():
+            if found := re.fullmatch(rf"{re.escape(decoder)}(resblocks\.\d+)\.convs1?\.\d+\.weight", name):
+                steps.setdefault(found[1], []).append(step)
+        dilations = [steps[f"resblocks.{j}"] for j in range(len(steps) // stages)]
     else:
         rates = _setting(checkpoint, "upsample_rates", "upsample_rates_decoder")
-        told = _setting(checkpoint, "resblock_dilation_sizes", "resblock_dilation_sizes_decoder")
-        dilations = residual_blocks(weights, told)["residual_dilations"]
-    return {
-        "n_mels": first.shape[1],
-        "channels": first.shape[0],
-        "upsample_rates": list(rates),
-        "upsample_kernel_sizes": [weights[f"ups.{i}.weight"].shape[2] for i in range(stages)],
-        "residual_kernel_sizes": [weights[f"resblocks.{j}.{convs}.0.weight"].shape[2] for j in range(chains)],
-        "residual_dilations": [list(chain) for chain in dilations],
-        "residual_block": block,
-    }
+        dilations = _setting(checkpoint, "resblock_dilation_sizes", "resblock_dilation_sizes_decoder")
+    return sizes_by_shape(weights, rates, dilations)
 
 
 def _settings(checkpoint: Checkpoint, *names: str) -> Iterator[Any]:
@@ -162,13 +147,26 @@ def _fold_speaker(checkpoint: Checkpoint, weights: dict[str, Tensor]) -> str | N
     layer = next((name for name in ("cond", "cond_layer") if f"{name}.weight" in weights), None)
     if layer is None:
         return None
-    table = next((checkpoint.weights[name] for name in _EMBEDDINGS if name in checkpoint.weights), None)
-    if table is None:
-        raise ImportFailed(
-            f"{checkpoint.path}: speaks with the voice of an embedding from elsewhere, expected a table of voices in it"
-        )
+    length = weights[f"{layer}.weight"].shape[1]
+    speaker: str | None = None
+    if next(_settings(checkpoint, "zero_g"), False):
+        embedding = torch.zeros(length)
+    elif checkpoint.voice is None and (table := _table(checkpoint.weights)) is not None:
+        speaker, number = _speaker(checkpoint, table)
+        embedding = table[number]
+    else:
+        embedding, speaker = voice_of(checkpoint, length)
+    fold_voice(weights, {layer: "conv_pre"}, embedding)
+    return speaker
+
+
+def _table(weights: Mapping[str, Tensor]) -> Tensor | None:
+    return next((weights[name] for name in _EMBEDDINGS if name in weights), None)
+
+
+def _speaker(checkpoint: Checkpoint, table: Tensor) -> tuple[str, int]:
+    """Whose voice of a table it is to be, as it was said and by its row."""
     names = next((found for found in _settings(checkpoint, *_SPEAKERS) if isinstance(found, Mapping)), {})
-    known = ", ".join([*map(str, list(names)[:_SHOWN]), *(["…"] if len(names) > _SHOWN else [])])
     of_rvc = checkpoint.config.get("f0") is not None  # whose table has 109, and one voice as a rule
     one = "0" if len(table) == 1 or of_rvc else None
     if len(names) == 1:
@@ -178,9 +176,6 @@ def _fold_speaker(checkpoint: Checkpoint, weights: dict[str, Tensor]) -> str | N
     if not isinstance(number, int) or not 0 <= number < len(table):
         raise ImportFailed(
             f"{checkpoint.path}: has {len(table)} voices, got {wanted or 'none named'}, expected one by name or "
-            f"number: --speaker 0 to {len(table) - 1}" + (f" ({known})" if known else "")
+            f"number: --speaker 0 to {len(table) - 1}" + (f" ({shown(names)})" if names else "")
         )
-    weight, bias = weights.pop(f"{layer}.weight").double(), weights.pop(f"{layer}.bias").double()
-    added = weight.flatten(1) @ table[number].double() + bias
-    weights["conv_pre.bias"] = (weights["conv_pre.bias"].double() + added).float()
-    return str(wanted)
+    return str(wanted), number
