@@ -342,3 +342,30 @@ def test_sherpa_onnx_speaks_through_it_and_refuses_the_step_of_a_stream(vocoder,
     done = said(step)
     assert done.returncode == 1, f"ended with {done.returncode}"  # a crash is a signal's number
     assert "RuntimeError" in done.stderr
+
+
+@torch.inference_mode()
+def test_xtts_s_decoder_sounds_the_same_imported_whole_streamed_and_inside_it(tmp_path):
+    of("TTS.tts.layers.xtts.hifigan_decoder")
+    from TTS.tts.configs.xtts_config import XttsConfig
+    from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
+
+    torch.manual_seed(0)
+    theirs = HifiDecoder(decoder_input_dim=20).eval()
+    voice, latents = torch.randn(1, 512, 1), torch.randn(1, 25, 20)
+    expected = theirs(latents, g=voice).flatten()
+    assert expected.square().mean().sqrt() > 1e-3
+    state = {f"hifigan_decoder.{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({"model": state, "config": XttsConfig()}, tmp_path / "model.pth")
+    torch.save({"speaker_embedding": voice}, tmp_path / "voice.pth")
+    import_checkpoint([tmp_path / "model.pth"], tmp_path / "ours", voice=tmp_path / "voice.pth")
+    vocoder = Vocoder.from_pretrained(str(tmp_path / "ours"), "cpu", backend="eager")
+    spec = vocoder.frame_spec
+    torch.testing.assert_close(vocoder(spec.interpolate(latents.mT))[0], expected, atol=1e-5, rtol=0)
+    interpolation = spec.interpolation()
+    with vocoder.stream() as stream:
+        parts = [stream.push(interpolation.push(latent.T)) for latent in latents[0].split(1)]
+        parts += [stream.push(interpolation.flush()), stream.flush()]
+    np.testing.assert_allclose(np.concatenate(parts), expected.numpy(), atol=1e-5)
+    theirs.waveform_decoder = vocoder.as_module("vits")
+    torch.testing.assert_close(theirs(latents, g=voice).flatten(), expected, atol=1e-5, rtol=0)
