@@ -109,7 +109,7 @@ def test_a_batch_of_several_lengths_is_each_alone(name):
     mel = mels(60, torch.float32, batch=4)
     expected = torch.zeros(4, 60 * generator.hop_length)
     for item, frames in enumerate(lengths):
-        alone = generator(mel[item : item + 1, :, :frames])[0]
+        alone = vocoder(mel[item : item + 1, :, :frames], warn=False)[0]
         expected[item, : len(alone)] = alone
         mel[item, :, frames:] = float("nan")
     assert rms(expected) > 0.1
