@@ -121,18 +121,7 @@ class PitchedSpec:
             )
         frames = from_outside(frames, self.n_mels, "frames", "rows")
         self.frames.check(frames[:, :-1])
-        f0 = frames[:, -1]
-        if bad := int(_no_pitch(f0).sum()):
-            raise ValueError(
-                f"f0: {bad} of {f0.numel()} values are no pitch, the least {float(f0.min()):.3g} and the greatest "
-                f"{float(f0.max()):.3g}, expected Hz up to {GREATEST_HZ:g}, and 0 where unvoiced"
-            )
-        voiced = f0[f0 > 0]
-        if len(voiced) >= _JUDGED_FRAMES and float(voiced.max()) < _LOWEST_HZ:
-            raise ValueError(
-                f"f0: no value is above {float(voiced.max()):.3g}, which isn't heard as a tone; it may be a logarithm "
-                "of Hz. Expected Hz, and 0 where unvoiced"
-            )
+        check_f0(frames[:, -1])
         return frames
 
     def beyond_sound(self, frames: Tensor) -> Tensor:
@@ -165,6 +154,21 @@ class PitchedSpec:
         pitch = 200 * torch.exp2(0.5 * torch.sin(2 * torch.pi * seconds))
         pitch = torch.where((4 * seconds).remainder(1) < 0.8, pitch, 0.0)
         return torch.cat([self.frames.noise(frames, seed=seed), pitch[None, None]], 1)
+
+
+def check_f0(f0: Tensor) -> None:
+    """Raises ValueError for a pitch of any shape that isn't Hz, or 0 where unvoiced."""
+    if bad := int(_no_pitch(f0).sum()):
+        raise ValueError(
+            f"f0: {bad} of {f0.numel()} values are no pitch, the least {float(f0.min()):.3g} and the greatest "
+            f"{float(f0.max()):.3g}, expected Hz up to {GREATEST_HZ:g}, and 0 where unvoiced"
+        )
+    voiced = f0[f0 > 0]
+    if len(voiced) >= _JUDGED_FRAMES and float(voiced.max()) < _LOWEST_HZ:
+        raise ValueError(
+            f"f0: no value is above {float(voiced.max()):.3g}, which isn't heard as a tone; it may be a logarithm "
+            "of Hz. Expected Hz, and 0 where unvoiced"
+        )
 
 
 def _no_pitch(f0: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
 from gansound.frames import FrameSpec, PitchedSpec, mel_of
+from gansound.frames.pitch import pitch_of
 from gansound.generators.converted import ConvertedGenerator
 from gansound.inference.backends import Backend, Purpose, check_backend, make_runner, would_measure
 from gansound.inference.backends.choice import SHORTER
@@ -26,7 +27,6 @@ from gansound.inference.backends.runner import Precision, Runner
 from gansound.inference.convention import HOW_TO_STREAM, in_convention
 from gansound.inference.device import choose_device
 from gansound.inference.forks import check_process
-from gansound.inference.pitch import with_pitch
 from gansound.inference.streaming import SampleType, StreamingVocoder, joined
 from gansound.mel import MelSpec
 from gansound.mel.pieces import PIECE_FRAMES, mel_pieces
@@ -279,8 +279,8 @@ class Vocoder:
             return
         parts = list(audio)
         if mels := list(mel_pieces(spec, parts)):
-            whole = with_pitch(self.frame_spec, torch.cat(mels, -1), torch.cat(parts))
-            yield from whole.split(PIECE_FRAMES, -1)
+            f0 = pitch_of(torch.cat(parts).cpu().numpy(), spec.sample_rate, spec.hop_length)
+            yield from self.frame_spec.join(torch.cat(mels, -1), f0).split(PIECE_FRAMES, -1)
 
     def pieces(
         self, mel: Tensor | np.ndarray, *, f0: Tensor | np.ndarray | None = None, warn: bool = True
