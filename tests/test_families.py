@@ -8,6 +8,7 @@ import inspect
 import json
 import pkgutil
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import gansound.generators
+from gansound import audio
 from gansound.engine.plan import plan
 from gansound.engine.run import Run
 from gansound.generators.converted import ConvertedGenerator
@@ -175,12 +177,25 @@ def test_it_is_trained_two_steps(name, corpus, tmp_path):
     family = FAMILIES[name]
     loss = {"class_path": "gansound.losses.spectral.MelL1", "init_args": {"mel": family.mel.to_dict()}}
     optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2}}
+    mel, config, f0 = family.mel, family.config, None
+    if getattr(family.cls, "takes_pitch", False):
+        mel, f0 = replace(mel, n_mels=mel.n_mels - 1), tmp_path / "f0"
+        config["init_args"]["sample_rate"] = mel.sample_rate
+        f0.mkdir()
+        for file in corpus.glob("*.wav"):
+            frames = -(-audio.probe(file).frames // mel.hop_length)
+            np.save(f0 / f"{file.stem}.npy", np.full(frames, 150.0))
     recipe = {
         "task": "gansound.tasks.vocoder.VocoderTask",
-        "mel": family.mel.to_dict(),
-        "generator": family.config,
+        "mel": mel.to_dict(),
+        "generator": config,
         "losses": {"mel": {"loss": loss, "weight": 1.0}},
-        "data": {"path": str(corpus), "segment_samples": 64 * family.mel.hop_length, "workers": 0},
+        "data": {
+            "path": str(corpus),
+            "f0": f0 and str(f0),
+            "segment_samples": 64 * mel.hop_length,
+            "workers": 0,
+        },
         "batch_size": 2,
         "steps": 2,
         "log_every": 1,
@@ -188,15 +203,11 @@ def test_it_is_trained_two_steps(name, corpus, tmp_path):
         "threads": 1,
         "generator_optimization": {"optimizer": optimizer},
     }
-    if getattr(family.cls, "takes_pitch", False):
-        with pytest.raises(ValueError, match="takes a pitch beside the mel, and training gives it none"):
-            plan(recipe)
-        return
     training = Run(plan(recipe), tmp_path / "run")
     training.fit()
     training.close()
     vocoder = Vocoder.from_pretrained(tmp_path / "run" / "model", device="cpu")
-    assert vocoder(mels(7, torch.float32)).shape == (1, 7 * family.mel.hop_length)
+    assert vocoder(vocoder.frame_spec.noise(7)).shape == (1, 7 * family.mel.hop_length)
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged] == [1, 2]
     assert all(line["gradient_norm/generator"] > 0 for line in logged)

@@ -305,7 +305,8 @@ def test_a_segment_longer_than_its_pair_ends_in_silence(corpus):
     assert not item["audio"][frames * HOP :].any()
     silence = SPEC.mel(torch.zeros(1, 22050))[0, :, 40:41]
     torch.testing.assert_close(item["mel"][:, frames:], silence.expand(-1, 400 - frames))
-    sound, mel = data.whole(0)
+    whole = data.whole(0)
+    sound, mel = whole["audio"], whole["mel"]
     assert (len(sound), mel.shape) == (frames * HOP, (80, frames))
 
 
@@ -386,9 +387,9 @@ def test_the_held_out_figure_is_of_the_mels_that_are_given(corpus, model, tmp_pa
     without = Run(plan(settings(corpus, model, steps=1, **{"data.mels": None})), tmp_path / "b")
     figures = []
     for run in (with_them, without):
-        sounds, labels, mels = run.feed.held_out
-        assert len(mels) == (len(sounds) if run is with_them else 0)
-        found, _ = run.task.validate(run.task.generator, sounds, torch.device("cpu"), labels, mels)
+        sounds, labels, given = run.feed.held_out
+        assert len(given) == (len(sounds) if run is with_them else 0)
+        found, _ = run.task.validate(run.task.generator, sounds, torch.device("cpu"), labels, given)
         figures.append(found["mel_distance"])
     assert figures[0] != pytest.approx(figures[1], rel=1e-3)
 

@@ -228,7 +228,11 @@ def overrides(extra: list[str]) -> dict[str, Any]:
             value = rest.pop(0)
         if key in found:
             raise UsageError(f"--{key} is given twice")
-        is_path = key.rpartition(".")[2] == "path" or (key == "data.mels" and value != "manifest")
+        is_path = (
+            key.rpartition(".")[2] == "path"
+            or key == "data.f0"
+            or (key == "data.mels" and value != "manifest")
+        )
         if is_path and value not in ("", "null"):
             place = value if is_url(value) else str(Path(value).expanduser().absolute())
             value = json.dumps(place, ensure_ascii=False)

@@ -29,12 +29,17 @@ class PairedDataset(SegmentDataset):
         assert self.segment_samples % spec.hop_length == 0
         self._silence = silence_and_full_scale(spec)[0].numpy()
 
-    def whole(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """All that a recording and its mel have in common: `(F * hop_length,)` and `(n_mels, F)`."""
+    def whole(self, index: int) -> Item:
+        """All that a recording and its mel have in common: `audio` `(F * hop_length,)` and `mel` `(n_mels, F)`.
+
+        And `f0` `(F,)`, where a pitch is asked for.
+        """
         first, frames = self._common(index)
         offset, hop = self.pairs[index].offset_frames, self.spec.hop_length
         mel = self.pairs[index].mel(self.spec)[:, first : first + frames]
-        return self.source.read(index, (first + offset) * hop, frames * hop)[0], mel
+        sound = self.source.read(index, (first + offset) * hop, frames * hop)[0]
+        pitch = {} if self.pitch is None else {"f0": self.pitch.at(index, first + offset, frames)}
+        return {"audio": sound, "mel": mel} | pitch
 
     def _common(self, index: int) -> tuple[int, int]:
         """The mel's first frame that the recording has too, and how many there are."""
@@ -65,4 +70,4 @@ class PairedDataset(SegmentDataset):
             "start": (begin + pair.offset_frames) * hop,
             "gain_db": 0.0,
             "bandwidth_hz": self.bandwidth_hz(chosen),
-        }
+        } | self._f0(chosen, (begin + pair.offset_frames) * hop)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,8 +39,11 @@ from gansound.mel.files import MEL_SUFFIXES, read_mel
 logger = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".txt", ".csv", ".psv", ".tsv")
-# What projects put around a recording's name when they write its mel.
-_AROUND = re.compile(r"^(?:mels?|feats)[-_.]|[-_.](?:mels?|feats|features)$")
+# What projects put around a recording's name when they write its mel, or its pitch.
+_AROUND = {
+    "mel": re.compile(r"^(?:mels?|feats)[-_.]|[-_.](?:mels?|feats|features)$"),
+    "f0": re.compile(r"^(?:f0|pitch)[-_.]|[-_.](?:f0|pitch)$"),
+}
 _JUDGED_FRAMES = 512  # of a pair: six seconds say whether it is one
 _MOST_MISSING_FRAMES = 16  # by which the two may differ in length, besides the offset
 # Of the distance at which the two would lie by chance, which is that of the mel to the recording at other times.
@@ -96,7 +100,7 @@ def with_mels(records: Sequence[Record], mels: Path | None) -> tuple[list[Record
     if mels is None:
         meant = [(record, record.mel or "its line in the manifest has no mel") for record in records]
     else:
-        find = _listed(mels) if mels.is_file() else _by_name(mels)
+        find = _listed(mels) if mels.is_file() else by_name(mels)
         meant = [(record, find(record.path)) for record in records]
     paired = [dataclasses.replace(record, mel=mel) for record, mel in meant if isinstance(mel, Path)]
     return paired, [(record.path, mel) for record, mel in meant if isinstance(mel, str)]
@@ -264,13 +268,19 @@ def _said_by_doctor(record: Record, spec: MelSpec, least: float) -> str:
     )
 
 
-def _by_name(folder: Path) -> Callable[[Path], Path | str]:
+def by_name(folder: Path, what: Literal["mel", "f0"] = "mel") -> Callable[[Path], Path | str]:
+    """What finds a recording's mel or pitch in a folder, by its name, or says why there is none.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
     if not folder.is_dir():
-        raise ValueError(f"data.mels {folder}: no such folder or list. Check the path")
+        named_by = "data.mels {}: no such folder or list" if what == "mel" else "data.f0 {}: no such folder"
+        raise ValueError(f"{named_by.format(folder)}. Check the path")
     named: dict[str, list[Path]] = collections.defaultdict(list)
     for path in walk(folder):
         if path.suffix.lower() in MEL_SUFFIXES:
-            for name in {path.stem, _AROUND.sub("", path.stem)}:
+            for name in {path.stem, _AROUND[what].sub("", path.stem)}:
                 named[name].append(path)
 
     def find(recording: Path) -> Path | str:
@@ -280,7 +290,9 @@ def _by_name(folder: Path) -> Callable[[Path], Path | str]:
         if len(best) == 1:
             return best[0]
         return (
-            f"{len(best)} mels are called so: {_some(best)}" if best else f"{folder} has no mel of that name"
+            f"{len(best)} {what}s are called so: {_some(best)}"
+            if best
+            else f"{folder} has no {what} of that name"
         )
 
     return find

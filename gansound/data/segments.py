@@ -16,6 +16,7 @@ from gansound.data.decoded import Source, shared_array
 from gansound.data.disk_cache import DiskCache
 from gansound.data.items import Item, PositionDataset
 from gansound.data.manifest import Record
+from gansound.data.pitch import Pitches
 from gansound.data.records import narrowed
 from gansound.draw import draw
 
@@ -53,6 +54,8 @@ class SegmentDataset(PositionDataset):
     cache_bytes: decoded audio is kept in memory (shared by forked workers) when all of it fits in this; as
         16-bit integers where the files are 16-bit, mono and of the model's rate, else as float32.
     disk: keeps pieces of shards, so that a store is asked for less.
+    pitch: of the records. Segments then begin at its frames, and an item has ``f0`` (segment_samples / hop,) too: of
+        frame i at sample i * hop, as it sounds at the segment's speed.
     """
 
     purpose = "segment"
@@ -72,6 +75,7 @@ class SegmentDataset(PositionDataset):
         balance: float = 1.0,
         cache_bytes: int = 2**30,
         disk: DiskCache | None = None,
+        pitch: Pitches | None = None,
     ) -> None:
         if not records:
             raise ValueError(
@@ -95,6 +99,8 @@ class SegmentDataset(PositionDataset):
         self.silence_db = silence_db
         self.crop = crop
         self.pad = pad
+        self.pitch = pitch
+        self._grid = 1 if pitch is None else pitch.hop_length
         self.source = Source(records, sample_rate, cache_bytes, disk=disk)
         self.records = self.source.records
         self._rates = self.records.sample_rates
@@ -138,6 +144,7 @@ class SegmentDataset(PositionDataset):
 
     def _make(self, position: int, chosen: int, rng: np.random.Generator) -> Item:
         rate = self._rate(position, chosen)
+        speed = rate / self.sample_rate
         # Rounded up, so that what is left after resampling still fills the segment.
         length = -(-self.segment_samples * rate // self.sample_rate)
         start, samples = self._crop(chosen, length, rng)
@@ -156,7 +163,14 @@ class SegmentDataset(PositionDataset):
             "start": start,
             "gain_db": float(gain),
             "bandwidth_hz": self.bandwidth_hz(chosen),
-        }
+        } | self._f0(chosen, start, speed)
+
+    def _f0(self, index: int, start: int, speed: float = 1.0) -> Item:
+        """Of a segment that begins at a sample of the file, where a pitch is asked for."""
+        if self.pitch is None:
+            return {}
+        hop = self.pitch.hop_length
+        return {"f0": self.pitch.at(index, start / hop, self.segment_samples // hop, speed)}
 
     def bandwidth_hz(self, index: int) -> float:
         """Half the lower of a file's rate and the model's."""
@@ -165,7 +179,7 @@ class SegmentDataset(PositionDataset):
     def _crop(self, index: int, length: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         spare = int(self.source.frames[index]) - length
         if spare <= 0:
-            offset = int(rng.integers(1 - spare)) if self.pad == "random" else 0
+            offset = self._grid * int(rng.integers(-spare // self._grid + 1)) if self.pad == "random" else 0
             samples = np.zeros(length, dtype=np.float32)
             file = self.source.read(index, 0, length + spare)[0]
             samples[offset : offset + len(file)] = file
@@ -173,7 +187,7 @@ class SegmentDataset(PositionDataset):
         if self.crop == "start":
             return 0, self.source.read(index, 0, length)[0]
         for _ in range(self.tries):
-            start = int(rng.integers(spare + 1))
+            start = self._grid * int(rng.integers(spare // self._grid + 1))
             samples = self.source.read(index, start, length)[0]
             if self.is_heard(index, samples):
                 break

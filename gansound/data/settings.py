@@ -97,6 +97,8 @@ class DataSettings:
         mels: of an acoustic model told the recordings' durations (teacher-forced), in the model's convention, to
             fine-tune on in place of the recordings' own: a folder of files under the recordings' names, a list of lines
             `recording|mel`, or `manifest` where the lines of that name them.
+        f0: for a generator that takes a pitch: a folder of files under the recordings' names, Hz at the beginning of
+            each frame and 0 where unvoiced, in place of what is found in the recordings.
         segment_samples: length of a training segment at the model's sample rate.
         speed: largest change of speed and pitch in octaves, for half of the segments; slower only where a file's own
             rate is above the model's, so that no target is empty at the top of the band; null changes none.
@@ -120,6 +122,7 @@ class DataSettings:
     segment_samples: int
     path: str | None = None
     mels: str | None = None
+    f0: str | None = None
     speed: float | None = None
     gain_db: tuple[float, float] | None = None
     silence_db: float | None = 30.0

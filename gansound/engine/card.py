@@ -36,6 +36,8 @@ def card(about: Mapping[str, Any], mel: MelSpec, best: "Best") -> str:
     learnt = f"{corpus.get('recordings', 0):,} recordings, {corpus.get('hours', 0):.2f} h"
     if "mels" in corpus:
         learnt += f", with {corpus['mels']} mels (offset {corpus['mel_offset_frames']:+d} frames)"
+    if "pitch" in corpus:
+        learnt += f", with the pitch that was {corpus['pitch']}"
     rows = [
         ("started from", about["init_from"]),
         ("which is", about.get("origin", "not said")),
@@ -58,7 +60,8 @@ def card(about: Mapping[str, Any], mel: MelSpec, best: "Best") -> str:
         "The mel distance is the mean absolute difference of log-mels, in the model's own convention, of held-out "
         "recordings and what the model makes of the mels it is given. Lower is better; nobody has listened.\n\n"
         "```python\nimport gansound\n\n"
-        'vocoder = gansound.Vocoder.from_pretrained("THIS FOLDER")\naudio = vocoder(mel)\n```\n'
+        'vocoder = gansound.Vocoder.from_pretrained("THIS FOLDER")\n'
+        f"audio = vocoder(mel{', f0=f0' * ('pitch' in corpus)})\n```\n"
     )
 
 

@@ -23,12 +23,14 @@ from gansound.data.items import BAD, collate
 from gansound.data.manifest import Record
 from gansound.data.paired import PairedDataset
 from gansound.data.pairs import Pair, open_pairs
+from gansound.data.pitch import Pitches, open_pitches
 from gansound.data.records import Records
 from gansound.data.segments import PositionSampler, SegmentDataset
 from gansound.data.source import open_corpus
 from gansound.engine.loading import unbroken, worker_context
 from gansound.engine.settings import RunSettings
 from gansound.engine.task import Task
+from gansound.frames import PitchedSpec
 from gansound.recipe import RecipeError
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Feed:
             raise RecipeError("data.path: missing; say what to train on: --data.path DIR")
         self.train_records, self.valid_records = self._open_corpus(corpus)
         self.valid_pairs: PairedDataset | None = None
+        self.valid_pitch: Pitches | None = None
         self.disk = self._disk()
         self.dataset = self._dataset()
         self.bad: dict[int, str] = {}
@@ -95,11 +98,13 @@ class Feed:
                 "mels": "an acoustic model's",
                 "mel_offset_frames": offsets.most_common(1)[0][0],
             }
+        if self._takes_pitch:
+            found["pitch"] = "found" if self.settings.data.f0 is None else "given"
         return found
 
     @property
     def held_out_fingerprint(self) -> str:
-        """Changes with what is validated on: which sounds, how many, and the mels that are given for them."""
+        """Changes with what is validated on: which sounds, how many, and the mels and pitch that are given for them."""
         most = self.settings.validate_utterances
         # Of mels what they say counts, not what their files are called.
         chosen = [dataclasses.replace(record, mel=None) for record in spread(self.valid_records, most)]
@@ -107,6 +112,8 @@ class Feed:
         if self.valid_pairs is not None:
             for pair in spread(self.valid_pairs.pairs, most):
                 digest.update(pair.mel(self.valid_pairs.spec).tobytes())
+        if self.valid_pitch is not None:
+            digest.update(self.valid_pitch.values.tobytes())
         return digest.hexdigest()
 
     def file(self, record: int) -> str:
@@ -114,10 +121,11 @@ class Feed:
         return self.train_records[record].place
 
     @functools.cached_property
-    def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int], list[np.ndarray]]:
-        """Names, waveforms, labels and mels of what is validated on, prepared as what is trained on.
+    def held_out(self) -> tuple[list[tuple[str, np.ndarray]], list[int], list[dict[str, np.ndarray]]]:
+        """Names, waveforms, labels of what is validated on, prepared as what is trained on, and what is given for them.
 
-        There are mels where an acoustic model's are trained on, as many frames as their sounds have hops.
+        That is the mel where an acoustic model's are trained on, and the pitch where the generator takes one, as many
+        frames as their sounds have hops; of no sound anything where neither is.
         """
         most = self.settings.validate_utterances
         if self.settings.data.one_shots is not None:
@@ -129,31 +137,36 @@ class Feed:
             return sounds, [label for _, label in pairs], []
         if self.valid_pairs is not None:
             return self._held_out_pairs(self.valid_pairs)
-        sounds, bad = [], []
-        for record in spread(self.valid_records, most):
+        sounds, given, bad = [], [], []
+        for index, record in enumerate(spread(self.valid_records, most)):
             frames = min(record.frames, _VALIDATED_SECONDS * record.sample_rate)
             try:
                 samples, rate = sound.read(record, frames=frames, cache=self.disk)
             except audio.AudioError as error:
                 bad.append(str(error))
                 continue
-            sounds.append((Path(record.path).stem, audio.resample(samples, rate, self.task.sample_rate)))
+            samples = audio.resample(samples, rate, self.task.sample_rate)
+            sounds.append((Path(record.path).stem, samples))
+            if self.valid_pitch is not None:
+                whole_frames = len(samples) // self.valid_pitch.hop_length
+                given.append({"f0": self.valid_pitch.at(index, 0, whole_frames)})
         if bad and not sounds:
             raise ValueError(f"none of {len(bad)} files to validate on can be used: {'; '.join(bad)}")
         if bad:
             log.warning("validated without %d files: %s", len(bad), "; ".join(bad))
-        return sounds, [], []
+        return sounds, [], given
 
     def _held_out_pairs(
         self, pairs: PairedDataset
-    ) -> tuple[list[tuple[str, np.ndarray]], list[int], list[np.ndarray]]:
+    ) -> tuple[list[tuple[str, np.ndarray]], list[int], list[dict[str, np.ndarray]]]:
         most = _VALIDATED_SECONDS * pairs.spec.sample_rate // pairs.spec.hop_length
-        sounds, mels = [], []
+        sounds, given = [], []
         for index in spread(range(len(pairs.pairs)), self.settings.validate_utterances):
-            sound, mel = pairs.whole(index)
-            sounds.append((Path(pairs.records[index].path).stem, sound[: most * pairs.spec.hop_length]))
-            mels.append(mel[:, :most])
-        return sounds, [], mels
+            whole = pairs.whole(index)
+            sound = whole.pop("audio")[: most * pairs.spec.hop_length]
+            sounds.append((Path(pairs.records[index].path).stem, sound))
+            given.append({name: frames[..., :most] for name, frames in whole.items()})
+        return sounds, [], given
 
     def batches(
         self, start: int, rank: int, ranks: int, pin_memory: bool, left_out_steps: int = 0
@@ -264,10 +277,18 @@ class Feed:
 
     def _dataset(self) -> SegmentDataset | ClipDataset:
         data = self.settings.data
+        if data.f0 is not None and not self._takes_pitch:
+            raise RecipeError(
+                "data.f0: is for a vocoder that takes a pitch, and this recipe's generator takes none; leave it out"
+            )
         if data.one_shots is not None:
             return self._checked(self._clips(self.train_records))
         if data.mels is not None:
             return self._paired(data.mels)
+        pitch = None
+        if self._takes_pitch:
+            chosen = spread(self.valid_records, self.settings.validate_utterances)
+            pitch, self.valid_pitch = self._pitches(self.train_records, chosen)
         return SegmentDataset(
             self.train_records,
             sample_rate=self.task.sample_rate,
@@ -281,6 +302,21 @@ class Feed:
             balance=data.balance,
             cache_bytes=int(data.cache_gb * 2**30),
             disk=self.disk,
+            pitch=pitch,
+        )
+
+    @property
+    def _takes_pitch(self) -> bool:
+        return isinstance(self.task.takes, PitchedSpec)
+
+    def _pitches(self, *parts: Sequence[Record]) -> list[Pitches]:
+        """The pitch of some parts of the corpus, brought or found."""
+        where = self.settings.data.f0
+        folder = None if where is None else Path(where).expanduser()
+        spec = self.task.takes
+        assert spec is not None
+        return self._once(
+            lambda: [open_pitches(part, folder, spec.sample_rate, spec.hop_length) for part in parts]
         )
 
     def _paired(self, mels: str) -> PairedDataset:
@@ -316,8 +352,11 @@ class Feed:
                 len(self.valid_records),
             )
         self.valid_records = [pair.record for pair in valid]
-        self.valid_pairs = PairedDataset(valid, spec, **settings) if valid else None
-        return PairedDataset(train, spec, **settings)
+        pitch = None
+        if self._takes_pitch:
+            pitch, self.valid_pitch = self._pitches(self.train_records, self.valid_records)
+        self.valid_pairs = PairedDataset(valid, spec, pitch=self.valid_pitch, **settings) if valid else None
+        return PairedDataset(train, spec, pitch=pitch, **settings)
 
     def _checked(self, clips: ClipDataset) -> ClipDataset:
         """The same; says where it is too little to learn from."""

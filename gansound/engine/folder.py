@@ -33,6 +33,7 @@ _MAY_CHANGE = frozenset(
         "trackers",
         "data.path",  # the corpus is compared, not its place
         "data.mels",
+        "data.f0",
         "data.workers",
         "data.cache_gb",
         "data.disk_cache",

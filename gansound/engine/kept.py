@@ -79,7 +79,7 @@ class Best:
             self.score, self.step, self.before = state["score"], int(state["step"]), state.get("before")
         elif state["step"]:
             log.warning(
-                "it isn't validated on what it was (other held-out sounds, other mels of them, or another "
+                "it isn't validated on what it was (other held-out sounds, another mel or pitch of them, or another "
                 "validate_utterances): best/, of step %d, is compared no more, and the next validation takes its place",
                 state["step"],
             )
@@ -193,7 +193,7 @@ class Kept:
         save_model_folder(
             self.folder / name,
             shipped,
-            task.mel,
+            task.takes,
             config=config,
             info=about | dict(figures or {}),
             discriminators=discriminators,

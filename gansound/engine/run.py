@@ -355,11 +355,11 @@ class Run:
         figures: dict[str, float] = {}
         improved = False
         if run_log is not None and self.feed.valid_records and self.settings.validate_every is not None:
-            sounds, labels, mels = self.feed.held_out
+            sounds, labels, given = self.feed.held_out
             generator, was_training = self.generator, self.generator.training
             try:
                 figures, examples = self.task.validate(
-                    generator.eval(), sounds, self.accelerator.device, labels=labels, mels=mels
+                    generator.eval(), sounds, self.accelerator.device, labels=labels, given=given
                 )
             finally:
                 generator.train(was_training)

@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from gansound.engine.task import Task
+from gansound.frames import mel_of
 from gansound.mel import MelSpec
 from gansound.model_folder import (
+    LoadedModel,
     ModelFolderError,
     load_discriminators,
     load_model_folder,
@@ -46,7 +48,7 @@ def completed(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> dict[str,
         )
     try:
         loaded = load_model_folder(model_of(str(recipe["init_from"])), allow=allow)
-        mel = loaded.mel
+        mel = _mel(loaded)
     except ModelFolderError as error:
         raise RecipeError(f"init_from: {error}") from error
     theirs = {"generator": loaded.config, "mel": mel.to_dict()}
@@ -70,6 +72,11 @@ def model_of(name: str) -> str:
     return str(inside) if (inside / "config.json").is_file() else name
 
 
+def _mel(loaded: LoadedModel) -> MelSpec:
+    """The convention of its mels, whether it takes a pitch beside them or not. Raises ModelFolderError where none."""
+    return mel_of(loaded.frame_spec) or loaded.mel
+
+
 def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
     """Give a task's networks the weights of a trained model, with its discriminators where it has them.
 
@@ -90,7 +97,7 @@ def start_from(name: str, task: Task, allow: Sequence[str] = ()) -> None:
     except ModelFolderError as error:
         raise RecipeError(f"init_from: {error}") from error
     any_mel = hasattr(loaded.generator, "for_mel")  # its convention isn't among its weights
-    if task.mel is not None and not any_mel and (different := task.mel.differences(loaded.mel)):
+    if task.mel is not None and not any_mel and (different := task.mel.differences(_mel(loaded))):
         raise RecipeError(
             f"init_from {name}: takes other mels than the recipe's: {'; '.join(different)}. Set the recipe's mel to "
             "the model's, or start from another model"

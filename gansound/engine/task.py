@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.draw import Draws
+from gansound.frames import FrameSpec
 from gansound.mel import MelSpec
 
 Precision = Callable[[], AbstractContextManager[Any]]
@@ -47,6 +48,8 @@ class Task(Protocol):
 
     sample_rate: int
     mel: MelSpec | None
+    takes: FrameSpec | None
+    """What the generator is given, which is more than a mel where it takes a pitch too; None of one of clips."""
     generator: nn.Module
     discriminator: nn.ModuleDict
     weights: Mapping[str, float]
@@ -105,7 +108,7 @@ class Task(Protocol):
         sounds: Sequence[tuple[str, np.ndarray]],
         device: torch.device,
         labels: Sequence[int] = (),
-        mels: Sequence[np.ndarray] = (),
+        given: Sequence[Mapping[str, np.ndarray]] = (),
     ) -> tuple[dict[str, float], Sequence[Example]]: ...
     def score(self, figures: Mapping[str, float]) -> float | None:
         """How bad a validation was, to keep the best model by; None when its figures don't say."""

@@ -81,6 +81,7 @@ class NSFHiFiGANGenerator(StreamingGenerator):
                 f"a mini-NSF's source comes in at its second stage, got upsample_rates {upsample_rates}"
             )
         self.n_mels = n_mels
+        self.sample_rate = sample_rate
         self.hop_length = math.prod(upsample_rates)
         widths = [channels >> stage for stage in range(len(upsample_rates) + 1)]
         chains = [

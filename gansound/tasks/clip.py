@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gansound.discriminators.augmentation import Augmentations
 from gansound.discriminators.views import View
 from gansound.draw import Draws
+from gansound.frames import FrameSpec
 from gansound.generators.latent import LatentGenerator
 from gansound.losses.adversarial import AdversarialLoss, Wasserstein
 from gansound.losses.auxiliary import AuxiliaryClassification
@@ -82,6 +83,7 @@ class ClipTask:
     """
 
     mel: MelSpec | None = None
+    takes: FrameSpec | None = None
     needs_discriminators = True
     takes_turns = False
     steady = ()
@@ -345,7 +347,7 @@ class ClipTask:
         sounds: Sequence[tuple[str, np.ndarray]],
         device: torch.device,
         labels: Sequence[int] = (),
-        mels: Sequence[np.ndarray] = (),
+        given: Sequence[Mapping[str, np.ndarray]] = (),
     ) -> tuple[dict[str, float], list[Example]]:
         """Generate as many sounds as there are held-out ones, of the same labels, and compare the two sets.
 

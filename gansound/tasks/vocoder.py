@@ -18,6 +18,7 @@ from gansound.discriminators.augmentation.phase import PhaseAugmentation
 from gansound.discriminators.slicing import sliced_logits
 from gansound.draw import Draws
 from gansound.extras import MissingPackage
+from gansound.frames import FrameSpec, PitchedSpec
 from gansound.losses.adversarial import AdversarialLoss, Hinge
 from gansound.losses.feature_matching import FeatureMatching
 from gansound.losses.penalties import Penalty
@@ -90,7 +91,8 @@ class VocoderTask:
 
     Args:
         mel: the convention of the mels; also fixes the sample rate of the audio.
-        generator: maps `(B, n_mels, F)` to `(B, F * hop_length)`.
+        generator: maps `(B, n_mels, F)` to `(B, F * hop_length)`; one that takes a pitch (`takes_pitch`) finds F0 in Hz
+            in the last row, and its n_mels is one more than the mel's.
         discriminators: by name; empty trains on the spectral losses alone.
         adversarial: the adversarial loss, MelGAN's hinge by default.
         feature_matching: and its weight (MelGAN: 10).
@@ -100,7 +102,7 @@ class VocoderTask:
         balance: weigh the generator's losses by their gradients instead of their values; the weights are then shares.
 
     Raises:
-        ValueError: pieces that can't go together: hop length or number of bands differ between the mel and the
+        ValueError: pieces that can't go together: hop length, rate or number of bands differ between the mel and the
             generator, a loss or a discriminator is of another sample rate than the mel, a loss and its penalties or
             heads don't fit, or nothing is to be learned.
     """
@@ -117,23 +119,24 @@ class VocoderTask:
         phase_augmentation: PhaseAugmentation | None = None,
         balance: LossBalance | None = None,
     ) -> None:
-        if getattr(generator, "takes_pitch", False):
-            raise ValueError(
-                f"generator: {type(generator).__name__} takes a pitch beside the mel, and training gives it none; it "
-                "is had by gansound import alone"
-            )
+        takes = PitchedSpec(mel) if getattr(generator, "takes_pitch", False) else mel
         for name in ("hop_length", "n_mels"):
             if not hasattr(generator, name):
                 raise ValueError(
                     f"generator: {type(generator).__name__} has no attribute {name}, which a vocoder's generator "
                     "states"
                 )
-            if getattr(generator, name) != getattr(mel, name):
+            if getattr(generator, name) != getattr(takes, name):
+                pitched = name == "n_mels" and takes is not mel
                 raise ValueError(
                     f"mel.{name} is {getattr(mel, name)} but the generator's {name} is {getattr(generator, name)}"
                     + (" (the product of its upsample_rates)" if name == "hop_length" else "")
-                    + "; they must be equal"
+                    + ("; it must be one more, for the pitch" if pitched else "; they must be equal")
                 )
+        if (rate := getattr(generator, "sample_rate", mel.sample_rate)) != mel.sample_rate:
+            raise ValueError(
+                f"mel.sample_rate is {mel.sample_rate} but the generator's sample_rate is {rate}; they must be equal"
+            )
         self.discriminators = discriminators or {}
         self.losses = losses or {}
         self.penalties = penalties or {}
@@ -148,6 +151,7 @@ class VocoderTask:
                     "out, and it takes that of the recipe"
                 )
         self.mel = mel
+        self.takes: FrameSpec = takes
         self.sample_rate = mel.sample_rate
         self.generator = generator
         self.discriminator = nn.ModuleDict({name: a.network for name, a in self.discriminators.items()})
@@ -250,7 +254,8 @@ class VocoderTask:
         draws = Draws(0, range(2), device)
         real, fake = (0.1 * draws.normal(f"trial {what}", segment_samples) for what in ("real", "fake"))
         if is_own(self.generator):
-            (mel,) = self.generator_inputs({"audio": real}, draws)
+            f0 = real.new_full((len(real), segment_samples // self.mel.hop_length), 200.0)
+            (mel,) = self.generator_inputs({"audio": real, "f0": f0}, draws)
             with trying("generator", self.generator, f"mels {tuple(mel.shape)}"), torch.no_grad():
                 check_shape(self.generator(mel), real.shape)
         for name, term in self.losses.items():
@@ -268,12 +273,17 @@ class VocoderTask:
                         self.feature_matching(*halves(maps))
 
     def condition(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the generator is given: an acoustic model's mel or the real audio's, `(B, n_mels, T / hop_length)`."""
+        """What the generator is given: an acoustic model's mel or the real audio's, `(B, n_mels, T / hop_length)`.
+
+        And the pitch `f0` `(B, T / hop_length)` as a row below, where it takes one.
+        """
         if "mel" in batch:
-            return batch["mel"]
-        with torch.no_grad():
-            frames = batch["audio"].shape[-1] // self.mel.hop_length
-            return self.front_end(batch["audio"])[..., :frames]
+            mel = batch["mel"]
+        else:
+            with torch.no_grad():
+                frames = batch["audio"].shape[-1] // self.mel.hop_length
+                mel = self.front_end(batch["audio"])[..., :frames]
+        return torch.cat([mel, batch["f0"][:, None]], 1) if isinstance(self.takes, PitchedSpec) else mel
 
     def generator_inputs(self, batch: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor]:
         return (self.condition(batch),)
@@ -386,12 +396,12 @@ class VocoderTask:
         sounds: Sequence[tuple[str, np.ndarray]],
         device: torch.device,
         labels: Sequence[int] = (),
-        mels: Sequence[np.ndarray] = (),
+        given: Sequence[Mapping[str, np.ndarray]] = (),
     ) -> tuple[dict[str, float], list[Example]]:
         """Whole utterances `(name, (T,))` made again: mean log-mel L1, wide-band PESQ and level, and the sounds.
 
-        From mels `(n_mels, T / hop_length)` where there are, else from those of the sounds. Utterances shorter than a
-        hop are left out.
+        From the `mel` `(n_mels, T / hop_length)` that is given for each, else from that of the sound, and with the `f0`
+        `(T / hop_length,)` that is given where the generator takes one. Utterances shorter than a hop are left out.
         """
         distances: list[float] = []
         levels: list[dict[str, float]] = []
@@ -402,8 +412,9 @@ class VocoderTask:
             if usable == 0:
                 continue
             real = torch.from_numpy(audio[:usable]).to(device)[None]
-            given = {"mel": torch.from_numpy(mels[number]).to(device)[None]} if mels else {"audio": real}
-            fake = generator(self.condition(given)).float()
+            beside = given[number] if given else {}
+            frames_of = {name: torch.from_numpy(value).to(device)[None] for name, value in beside.items()}
+            fake = generator(self.condition({"audio": real} | frames_of)).float()
             frames = usable // self.mel.hop_length
             made_mel, real_mel = (self.front_end(x)[..., :frames] for x in (fake, real))
             distances.append((made_mel - real_mel).abs().mean().item())
