@@ -29,6 +29,7 @@ FAMILIES = {
     "hifigan_v2": "hifigan_v2_ljspeech",
     "hifigan_v3": "hifigan_v3_ljspeech",
     "istftnet": "istftnet_ljspeech",
+    "nsf_hifigan": "nsf_hifigan_44khz",
     "bigvgan": "bigvgan_24khz",
     "bigvgan_base": "bigvgan_base_22khz",
     "bigvgan_v2": "bigvgan_v2_24khz",
@@ -227,8 +228,12 @@ def _generator(
     now = {name: p.default for name, p in taken.items()} | dict(node.get("init_args") or {})
     made: dict[str, Any] = {}
     if "n_mels" in taken:
-        made["n_mels"] = spec.n_mels
-        reasons["generator.n_mels"] = f"the mel has {spec.n_mels} bands"
+        pitched = getattr(cls, "takes_pitch", False)
+        made["n_mels"] = spec.n_mels + pitched
+        reasons["generator.n_mels"] = f"the mel has {spec.n_mels} bands" + ", and the pitch" * pitched
+    if "sample_rate" in taken:
+        made["sample_rate"] = spec.sample_rate
+        reasons["generator.sample_rate"] = "the mel's"
     if "upsample_rates" in taken:
         rest = next((now[name] for name in _REST if name in taken), 1)
         like = tuple(now["upsample_rates"])

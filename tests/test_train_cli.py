@@ -60,6 +60,7 @@ SMALL = {
     "hifigan_v2_ljspeech": HIFIGAN,
     "hifigan_v3_ljspeech": HIFIGAN,
     "hifigan_v1_libritts": HIFIGAN,
+    "nsf_hifigan_44khz": HIFIGAN | {"generator.init_args.channels": "32"},
     "istftnet_ljspeech": HIFIGAN,
     "vocos_24khz": {
         "generator.init_args": "{channels: 16, hidden_channels: 32, blocks: 1}",
