@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 import gansound
 from gansound import audio
 from gansound.cli import main
-from gansound.data import pitch
+from gansound.data import index, pitch
 from gansound.data.items import collate
 from gansound.data.manifest import Record
 from gansound.data.pack import write_shards
@@ -184,7 +184,7 @@ def found(monkeypatch, tmp_path):
         return np.full(-(-len(samples) // hop), 100 + len(samples) / 100, np.float32)
 
     monkeypatch.setattr(pitch, "pitch_of", fake)
-    monkeypatch.setattr(pitch, "usable_cores", lambda: 1)
+    monkeypatch.setattr(index, "usable_cores", lambda: 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return asked
 

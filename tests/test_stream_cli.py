@@ -142,10 +142,7 @@ def test_it_talks_before_the_frames_end(folder: Path, vocoder: Vocoder) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         data = as_bytes(mel)
-        frames, single = (
-            20,
-            2 * 4 * BANDS,
-        )  # single bytes for two frames, for each is a turn of both processes
+        frames, single = 20, 2 * 4 * BANDS  # two frames byte by byte: each is a turn of both processes
         for n in range(single):
             process.stdin.write(data[n : n + 1])
         process.stdin.write(data[single : frames * 4 * BANDS + 7])

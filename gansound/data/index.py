@@ -272,7 +272,7 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
     parts: list[_Part] = []
     lines, said = 0, time.monotonic()
     bounds = list(_bounds(file.fileno(), size))
-    with _mapping(len(bounds), manifest) as mapping:
+    with on_all_cores(len(bounds), f"{manifest}: a process that indexed it") as mapping:
         for (start, stop), part in zip(
             bounds, mapping(_parsed, [(file.fileno(), *bound) for bound in bounds]), strict=True
         ):
@@ -297,7 +297,7 @@ def _columns(file: Any, size: int, manifest: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _mapping(count: int, manifest: Path) -> Iterator[Any]:
+def on_all_cores(count: int, killed: str) -> Iterator[Any]:
     """An ordered map over all cores where processes can be forked, which takes no time to speak of."""
     processes = min(usable_cores(), count)
     if processes > 1 and "fork" in multiprocessing.get_all_start_methods():
@@ -306,8 +306,7 @@ def _mapping(count: int, manifest: Path) -> Iterator[Any]:
             yield pool.map
         except BrokenProcessPool:
             raise ValueError(
-                f"{manifest}: a process that indexed it was killed, for lack of memory as a rule. Start again when "
-                "there is more"
+                f"{killed} was killed, for lack of memory as a rule. Start again when there is more"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

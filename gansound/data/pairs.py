@@ -45,7 +45,8 @@ _AROUND = {
     "f0": re.compile(r"^(?:f0|pitch)[-_.]|[-_.](?:f0|pitch)$"),
 }
 _JUDGED_FRAMES = 512  # of a pair: six seconds say whether it is one
-_MOST_MISSING_FRAMES = 16  # by which the two may differ in length, besides the offset
+MOST_MISSING_FRAMES = 16
+"""By which what lies beside a recording may differ from it in length, besides the offset."""
 # Of the distance at which the two would lie by chance, which is that of the mel to the recording at other times.
 # One of the hundreds of offsets further off comes nearer by chance than one of the few.
 _BY_CHANCE, _FURTHER_BY_CHANCE = 0.7, 0.5
@@ -232,11 +233,11 @@ def _too_long_or_short(pair: Pair, spec: MelSpec) -> str | None:
     record = pair.record
     samples = audio.resampled_frames(record.frames, record.sample_rate, spec.sample_rate)
     there = spec.frames(int(samples))
-    if abs(pair.offset_frames + pair.frames - there) <= _MOST_MISSING_FRAMES:
+    if abs(pair.offset_frames + pair.frames - there) <= MOST_MISSING_FRAMES:
         return None
     return (
         f"has {pair.frames} frames from frame {pair.offset_frames} of {record.path} on, which has {there}; expected as "
-        f"many to within {_MOST_MISSING_FRAMES}"
+        f"many to within {MOST_MISSING_FRAMES}"
     )
 
 

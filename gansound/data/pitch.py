@@ -7,13 +7,10 @@ tells recordings apart and by rate and hop: finding it takes two thirds of the r
 import contextlib
 import hashlib
 import logging
-import multiprocessing
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,20 +21,18 @@ import torch
 from gansound import audio
 from gansound.data import sound
 from gansound.data.corpus import in_threads
-from gansound.data.index import cache_folder
+from gansound.data.index import cache_folder, on_all_cores
 from gansound.data.manifest import Record
-from gansound.data.pairs import by_name
+from gansound.data.pairs import MOST_MISSING_FRAMES, by_name
 from gansound.extras import require
 from gansound.frames.pitch import pitch_of
 from gansound.frames.pitched import check_f0
-from gansound.machine import usable_cores
 from gansound.mel.files import read_mel
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # of what is found
 _SAID_EVERY_SECONDS = 10.0
-_MOST_MISSING_FRAMES = 16  # of one that is brought, as of mels
 _NAMED = 5
 
 
@@ -134,7 +129,7 @@ def _track(path: Path, frames: int, frame_seconds: float) -> np.ndarray:
         check_f0(f0)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if f0.numel() < 1 or abs(f0.numel() - frames) > _MOST_MISSING_FRAMES:
+    if f0.numel() < 1 or abs(f0.numel() - frames) > MOST_MISSING_FRAMES:
         raise ValueError(
             f"{path}: has {f0.numel()} frames beside a recording of {frames}, expected one every "
             f"{1000 * frame_seconds:.2f} ms, the model's hop, from the recording's first sample on"
@@ -158,7 +153,7 @@ def _found(records: Sequence[Record], sample_rate: int, hop_length: int) -> list
     )
     said, lost = time.monotonic(), []
     find = partial(_find, sample_rate=sample_rate, hop_length=hop_length)
-    with _processes(len(missing)) as each:
+    with on_all_cores(len(missing), "a process that looked for the pitch of recordings") as each:
         for done, (index, (track, wrong)) in enumerate(
             zip(missing, each(find, [records[index] for index in missing]), strict=True), start=1
         ):
@@ -215,22 +210,3 @@ def _place(record: Record, sample_rate: int, hop_length: int) -> Path:
     told = f"{_VERSION} {name} {record.frames} {record.sample_rate} {sample_rate} {hop_length}"
     key = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
     return _folder() / key[:2] / f"{key}.npy"
-
-
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator[type[map]]:
-    """An ordered map over all cores, where processes can be forked."""
-    workers = min(usable_cores(), count)
-    if workers < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        yield map
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"))
-    try:
-        yield pool.map  # type: ignore[misc]
-    except BrokenProcessPool:
-        raise ValueError(
-            "a process that looked for the pitch of recordings was killed, for lack of memory as a rule. The same "
-            "command goes on where it was"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -75,8 +75,23 @@ class ExactConv1d(nn.Module):
         return self.weight.permute(2, 1, 0).flatten(0, 1).to(dtype), self.bias.to(dtype)
 
 
-class Exactly(nn.Module):
-    """A layer that is computed in double precision and then rounded, from when it is asked to be.
+class MayBeExact(nn.Module):
+    """What is computed in double precision and then rounded, from when it is asked to be."""
+
+    is_exact = False
+
+    def exactly(self) -> Self:
+        """Compute in double precision from now on."""
+        self.is_exact = True
+        return self.double()
+
+    def given(self, x: Tensor) -> Tensor:
+        """An input in the precision that is computed in."""
+        return x.double() if self.is_exact else x
+
+
+class Exactly(MayBeExact):
+    """A layer as one that may be exact.
 
     Shape: as the layer's.
     """
@@ -84,20 +99,11 @@ class Exactly(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
-        self.is_exact = False
-
-    def exactly(self) -> Self:
-        """Compute in double precision from now on."""
-        self.is_exact = True
-        return self.double()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layer(self._given(x))
+        y: Tensor = self.layer(self.given(x))
         return y.to(x.dtype)
 
     def stream(self, x: Tensor, cursor: Cursor) -> Tensor:
         """As the layer's."""
-        return stream(self.layer, self._given(x), cursor).to(x.dtype)
-
-    def _given(self, x: Tensor) -> Tensor:
-        return x.double() if self.is_exact else x
+        return stream(self.layer, self.given(x), cursor).to(x.dtype)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
+from gansound.nn.exact import MayBeExact
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Cursor, Pointwise
 
@@ -24,10 +25,11 @@ _FLOOR = 1e-6  # of an amplitude
 _OWN_SHARE = 0.75  # of the frame in which a finer one lies; the rest is its neighbour's
 
 
-class FinerFrames(Parallel):
+class FinerFrames(MayBeExact, Parallel):
     """Amplitudes of frames as those of twice as many, a quarter of a frame before and behind the middle of each.
 
-    Untrained it interpolates their logarithms. Looks `1 + BLOCKS` of the frames that it is given ahead, as far back.
+    Untrained it interpolates their logarithms. Phases add up what is rounded here, so that it may be exact. Looks `1 +
+    BLOCKS` of the frames that it is given ahead, as far back.
 
     Args:
         bins: of the spectrum.
@@ -43,7 +45,6 @@ class FinerFrames(Parallel):
     def __init__(self, bins: int, channels: int, *, needed: bool = True) -> None:
         nn.Module.__init__(self)
         self.needed = needed
-        self.is_exact = False
         self.between = _Between()
         blocks = [ConvNeXtBlock(channels, 2 * channels, 3, initial_scale=1 / BLOCKS) for _ in range(BLOCKS)]
         head = nn.Linear(channels, 2 * bins)
@@ -65,15 +66,10 @@ class FinerFrames(Parallel):
         other.needed = needed
         return other
 
-    def exactly(self) -> Self:
-        """Compute in double precision from now on: phases add up what is rounded here, see `gansound.nn.exact`."""
-        self.is_exact = True
-        return self.double()
-
     def forward(self, amplitudes: Tensor) -> Tensor:
         if not self.needed:
             return amplitudes
-        return super().forward(self._given(amplitudes)).to(amplitudes.dtype)
+        return super().forward(self.given(amplitudes)).to(amplitudes.dtype)
 
     def paths(self) -> list[nn.Module]:
         return [self.between, self.sharper]
@@ -88,13 +84,10 @@ class FinerFrames(Parallel):
         """Shape: `(B, n, bins)` → `(B, 2 * n, bins)`."""
         if not self.needed:
             return amplitudes
-        finer = super().stream(self._given(amplitudes), cursor).to(amplitudes.dtype)
+        finer = super().stream(self.given(amplitudes), cursor).to(amplitudes.dtype)
         cursor.upsample(2)
         cursor.late(0, 1)  # the second of two looks back to where the first does
         return finer
-
-    def _given(self, amplitudes: Tensor) -> Tensor:
-        return amplitudes.double() if self.is_exact else amplitudes
 
 
 class _Loudness(Pointwise):

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from gansound.nn.anti_aliased import AntiAliased
 from gansound.nn.conv import Conv1d, RepeatedConv1d, TransposedConv1d
 from gansound.nn.convnext import ConvNeXtBlock, FrameConv
-from gansound.nn.exact import ExactConv1d, Exactly
-from gansound.nn.finer_frames import FinerFrames
+from gansound.nn.exact import ExactConv1d, MayBeExact
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.frame_layers import DepthwiseFrames, Expansion, MadeGriffinLimStep, OwnFrameConv, OwnLinear
 from gansound.nn.generator import StreamingGenerator
@@ -49,7 +48,7 @@ class InferenceForm(StreamingGenerator):
         dtype: of the weights of convolutions and matrix products, and of what they multiply, where it is to be another
             than they have. Normalization stays as it is, and so do constants of the design (filter banks, the inverse
             FFT), since nothing was trained around their error. A layer that isn't gansound's stays as it is too, and so
-            do `FinerFrames` and what is told `Exactly`, whose errors others would make more of.
+            does what may be exact, whose errors others would make more of.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class InferenceForm(StreamingGenerator):
         for module in self.layers.modules():
             if isinstance(module, SinglePassPhases) and most_frames is not None:
                 module.most_frames = most_frames
-        exact = [module for module in self.layers.modules() if isinstance(module, FinerFrames | Exactly)]
+        exact = [module for module in self.layers.modules() if isinstance(module, MayBeExact)]
         kept = {part for module in exact for part in module.modules()}
         for module in self.layers.modules() if dtype is not None else ():
             if (
