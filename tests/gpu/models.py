@@ -23,6 +23,7 @@ from gansound.cli.train import overrides
 from gansound.draw import Draws
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan, plan
+from gansound.frames import PitchedSpec
 from gansound.mel import MelSpec
 from gansound.nn.generator import StreamingGenerator
 from gansound.recipe import load_recipe, recipe_names
@@ -160,7 +161,7 @@ class Trained:
 def batches(
     made: Plan, step: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> list[list[dict[str, Tensor]]]:
-    """For each critic round of a step its batch: noise of drawn levels, the same on every device."""
+    """For each critic round of a step its batch: noise of drawn levels and pitch, the same on every device."""
     size, samples = made.settings.batch_size, made.settings.data.segment_samples
     rounds = []
     for number in range(made.task.critic_steps):
@@ -171,6 +172,9 @@ def batches(
             audio = audio.unsqueeze(1)
         batch = {"audio": audio.to(device, dtype), "position": torch.arange(first, first + size)}
         batch["bandwidth_hz"] = torch.full((size,), 0.4 * made.task.sample_rate, device=device)
+        if isinstance(made.task.takes, PitchedSpec):
+            hertz = 100 + 200 * draws.uniform("pitch", samples // made.task.takes.hop_length)
+            batch["f0"] = hertz.to(device, dtype)
         rounds.append([batch])
     return rounds
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from gansound.data.items import BOOKKEEPING
 from gansound.draw import placed
 from gansound.engine.phases import fuse, skips_by_itself
 from gansound.engine.processes import leave, set_up
@@ -260,7 +261,13 @@ def host_syncs(settings: Settings) -> dict[str, Any]:
             made = models.planned(name, small=True)
             phases = on_the_device(made)
             rounds = [
-                [{**batch, "audio": batch["audio"].to(DEVICE)} for batch in one]
+                [
+                    {
+                        name: value if name in BOOKKEEPING else value.to(DEVICE)
+                        for name, value in batch.items()
+                    }
+                    for batch in one
+                ]
                 for one in models.batches(made, 0, torch.device("cpu"))
             ]
             with no_autocast(), HostSyncs() as counted:
