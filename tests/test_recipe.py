@@ -244,23 +244,23 @@ def test_a_class_override_comes_before_its_arguments(tmp_path):
         ({"stepz": "3"}, "stepz: unknown key of Training; did you mean 'steps'?"),
         ({"net__widht": "3"}, "net.widht: unknown key of Net; did you mean 'width'?"),
         ({"entries__a__wieght": "3"}, "entries.a.wieght: unknown key of Entry; did you mean 'weight'?"),
-        ({"steps": "1.5"}, "steps: got 1.5 (float), expected int"),
-        ({"steps": "1e3"}, "expected int; write 1000"),
-        ({"steps": "true"}, "steps: got True (bool), expected int"),
-        ({"amp": "1"}, "amp: got 1 (int), expected bool"),
-        ({"net__slope": "true"}, "net.slope: got True (bool), expected float"),
-        ({"steps": "''"}, "steps: got '' (str)"),
-        ({"steps": "null"}, "steps: got nothing (null), expected int"),
-        ({"labels": "[1]"}, "labels.0: got 1 (int), expected str"),
-        ({"labels": "x"}, "labels: got 'x' (str), expected list[str]"),
+        ({"steps": "1.5"}, "steps: got 1.5 (number), expected a whole number"),
+        ({"steps": "1e3"}, "expected a whole number; write 1000"),
+        ({"steps": "true"}, "steps: got true, expected a whole number"),
+        ({"amp": "1"}, "amp: got 1 (whole number), expected true or false"),
+        ({"net__slope": "true"}, "net.slope: got true, expected a number"),
+        ({"steps": "''"}, "steps: got '' (text)"),
+        ({"steps": "null"}, "steps: got nothing (null), expected a whole number"),
+        ({"labels": "[1]"}, "labels.0: got 1 (whole number), expected text"),
+        ({"labels": "x"}, "labels: got 'x' (text), expected a list of texts"),
         ({"net__mode": "reflekt"}, "did you mean 'reflect'"),
-        ({"net__dilations": "[1]"}, "net.dilations: got [1] (list), expected tuple[int, int]"),
+        ({"net__dilations": "[1]"}, "net.dilations: got [1] (list), expected a list of 2 whole numbers"),
         ({"net__rates__0": "x"}, "rates.0"),
         ({"net__rates__9": "1"}, "for a list of 2"),
         ({"steps__x": "1"}, "nothing below"),
         ({"net__width": "0"}, "at least 1"),
-        ({"ema": "x"}, "ema: got 'x' (str), expected float"),
-        ({"speed": "1.5"}, "speed: got 1.5 (float), expected int | str"),
+        ({"ema": "x"}, "ema: got 'x' (text), expected a number"),
+        ({"speed": "1.5"}, "speed: got 1.5 (number), expected a whole number or text"),
         ({"entries": "[]"}, "entries: got"),
         ({"net": "x"}, "net: got 'x'"),
         ({"net__class_path": f"{HERE}.Hinge"}, "net.class_path: got"),
@@ -275,7 +275,7 @@ def test_a_class_override_comes_before_its_arguments(tmp_path):
         ({"net": f"{{class_path: {HERE}.WideNet, init_args: {{width: x}}}}"}, "net.width: got 'x'"),
         (
             {"net": f"{{class_path: {HERE}.WideNet, init_args: {{other: x}}}}"},
-            "net.other: got 'x' (str), expected int",
+            "net.other: got 'x' (text), expected a whole number",
         ),
     ],
 )
@@ -284,9 +284,14 @@ def test_errors_name_the_key(tmp_path, overrides, words):
 
 
 def test_a_missing_key_is_named(tmp_path):
-    assert message(tmp_path, "data: x\nentries: {}") == "net: missing; Training needs it (Net)"
-    assert "net: got {} (dict), expected class_path:" in message(tmp_path, "net: {}\ndata: x")
-    assert "net.width: missing; Net needs it (int)" in message(
+    assert (
+        message(tmp_path, "data: x\nentries: {}")
+        == "net: missing; Training needs it: class_path and init_args (Net)"
+    )
+    assert "net: got {} (keys), expected class_path and init_args (Net)" in message(
+        tmp_path, "net: {}\ndata: x"
+    )
+    assert "net.width: missing; Net needs it: a whole number" in message(
         tmp_path, f"net: {{class_path: {HERE}.Net}}\ndata: x"
     )
 
@@ -393,7 +398,7 @@ def test_mel_by_preset_or_by_value():
 def test_describe_teaches_every_key():
     helped = {h.key: h for h in describe(parse_yaml(GOOD, "x"), Training, allow=ALLOW)}
     assert helped["net"].help == "the generator."
-    assert (helped["net.width"].type, helped["net.width"].default) == ("int", "8")
+    assert (helped["net.width"].type, helped["net.width"].default) == ("a whole number", "8")
     assert helped["net.width"].help == "channels of every layer."
     assert helped["net.rates"].help == helped["net.dilations"].help == "two at once."
     assert helped["net.mode"].type == "one of 'zero', 'reflect'"

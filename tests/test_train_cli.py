@@ -284,7 +284,7 @@ def test_keys(capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("steps", "data.path", "batch_size", "generator_optimization.optimizer", "adversarial_from"):
         assert key in out
     rows = [line.split() for line in out.splitlines()]
-    assert ["mel.sample_rate", "int", "22050", "Hz."] in rows
+    assert ["mel.sample_rate", "a", "whole", "number", "22050", "Hz."] in rows
     assert main(["train", "wavegan_tiny_cpu", "--keys"]) == 0
     assert "\nmel" not in capsys.readouterr().out
 

@@ -24,7 +24,7 @@ from gansound.machine import memory_bytes
 from gansound.mel import MelSpec
 from gansound.recipe import KeyHelp, RecipeError, build, describe, parameters
 from gansound.recipe.budget import budget
-from gansound.recipe.build import ALLOWED, check_kind, import_class, type_name
+from gansound.recipe.build import ALLOWED, check_kind, import_class, in_words
 from gansound.recipe.describe import argument_help
 from gansound.recipe.text import meant
 
@@ -79,7 +79,7 @@ def keys(recipe: Mapping[str, Any], allow: Sequence[str] = ()) -> list[KeyHelp]:
     task = import_class(recipe["task"], "task", allow, ALLOWED)
     if note := argument_help(task).get("mel"):
         mel = build(recipe["mel"], MelSpec, "mel", allow=allow) if "mel" in recipe else None
-        mine.append(KeyHelp("mel", type_name(MelSpec), None if mel is None else "", note))
+        mine.append(KeyHelp("mel", in_words(MelSpec), None if mel is None else "", note))
         mine += describe(mel.to_dict() if mel else None, MelSpec, "mel", allow=allow)
     return [*mine, *describe(its, object, allow=allow, context=("mel", "labels"))]
 

@@ -237,9 +237,7 @@ class _Builder:
         elif is_dataclass(expected):
             cls, arguments = expected, value
         else:
-            raise RecipeError(
-                f"{key}: got {show(value)}, expected class_path: and init_args: of a {type_name(expected)}"
-            )
+            raise _wrong(key, value, expected)
         if not isinstance(arguments, dict):
             raise _wrong(f"{key}.init_args", arguments, dict)
         made = self.arguments(arguments, cls, key, missing_allowed=partial)
@@ -274,8 +272,8 @@ class _Builder:
                 made[name] = self.context[name]
             elif parameter.default is inspect.Parameter.empty and not missing_allowed:
                 raise RecipeError(
-                    f"{f'{key}.' if key else ''}{name}: missing; {cls.__name__} needs it "
-                    f"({type_name(parameter.annotation)})"
+                    f"{f'{key}.' if key else ''}{name}: missing; {cls.__name__} needs it: "
+                    f"{in_words(parameter.annotation)}"
                 )
         return made
 
@@ -284,10 +282,10 @@ def check_kind(cls: type, expected: type, key: str) -> None:
     """Raises RecipeError unless a class is of the kind that a place wants: a subclass, or what a protocol asks for."""
     if not getattr(expected, "_is_protocol", False):
         if not issubclass(cls, expected):
-            raise RecipeError(f"{key}: got {cls.__module__}.{cls.__name__}, expected a {type_name(expected)}")
+            raise RecipeError(f"{key}: got {cls.__module__}.{cls.__name__}, expected a {expected.__name__}")
     elif lacking := [name for name in _methods(expected) if not hasattr(cls, name)]:
         raise RecipeError(
-            f"{key}: got {cls.__module__}.{cls.__name__}, expected a {type_name(expected)}, which has "
+            f"{key}: got {cls.__module__}.{cls.__name__}, expected a {expected.__name__}, which has "
             f"{', '.join(lacking)}"
         )
 
@@ -337,15 +335,50 @@ def _takes_none(annotation: Any) -> bool:
 
 
 def _wrong(key: str, value: Any, expected: Any, hint: str = "") -> RecipeError:
-    return RecipeError(f"{key}: got {show(value)}, expected {type_name(expected)}{hint}")
+    return RecipeError(f"{key}: got {show(value)}, expected {in_words(expected)}{hint}")
 
 
-def type_name(annotation: Any) -> str:
-    """An annotation as a message shows it."""
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(annotation)))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " | ".join("null" if a is type(None) else type_name(a) for a in get_args(annotation))
-    if isinstance(annotation, type) and not get_args(annotation):
-        return annotation.__name__
-    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", str(annotation))
+_IN_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Path: "a path",
+    list: "a list",
+    tuple: "a list",
+    dict: "keys",
+}
+_SEVERAL = {int: "whole numbers", float: "numbers", str: "texts"}
+_SHOWN_KEYS = 4
+
+
+def in_words(annotation: Any) -> str:
+    """What a place in a recipe takes, as one writes it there."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ("one of " if len(args) > 1 else "") + ", ".join(map(repr, args))
+    if origin in (Union, types.UnionType):
+        said = [a for a in args if getattr(a, "__name__", "") != "Tensor"]  # no recipe can hold one
+        return " or ".join(in_words(a) for a in said)
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        each = _SEVERAL.get(args[0]) if len(set(args)) == 1 else None
+        return f"a list of {len(args)} {each}" if each else f"a list: {', '.join(map(in_words, args))}"
+    if origin in (list, tuple, abc.Sequence, abc.Iterable):
+        return f"a list of {_SEVERAL.get(args[0]) or in_words(args[0]).replace('a list', 'lists', 1)}"
+    if origin in (dict, abc.Mapping, abc.MutableMapping):
+        return f"names, each with {in_words(args[1])}"
+    if origin is abc.Callable or annotation is abc.Callable:
+        return (
+            f"class_path and init_args ({getattr(args[1], '__name__', 'any class') if args else 'any class'})"
+        )
+    if annotation in _IN_WORDS:
+        return _IN_WORDS[annotation]
+    if callable(getattr(annotation, "preset", None)):
+        return "a preset's name, or keys"
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        names = [name for name in parameters(annotation) if name != "**"]
+        return f"keys ({', '.join(names[:_SHOWN_KEYS])}{', …' * (len(names) > _SHOWN_KEYS)})"
+    if isinstance(annotation, type) and annotation is not object:
+        return f"class_path and init_args ({annotation.__name__})"
+    return "anything"

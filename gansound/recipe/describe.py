@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, get_args, get_origin
 
-from gansound.recipe.build import ALLOWED, import_class, parameters, type_name
+from gansound.recipe.build import ALLOWED, import_class, in_words, parameters
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _describe(
             default = None if parameter.default is inspect.Parameter.empty else _text(parameter.default)
             if name in values and not isinstance(values[name], Mapping):
                 default = _text(values[name])
-            yield KeyHelp(below, type_name(parameter.annotation), default, notes.get(name, ""))
+            yield KeyHelp(below, in_words(parameter.annotation), default, notes.get(name, ""))
             yield from _describe(values.get(name), parameter.annotation, below, prefixes, hidden)
         return
     inner = _values_of(expected)
@@ -57,7 +57,7 @@ def _describe(
         for name, value in given.items():
             below = f"{key}.{name}" if key else str(name)
             cls, _ = _class_of(value if isinstance(value, Mapping) else {}, inner, below, prefixes)
-            yield KeyHelp(below, type_name(inner), None, _first_line(cls) if cls else "")
+            yield KeyHelp(below, in_words(inner), None, _first_line(cls) if cls else "")
             yield from _describe(value, inner, below, prefixes, hidden)
 
 
@@ -105,4 +105,10 @@ def _first_line(cls: type) -> str:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "null" if value is None else str(value)
+    """As one writes it in a recipe; nothing for a dataclass's default that is made anew each time."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = "null" if value is None else str(value)
+    return "" if text == "<factory>" else text

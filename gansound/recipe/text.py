@@ -116,12 +116,18 @@ def to_yaml(recipe: Mapping[str, Any], *, compact: bool = False) -> str:
     )
 
 
+_KINDS = {str: "text", int: "whole number", float: "number", list: "list", dict: "keys"}
+
+
 def show(value: Any) -> str:
-    """A value and its type, short enough for a message."""
+    """A value and what it is, short enough for a message."""
     if value is None:
         return "nothing (null)"
+    if isinstance(value, bool):
+        return str(value).lower()
     text = repr(value)
-    return f"{text if len(text) < 80 else text[:77] + '…'} ({type(value).__name__})"
+    kind = _KINDS.get(type(value), type(value).__name__)
+    return f"{text if len(text) < 80 else text[:77] + '…'} ({kind})"
 
 
 def meant(name: Any, known: Any) -> str:
