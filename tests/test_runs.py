@@ -142,6 +142,22 @@ def test_what_the_json_says_is_what_the_log_holds(made: Path, capsys: pytest.Cap
     assert found["sweep/failed"]["best_model"] is None
 
 
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        ("tiny_cpu", "tiny_cpu"),
+        ("my/voice.yaml", "voice"),
+        ("runs/a/recipe.yaml", "a"),
+        ("recipe.yaml", "here"),
+    ],
+)
+def test_a_recipe_is_called_what_it_was_given_as(tmp_path: Path, given: str, name: str) -> None:
+    session = {"session": "1", "step": 0, "started": "2026", "command": ["gansound", "train", given]}
+    session |= {"working_directory": "/somewhere/here"}
+    (tmp_path / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    assert run_record("x", read_run(tmp_path), ())["recipe"] == name
+
+
 def test_states(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     states = {name: (run["state"], run["why"]) for name, run in as_json(capsys, made).items()}
     assert states == {
@@ -505,8 +521,8 @@ def test_a_resume_with_another_recipe_says_which_values_differ_and_two_ways_on(t
     with pytest.raises(RecipeError) as caught:
         check_same_recipe(path, now)
     said = str(caught.value)
-    assert "optimization.lr is 0.1 (float) there, got 0.2 (float)" in said
-    assert "optimization.clip_norm is nothing (null) there, got 1.0 (float)" in said
+    assert "optimization.lr is 0.1 (number) there, got 0.2 (number)" in said
+    assert "optimization.clip_norm is nothing (null) there, got 1.0 (number)" in said
     assert "losses" not in said
     assert f"gansound train {path} --run {path.parent}" in said
     assert f"--init-from {path.parent}" in said

@@ -26,7 +26,7 @@ def run_record(name: str, run: RunHistory, figures: Sequence[str]) -> dict[str, 
     return {
         "name": name,
         "folder": str(run.folder),
-        "recipe": _recipe_name(last.get("command")),
+        "recipe": _recipe_name(last.get("command"), last.get("working_directory")),
         "task": _class_name(run.recipe.get("task")),
         "generator": _class_name(_get(run.recipe, "generator", "class_path")),
         "state": state,
@@ -66,12 +66,15 @@ def _figure(run: RunHistory, key: str) -> dict[str, Any]:
     return {"last": value, "last_step": step, "best": best, "best_step": best_step, "better": better}
 
 
-def _recipe_name(command: Any) -> str | None:
-    """What was given to `gansound train`, where that is how the run was started."""
+def _recipe_name(command: Any, working_directory: Any) -> str | None:
+    """What was given to `gansound train`, where that is how the run was started; of a run's own recipe, the run."""
     if not isinstance(command, list) or "train" not in command[:-1]:
         return None
     given = str(command[command.index("train") + 1])
-    return None if given.startswith("-") else Path(given).stem
+    if given.startswith("-"):
+        return None
+    path = Path(str(working_directory or "")) / given
+    return path.parent.name or path.stem if path.name == "recipe.yaml" else path.stem
 
 
 def _class_name(path: Any) -> str | None:
