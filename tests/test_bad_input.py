@@ -328,6 +328,28 @@ def test_another_log_base_is_warned_of_by_name(
     assert any(option in warnings[0] for word in words for option in word.split("|"))
 
 
+def test_what_all_mels_look_like_is_told_once(
+    tmp_path: Path, model: Path, mel: np.ndarray, capsys: Any
+) -> None:
+    for name, scale in (("a", 1.0), ("b", 1.1)):
+        np.save(tmp_path / f"{name}.npy", (scale * mel / np.log(10)).astype(np.float32))
+    assert main(["vocode", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("base-10 logarithms") == 1
+    assert f"warning: {tmp_path / 'b.npy'}: looks as {tmp_path / 'a.npy'} does" in said
+
+
+@pytest.mark.parametrize("peak, code", [(0.0, 1), (9e-4, 1), (2e-3, 0)])
+def test_a_silent_corpus_is_not_trained_on(tmp_path: Path, capsys: Any, peak: float, code: int) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    for name in "abc":
+        audio.write(folder / f"{name}.wav", np.full(SAMPLE_RATE, peak, np.float32), SAMPLE_RATE)
+    command = ["train", "tiny_cpu", "--data.path", str(folder), "--run", str(tmp_path / "run")]
+    assert main([*command, *arguments(steps="1", data__gain_db="null")]) == code
+    assert ("segments are silent" in capsys.readouterr().err) == bool(code)
+
+
 @pytest.mark.parametrize(
     "setting, words",
     [
@@ -345,7 +367,7 @@ def test_another_log_base_is_warned_of_by_name(
         (["--data.segment_samples", "2000"], ["segment_samples", "multiple", "256"]),
         (["--data.segment_samples", "256"], ["data.segment_samples", "at least 512", "losses.spectrum.loss"]),
         (["--losses.mel_512.loss.mel", "bigvgan_24khz"], ["losses.mel_512.loss", "24000", "22050"]),
-        (["--steps", "many"], ["steps", "many", "int"]),
+        (["--steps", "many"], ["steps", "many", "a whole number"]),
         (["--steps", "0"], ["steps", "at least 1"]),
         (["--steps"], ["--steps", "value"]),
         (["--steps", "1", "--steps", "2"], ["--steps", "twice"]),

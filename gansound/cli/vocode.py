@@ -3,6 +3,7 @@
 import argparse
 import errno
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     Work = list[tuple[Path, Path]]
 
 log = logging.getLogger(__name__)
+
+_FIGURE = re.compile(r"(?<![\w.])-?\d+(\.\d+)?(?!\w)")  # of the file at hand; not the 10 of log10
 
 HELP = """Turn mel spectrograms into sound, or recordings into sound by way of their mels (copy synthesis).
 
@@ -199,7 +202,7 @@ class Vocoding:
             self.vocoder.runner("whole")  # what a net can't be run in is one message, not one for each file
         self._bits = args.bits
         self._debug = args.debug
-        self._told: set[str] = set()
+        self._told: dict[str, Path] = {}
 
     def __call__(self, work: "tuple[Path, Path, Input | Failure]") -> Failure | None:
         """Writes the sound; the reason where it can't be had."""
@@ -369,7 +372,7 @@ def synthesise(
     source: Path,
     found: Input,
     target: Path,
-    told: set[str] | None = None,
+    told: dict[str, Path] | None = None,
     bits: int | None = None,
 ) -> None:
     """One input to one file.
@@ -379,7 +382,7 @@ def synthesise(
         source: where the input is from.
         found: what was opened there.
         target: an audio file; its folder is made where it isn't there.
-        told: what was done to earlier recordings (resampled, mixed, clipped), so that it is said once and not for each.
+        told: what was said of earlier inputs (resampled, mixed, clipped, suspicious), with the first it was said of.
         bits: of a sample: 16, 24, or 32 for float, which clips nothing; None for what the suffix has.
 
     Raises:
@@ -388,6 +391,7 @@ def synthesise(
     """
     from gansound import audio
 
+    told = {} if told is None else told
     if found.mel is not None:
         from gansound.inference.streaming import joined
 
@@ -395,7 +399,12 @@ def synthesise(
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
         for suspicion in vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):
-            log.warning("%s: %s", source, suspicion)
+            kind = _FIGURE.sub("", suspicion)
+            if kind in told:
+                log.warning("%s: looks as %s does", source, told[kind])
+            else:
+                log.warning("%s: %s", source, suspicion)
+                told[kind] = source
         sound = vocoder.pieces(mel, warn=False)
     else:
         info = found.info
@@ -409,19 +418,17 @@ def synthesise(
             done.append(f"mixed {info.channels} channels to one")
         if info.sample_rate != vocoder.sample_rate:
             done.append(f"resampled from {info.sample_rate} Hz to the model's {vocoder.sample_rate} Hz")
-        if (note := " and ".join(done)) and (told is None or note not in told):
+        if (note := " and ".join(done)) and note not in told:
             log.info("%s: %s", source, note)
-            if told is not None:
-                told.add(note)
+            told[note] = source
         sound = vocoder.vocode_blocks(found.blocks, info.sample_rate)
     with _folder(target.parent), audio.Writer(target, vocoder.sample_rate, subtype=_subtype(bits)) as writer:
         for piece in sound:
             writer.append(piece)
     way_out = "--bits 32 writes WAV as float, where nothing clips"
-    if writer.clipped and (told is None or way_out not in told):
+    if writer.clipped and way_out not in told:
         log.warning("%s", way_out)
-        if told is not None:
-            told.add(way_out)
+        told[way_out] = source
 
 
 def _subtype(bits: int | None) -> str | None:

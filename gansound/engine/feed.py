@@ -42,6 +42,7 @@ _VALIDATED_SECONDS = 30
 _FEW_CLIPS = 20
 _WORTHWHILE_SHARE = 0.2  # of a corpus; a smaller cache spares a store few requests
 _NAMED = 5
+_DRAWN_FOR_SOUND = 64  # segments, until one is heard
 
 
 class Feed:
@@ -78,6 +79,8 @@ class Feed:
         self.valid_pitch: Pitches | None = None
         self.disk = self._disk()
         self.dataset = self._dataset()
+        if settings.data.one_shots is None:  # where silent recordings are left out one by one
+            self._check_heard()
         self.bad: dict[int, str] = {}
 
     @property
@@ -274,6 +277,15 @@ class Feed:
                 100 * share,
             )
         return cache
+
+    def _check_heard(self) -> None:
+        """Raises ValueError where all that is drawn first is silent, from which nothing is learnt and no loss tells."""
+        draws = (self.dataset[position]["audio"].numpy() for position in range(_DRAWN_FOR_SOUND))
+        if all(audio.peak_db(segment) <= audio.SILENT_PEAK_DB for segment in draws):
+            raise ValueError(
+                f"data.path {self.settings.data.path}: the first {_DRAWN_FOR_SOUND} segments are silent, with no peak "
+                f"over {audio.SILENT_PEAK_DB:.0f} dB. Expected sound; 'gansound data check' says which files are silent"
+            )
 
     def _dataset(self) -> SegmentDataset | ClipDataset:
         data = self.settings.data
