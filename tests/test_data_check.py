@@ -8,6 +8,7 @@ import soundfile
 
 from gansound import audio
 from gansound.cli import main
+from gansound.data import verdict
 from gansound.data.check import check_corpus, check_file
 from gansound.data.corpus import by_split
 from gansound.data.manifest import read_manifest
@@ -134,13 +135,88 @@ def test_labels_that_are_not_held_out_are_those_of_the_split_that_training_makes
     assert "split by file (every label is trained on)" in said
 
 
+@pytest.mark.parametrize("seconds", [0.5, 2.5])
+def test_a_corpus_is_judged_for_both_uses(tmp_path, seconds):
+    for i in range(3):
+        audio.write(tmp_path / f"{i}.wav", noise(seconds, seed=i), RATE)
+    vocoder, clips = check_corpus(tmp_path).verdicts[:2]
+    assert vocoder.startswith(f"for a vocoder, {3 * seconds} s of sound: enough to try things out")
+    assert clips.startswith(f"for a generator of clips, {'3 short sounds' if seconds < 1 else 'long: 2.5 s'}")
+
+
+@pytest.mark.parametrize(
+    "hours, words",
+    [
+        (0.01, "to try things out"),
+        (0.2, "fine-tune one on a voice"),
+        (2, "train a small one"),
+        (20, "from scratch"),
+    ],
+)
+def test_how_much_is_enough_for_a_vocoder(hours, words):
+    report = {"files": 9, "silent_files": 0, "hours": hours, "duration_seconds": {"median": 3.0}}
+    assert words in verdict._for_a_vocoder(report)
+
+
+def test_silence_alone_is_no_corpus(tmp_path, capsys):
+    audio.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    assert check_corpus(tmp_path).verdicts == [
+        "all files are silent from beginning to end: there is nothing to train on"
+    ]
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert "nothing to train on" in capsys.readouterr().err
+
+
+def test_a_prepared_corpus_is_what_its_manifest_names(tmp_path, capsys):
+    for i in range(12):
+        (tmp_path / "c" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        audio.write(tmp_path / "c" / "ab"[i % 2] / f"{i}.wav", noise(0.3, seed=i), RATE)
+    done = prepare(tmp_path / "c", tmp_path / "out", sample_rate=16000, speaker_pattern="^(.)/")
+    audio.write(tmp_path / "out" / "audio" / "stray.wav", noise(0.3), RATE)
+    for named in (tmp_path / "out", done.manifest):
+        report = check_corpus(named)
+        assert (report.layout, report.summary["files"]) == ("prepared", 12)
+        assert report.splits == {name: len(part) for name, part in by_split(done.records).items()}
+        assert report.speakers == report.labels == {"a": 6, "b": 6}
+    assert main(["data", "check", str(done.manifest)]) == 0
+    assert f"train {report.splits['train']}, valid {report.splits['valid']}" in capsys.readouterr().out
+    assert check_corpus(tmp_path / "out", layout="folder").summary["files"] == 13
+    audio.write(done.records[0].path, noise(0.2), 16000)
+    done.records[1].path.unlink()
+    (gone, _), (changed, why) = sorted(
+        check_corpus(tmp_path / "out").unusable, key=lambda one: "manifest" in one[1]
+    )
+    assert (changed, gone) == (done.records[0].path, done.records[1].path)
+    assert why.startswith("another sound than the manifest says")
+    assert main(["data", "check", str(done.manifest), "--speaker", "(a)"]) == 1
+    assert "Leave the speaker pattern out" in capsys.readouterr().err
+
+
+def test_prepare_says_what_becomes_of_channels(tmp_path, capsys):
+    (tmp_path / "c").mkdir()
+    for i, channels in enumerate((1, 2, 2)):
+        audio.write(tmp_path / "c" / f"{i}.wav", np.stack([noise(0.3, seed=i)] * channels), RATE)
+    for rate, words in (
+        (RATE, "2 files of several channels stay as they are"),
+        (
+            8000,
+            "2 files of several channels are mono in their copies; a stereo model wants the corpus itself",
+        ),
+    ):
+        command = ["data", "prepare", str(tmp_path / "c"), "-o", str(tmp_path / f"{rate}")]
+        assert main([*command, "--sample-rate", str(rate)]) == 0
+        said = capsys.readouterr().out
+        assert words in said
+        assert said.count("several channels") == 1
+
+
 def test_prepare_keeps_what_is_whole_and_resamples_the_rest(tmp_path):
     folder = bad_corpus(tmp_path / "c")
     (folder / "sub").mkdir()
     audio.write(folder / "sub" / "slow.wav", noise(1.0, 8000), 8000)
     done = prepare(folder, tmp_path / "out", sample_rate=RATE, seed=3)
     assert len(done.unusable) == 4
-    assert (done.changed, done.mixed, len(done.copies)) == (1, 1, 0)
+    assert (done.copied, done.mixed, len(done.copies)) == (1, 1, 0)
     records = read_manifest(done.manifest)
     assert records == open_corpus(tmp_path / "out")
     assert {r.sample_rate for r in records} == {RATE}
@@ -185,7 +261,7 @@ def test_commands(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "4 files can't be used" in shown
     assert "nan.wav: holds NaN" in shown
-    assert "1 files of several channels are mixed to mono" in shown
+    assert "1 files of several channels stay as they are: a model of one channel reads them mixed" in shown
     assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 4
 
 

@@ -99,7 +99,7 @@ def test_prepare_goes_on_where_it_was_stopped(ray, pool, corpus, tmp_path, capsy
     assert main(["data", "prepare", str(corpus), "-o", str(tmp_path / "o"), "--ray"]) == 0
     capsys.readouterr()
     assert main(["data", "prepare", str(corpus), "-o", str(tmp_path / "o"), "--ray"]) == 0
-    assert "24 of the files done before" in capsys.readouterr().out
+    assert "24 files were done before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("where", ["local", "auto"])

@@ -70,7 +70,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_trimmed_resampled_and_as_loud(tmp_path: Path) -> None:
     root = corpus(tmp_path / "c")
     done = prepare(root, tmp_path / "out", sample_rate=8000, trim_db=40, loudness_lufs=-23)
-    assert (len(done.records), done.changed) == (6, 6)
+    assert (len(done.records), done.copied) == (6, 6)
     assert done.seconds_in == pytest.approx(6 * 1.5)
     assert done.trimmed_seconds == pytest.approx(6 * 0.85, abs=6 * 0.1), (
         "half a second each side, but for 50 ms"
@@ -289,7 +289,7 @@ def test_where_there_is_nothing_to_cut_nothing_is_copied(tmp_path: Path) -> None
     put(tmp_path / "c" / "full.wav", noise(0.5), RATE)
     put(tmp_path / "c" / "padded.wav", np.concatenate([np.zeros(RATE, np.float32), noise(0.5, 1)]), RATE)
     done = prepare(tmp_path / "c", tmp_path / "out", trim_db=40)
-    assert done.changed == 1
+    assert done.copied == 1
     assert {r.path.name for r in done.records} == {"full.wav", "padded.wav.flac"}
 
 
@@ -340,7 +340,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert part in said, said
     assert main(words) == 0
-    assert "7 of the files done before" in capsys.readouterr().out
+    assert "7 files were done before; nothing is new" in capsys.readouterr().out
 
 
 def test_a_hugging_face_data_set_is_written_out_and_prepared(

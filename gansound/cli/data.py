@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "also after a kill, it does only what is new or changed.",
     )
     for action in (check, prepare):
-        action.add_argument("folder", type=place, metavar="DIR", help="the corpus")
+        also = ", or what prepare made of one" if action is check else ""
+        action.add_argument("folder", type=place, metavar="DIR", help=f"the corpus{also}")
         action.add_argument(
             "--speaker",
             metavar="REGEX",
@@ -122,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.folder}: expected a folder of this machine, or one mounted on it. What 'prepare --shards' wrote to "
             "a store has been looked at, and is trained on by its URL (--data.path)"
         )
-    if not args.folder.is_dir():
+    manifest = args.action == "check" and args.folder.is_file() and args.folder.suffix == ".jsonl"
+    if not args.folder.is_dir() and not manifest:
         raise UsageError(f"{args.folder}: {'not a folder' if args.folder.exists() else 'no such folder'}")
     return _check(args) if args.action == "check" else _prepare(args)
 
@@ -161,6 +163,8 @@ def _check(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{args.folder}: none of {len(report.unusable)} files can be used, see the reasons above"
         )
+    if report.summary["silent_files"] == len(report.files):
+        raise ValueError(f"{args.folder}: all files are silent, so there is nothing to train on")
     return 0
 
 
@@ -199,6 +203,8 @@ def _list(console: Any, title: str, lines: list[str]) -> None:
 
 
 def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from gansound.data.verdict import duration
+
     yield (
         "files",
         str(s["files"]) + (f", and {s['unusable_files']} that can't be used" if s["unusable_files"] else ""),
@@ -206,7 +212,7 @@ def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]
     yield "layout", report.layout
     if not s["files"]:
         return
-    yield "hours", f"{s['hours']:.2f}"
+    yield "together", duration(s["hours"] * 3600)
     yield "sample rate", _counted(s["sample_rates_hz"], "Hz")
     yield "channels", _counted(s["channels"], "")
     yield "format", _counted(s["formats"], "")
@@ -233,10 +239,13 @@ def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]
         yield "speakers", f"{len(report.speakers)}: {_counted(report.speakers, '', most=5)}"
     if report.labels:
         yield "labels", f"{len(report.labels)}: {_counted(report.labels, '', most=12)}"
-    yield (
-        "split by",
-        f"{report.grouping}: {sum(report.takes.values())} groups, up to {max(report.takes)} files in one",
-    )
+    if report.splits:
+        yield "splits", ", ".join(f"{name} {count}" for name, count in report.splits.items())
+    else:
+        yield (
+            "split by",
+            f"{report.grouping}: {sum(report.takes.values())} groups, up to {max(report.takes)} files in one",
+        )
 
 
 def _counted(counts: dict[str, int], unit: str, most: int = 4) -> str:
@@ -254,6 +263,7 @@ def _prepare(args: argparse.Namespace) -> int:
     from gansound.data.prepare import prepare
     from gansound.data.process import Outcome, Processing
     from gansound.data.slices import Slice
+    from gansound.data.verdict import duration
 
     try:
         processing = Processing(args.sample_rate, args.trim, args.loudness, args.min_seconds)
@@ -313,13 +323,15 @@ def _prepare(args: argparse.Namespace) -> int:
             )
         return 0
     took = time.perf_counter() - begun
-    lines = [f"{done.manifest}: {len(done.records)} files, {done.seconds_out / 3600:.2f} h ({done.layout})"]
+    lines = [f"{done.manifest}: {len(done.records)} files, {duration(done.seconds_out)} ({done.layout})"]
     for name, its in by_split(done.records).items():
-        lines.append(f"  {name}: {len(its)} files, {sum(r.seconds for r in its) / 60:.1f} min")
+        lines.append(f"  {name}: {len(its)} files, {duration(sum(r.seconds for r in its))}")
     own = done.grouping.startswith("the corpus")
     lines.append(f"split by {done.grouping}" + ("" if own else f", seed {args.seed}"))
-    if done.changed:
-        lines.append(f"{done.changed} files written anew in {args.out / 'audio'}")
+    if done.copied:
+        lines.append(
+            f"{done.copied} files have a copy in {args.out / 'audio'}, which is trained on in their place"
+        )
     if done.lowered:
         path, most_db = max(done.lowered, key=lambda one: one[1])
         lines.append(
@@ -327,9 +339,16 @@ def _prepare(args: argparse.Namespace) -> int:
             f"{most_db:.2g} dB"
         )
     if args.trim is not None:
-        lines.append(f"{done.trimmed_seconds / 60:.1f} min of silence cut")
-    if done.mixed:
-        lines.append(f"{done.mixed} files of several channels are mixed to mono")
+        lines.append(f"{duration(done.trimmed_seconds)} of silence cut")
+    if done.mixed_copies:
+        lines.append(
+            f"{done.mixed_copies} files of several channels are mono in their copies; a stereo model wants the corpus "
+            "itself (docs/sounds.md)"
+        )
+    if left := done.mixed - done.mixed_copies:
+        lines.append(
+            f"{left} files of several channels stay as they are: a model of one channel reads them mixed"
+        )
     if done.cancelled:
         lines.append(
             f"{done.cancelled} files have channels that cancel each other: the strongest alone is read of each"
@@ -340,9 +359,9 @@ def _prepare(args: argparse.Namespace) -> int:
     if done.unusable:
         lines.append(f"{len(done.unusable)} files can't be used and are left out:")
         lines += _first([f"{path}: {reason}" for path, reason in done.unusable], args.out)
-    pace = f"{done.seconds_in / took:.0f} times real time"
-    again = f", {done.reused} of the files done before" if done.reused else ""
-    lines.append(f"{done.seconds_in / 3600:.2f} h in {took:.1f} s: {pace}{again}")
+    pace = f"{duration(done.seconds_in)} in {took:.1f} s: {done.seconds_in / took:.0f} times real time"
+    before = f"{done.reused} files were done before" if done.reused else ""
+    lines.append("; ".join(part for part in (before, pace if done.seconds_in else "nothing is new") if part))
     if not args.quiet:
         for line in lines:
             tell(line)

@@ -14,7 +14,7 @@ import numpy as np
 from gansound import audio
 from gansound.audio import SILENT_PEAK_DB
 from gansound.data.corpus import Entry, by_split, entries, in_threads, recognised
-from gansound.data.manifest import Record
+from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
 from gansound.data.onsets import resting
 from gansound.data.split import groups, have_classes, split
 from gansound.data.verdict import verdicts
@@ -66,6 +66,7 @@ class CorpusReport:
     duplicates: list[list[Path]]
     grouping: str
     takes: dict[int, int]  # files in a group -> groups of that size
+    splits: dict[str, int]  # files of each, where the corpus itself says which; else empty
     speakers: dict[str, int]
     labels: dict[str, int]
     verdicts: list[str]
@@ -84,6 +85,7 @@ class CorpusReport:
                 "duplicates": [[str(path) for path in paths] for paths in self.duplicates],
                 "grouping": self.grouping,
                 "takes": {str(size): count for size, count in sorted(self.takes.items())},
+                "splits": self.splits,
                 "speakers": self.speakers,
                 "labels": self.labels,
                 "files": files,
@@ -106,40 +108,74 @@ def check_corpus(
     layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CorpusReport:
-    """Decode and measure every file of a corpus, on all cores. Raises ValueError when no file is found."""
-    layout = layout or recognised(root)
-    found, unusable = entries(root, speaker_pattern=speaker_pattern, layout=layout)
+    """Decode and measure every file of a corpus, on all cores. Raises ValueError when no file is found.
+
+    Of a folder that `prepare` wrote, or its manifest, it is what the manifest names, unless a layout is given.
+    """
+    root = Path(root)
+    listed: dict[Path, tuple[int, int]] = {}
+    unusable: list[tuple[Path, str]] = []
+    manifest = root / MANIFEST_NAME if root.is_dir() else root
+    if layout is None and manifest.is_file():
+        if speaker_pattern is not None:
+            raise ValueError(
+                f"{manifest}: says its speakers itself. Leave the speaker pattern out, or look at the corpus that it "
+                "was made of"
+            )
+        found, listed = _listed(manifest)
+        layout = "prepared"
+    else:
+        layout = layout or recognised(root)
+        found, unusable = entries(root, speaker_pattern=speaker_pattern, layout=layout)
     files: list[FileReport] = []
     used: list[Entry] = []
     for entry, outcome in zip(found, in_threads(_attempt, found, progress), strict=True):
         if isinstance(outcome, str):
             unusable.append((entry.path, outcome))
+        elif listed.get(entry.path, is_ := (outcome.sample_rate, outcome.frames)) != is_:
+            unusable.append(
+                (entry.path, "another sound than the manifest says. Run 'gansound data prepare' again")
+            )
         else:
             files.append(outcome)
             used.append(entry)
-    records = [
-        Record(e.path, f.sample_rate, f.frames, e.speaker, e.text, e.label)
-        for e, f in zip(used, files, strict=True)
-    ]
+    records = [Record(e.path, f.sample_rate, f.frames, **e.known) for e, f in zip(used, files, strict=True)]
     names, grouping = groups(records)
+    splits = {name: len(part) for name, part in by_split(records).items()} if _are_split(records) else {}
     by_content: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         by_content[file.content_hash].append(file.path)
     duplicates = [paths for paths in by_content.values() if len(paths) > 1]
     summary = summarise(files, len(unusable), duplicates) | _sounds(records, files, duplicates)
     return CorpusReport(
-        Path(root),
+        root,
         layout,
         files,
         unusable,
         duplicates,
         grouping,
         dict(Counter(Counter(names).values())),
+        splits,
         dict(Counter(r.speaker for r in records if r.speaker).most_common()),
         dict(Counter(r.label for r in records if r.label).most_common()),
         verdicts(summary),
         summary,
     )
+
+
+def _listed(manifest: Path) -> tuple[list[Entry], dict[Path, tuple[int, int]]]:
+    """The files that a manifest names, and each one's rate and length."""
+    records = read_manifest(manifest)
+    if any(record.stored is not None for record in records):
+        raise ValueError(f"{manifest}: names sounds in shards, which were looked at before they were written")
+    if not records:
+        raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
+    found = [Entry(r.path, r.path.as_posix(), r.speaker, r.text, r.label, r.split) for r in records]
+    return found, {r.path: (r.sample_rate, r.frames) for r in records}
+
+
+def _are_split(records: Sequence[Record]) -> bool:
+    return bool(records) and all(record.split for record in records)
 
 
 def _sounds(
@@ -156,7 +192,12 @@ def _sounds(
     if figures["classes"]:
         # As the recipes for labelled sounds hold out.
         contents = [file.content_hash for file in files]
-        parted, figures["classes_split_by"] = split(records, seed=0, valid=0.1, test=0.1, contents=contents)
+        if _are_split(records):
+            parted, figures["classes_split_by"] = list(records), "the corpus itself"
+        else:
+            parted, figures["classes_split_by"] = split(
+                records, seed=0, valid=0.1, test=0.1, contents=contents
+            )
         parts = by_split(parted)
         held = {name: {r.label for r in part} for name, part in parts.items() if name != "train"}
         figures["classes_not_in"] = {n: sorted(figures["classes"].keys() - held[n]) for n in held}

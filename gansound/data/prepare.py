@@ -37,12 +37,13 @@ class Prepared:
     unusable: list[tuple[Path, str]] = field(default_factory=list)
     copies: list[tuple[Path, Path]] = field(default_factory=list)  # each with the one that is kept
     grouping: str = ""
-    changed: int = 0  # files that were written anew under OUT/audio
+    copied: int = 0  # files with a copy under OUT/audio
     mixed: int = 0  # files of several channels
+    mixed_copies: int = 0  # of those, the ones whose copies are mono
     cancelled: int = 0  # whose channels would cancel each other: one alone is read
     lowered: list[tuple[Path, float]] = field(default_factory=list)  # over full scale, each by how many dB
     reused: int = 0  # files that an earlier run had done
-    seconds_in: float = 0.0
+    seconds_in: float = 0.0  # of the files that were decoded
     trimmed_seconds: float = 0.0
 
     @property
@@ -126,12 +127,14 @@ def prepare(
         if stamp is not None:
             journal.add(entry, stamp, outcome)
         done.reused += stamp is None
-        done.seconds_in += outcome.seconds_in
+        done.seconds_in += 0.0 if stamp is None else outcome.seconds_in
         if (original := first.setdefault(outcome.content, entry.path)) != entry.path and not keep_copies:
             done.copies.append((entry.path, original))
             continue
-        done.changed += outcome.bytes > 0
-        done.mixed += outcome.channels > 1 and not outcome.cancels
+        done.copied += outcome.bytes > 0
+        mixed = outcome.channels > 1 and not outcome.cancels
+        done.mixed += mixed
+        done.mixed_copies += mixed and outcome.bytes > 0
         done.cancelled += outcome.cancels
         if outcome.lowered_db:
             done.lowered.append((entry.path, outcome.lowered_db))

@@ -6,6 +6,8 @@ from gansound.data.split import SHORT_SECONDS
 
 _ENOUGH_HOURS = 10.0
 _SOME_HOURS = 1.0
+_A_VOICE_HOURS = 1 / 6
+_FEW_SOUNDS, _MANY_SOUNDS = 200, 1000
 _FEW_OF_A_LABEL = 20
 
 
@@ -13,37 +15,44 @@ def verdicts(summary: dict[str, Any]) -> list[str]:
     """Sentences for the figures of gansound.data.check.summarise; the amount first, then what to look at."""
     if not summary["files"]:
         return ["no file can be used: see the reasons above"]
-    return [_amount(summary), *_sounds(summary), *_rates(summary), *_levels(summary), *_defects(summary)]
+    if summary["silent_files"] == summary["files"]:
+        return ["all files are silent from beginning to end: there is nothing to train on"]
+    looks = _rates(summary) + _levels(summary) + _defects(summary)
+    return [_for_a_vocoder(summary), _for_clips(summary), *_sounds(summary), *looks]
 
 
-def _amount(s: dict[str, Any]) -> str:
-    hours = s["hours"]
-    if _short(s):
-        amount = f"{s['files']} short sounds ({_duration(hours)}): "
-        if s["files"] < 200:
-            return (
-                amount
-                + "too few for a clip generator, which would learn them by heart; 200 is little, 1,000 good"
-            )
-        return amount + (
-            "a clip generator can learn from them, better with 1,000 or more"
-            if s["files"] < 1000
-            else "enough for a clip generator"
-        )
-    amount = f"{_duration(hours)}: "
+def _for_a_vocoder(s: dict[str, Any]) -> str:
+    amount, hours = f"for a vocoder, {duration(s['hours'] * 3600)} of sound: ", s["hours"]
     if hours >= _ENOUGH_HOURS:
-        return amount + "enough to train a vocoder from scratch"
+        return amount + "enough to train one from scratch"
     if hours >= _SOME_HOURS:
-        return amount + "enough to fine-tune a vocoder or to train a small one; 10 h and more for a large one"
-    if hours >= 0.15:
+        return amount + "enough to fine-tune one or to train a small one; 10 h and more for a large one"
+    if hours >= _A_VOICE_HOURS:
+        return amount + "enough to fine-tune one on a voice, too little to train one; 1 h for a small one"
+    return amount + "enough to try things out, too little to train on; 10 min for fine-tuning on a voice"
+
+
+def _for_clips(s: dict[str, Any]) -> str:
+    if not _short(s):
         return (
-            amount + "enough to fine-tune a vocoder on a voice, too little to train one; 1 h for a small one"
+            f"for a generator of clips, long: {s['duration_seconds']['median']:.1f} s is the median, of one-shots it "
+            f"is under {SHORT_SECONDS:g} s"
         )
-    return amount + "enough to try things out, too little to train on"
+    amount = f"for a generator of clips, {s['files']} short sounds: "
+    if s["files"] < _FEW_SOUNDS:
+        return (
+            amount + f"too few, it would learn them by heart; {_FEW_SOUNDS} is little, {_MANY_SOUNDS:,} good"
+        )
+    return amount + (
+        f"it can learn from them, better {_MANY_SOUNDS:,}" if s["files"] < _MANY_SOUNDS else "enough"
+    )
 
 
-def _duration(hours: float) -> str:
-    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.1f} min"
+def duration(seconds: float) -> str:
+    """In the unit that reads best."""
+    if seconds >= 360:
+        return f"{seconds / 3600:.2f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def _short(s: dict[str, Any]) -> bool:
@@ -110,13 +119,16 @@ def _rates(s: dict[str, Any]) -> list[str]:
         )
     cancelling = s["cancelling_files"]
     if wide := sum(n for channels, n in s["channels"].items() if int(channels) > 1) - cancelling:
-        said.append(f"{_files(wide, s)} have several channels, which are mixed to mono when read")
+        said.append(f"{_files(wide, s)} have several channels: {_MIXED}")
     if cancelling:
         said.append(
             f"{_files(cancelling, s)} have channels that cancel each other (one is upside down): the strongest "
             "alone is read"
         )
     return said
+
+
+_MIXED = "mixed to mono as they are read, but by a generator of clips in stereo (docs/sounds.md)"
 
 
 def _levels(s: dict[str, Any]) -> list[str]:
