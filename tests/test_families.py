@@ -151,9 +151,11 @@ def test_its_step_is_onnx(name, tmp_path):
 def test_it_runs_in_openvino(name):
     generator = awake(name, False, torch.float32, traced=True)
     runner = make_runner(generator, "openvino", "fp32")
+    # OpenVINO's exp() is three times as coarse as PyTorch's, and HiFT's pitch and its magnitudes are behind one.
+    atol = 3e-5 if name.startswith("hift") else min(1e-4, largest_error(generator))
     for frames in FRAMES:
         mel = mels(frames, torch.float32, seed=frames, batch=2)
-        close(runner.synthesize(mel), generator(mel), min(1e-4, largest_error(generator)))
+        close(runner.synthesize(mel), generator(mel), atol)
 
 
 @every_family
