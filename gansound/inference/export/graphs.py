@@ -102,8 +102,9 @@ class _Step(nn.Module):
         self.generator = generator
 
     def forward(self, mel: Tensor, state: State) -> tuple[Tensor, ...]:
-        audio, state = self.generator.step(mel, state)
-        return audio, *state
+        audio, (position, length, *buffers) = self.generator.step(mel, state)
+        # What goes in and comes out as it is has one name in a graph, and loses that of the input; a copy has its own.
+        return audio, position, length.clone(), *buffers
 
 
 class _InteriorStep(nn.Module):
