@@ -59,6 +59,7 @@ def measure(runners: dict[str, Runner], failures: dict[str, Exception], purpose:
                     break
                 if round_ > 0:
                     took[name].append(1000 * (time.perf_counter() - start))
+            runners[name].settle()
     return {name: statistics.median(times) for name, times in took.items()}
 
 

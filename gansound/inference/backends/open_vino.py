@@ -1,14 +1,17 @@
 """OpenVINO on the CPU: the quickest with whole utterances and in bf16.
 
-States live inside its inference requests, which saves handing them out and in at each step. Shapes are fixed when a
-net is compiled, which takes a fraction of a second, so a push of any length is cut into steps of a few lengths.
+States live inside its inference requests, which saves handing them out and in at each step. A net compiled for one
+number of frames is up to twice as fast as one for any, but compiling takes a second, in which a stream would be silent:
+the net for any number serves until the others are there.
 """
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from gansound.inference.backends.runner import (
     BackendUnavailable,
     Precision,
     Runner,
-    step_lengths,
+    is_near,
 )
 from gansound.inference.backends.step_graph import step_graph
 from gansound.nn import streaming
@@ -49,25 +52,32 @@ with _without_telemetry():
 
     from gansound.inference.backends.open_vino_graph import vectorise
 
+log = logging.getLogger(__name__)
+
 _EXACT_SAMPLES = 2**22  # twice the length is computed with, and a few frames are added
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 Shape = tuple[int, int, bool]  # batch, frames, interior
+ANY = -1  # frames of the net that takes any number of them
+MOST_NETS = 16  # of a runner; that of the shipped model takes 60 MB for each
 
 
 @dataclass
 class Streams:
-    """The state of a batch of streams: two counters here, the buffers here or in a request of a compiled net."""
+    """The state of a batch of streams: two counters here, the buffers in a request of the net that ran last."""
 
     position: Tensor
     length: Tensor
-    buffers: dict[str, np.ndarray] = field(default_factory=dict)
-    shape: Shape | None = None
-    request: Any = None
+    whole: bool = True  # they wait for what is compiled, and so sound the same each time
+    requests: dict[Shape, Any] = field(default_factory=dict)
+    last: Any = None
 
 
 class OpenVINORunner(Runner):
-    """One compiled net for each length of a step that occurs, for the ends of utterances and for their interior."""
+    """A net for any number of frames, and one for each number that recurs, of the ends and of the interior.
+
+    The former computes in fp32 whatever the precision.
+    """
 
     name = "openvino"
     compiles_each_length = True
@@ -79,40 +89,44 @@ class OpenVINORunner(Runner):
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BackendUnavailable("backend 'openvino' has no bf16 on this CPU, which lacks it. Take fp32")
         form = InferenceForm(generator, graph=True, most_frames=STEP_FRAMES[0])
-        self._graphs = {interior: step_graph(form, interior=interior) for interior in (False, True)}
+        graphs = {interior: step_graph(form, interior=interior) for interior in (False, True)}
+        self._models = {interior: self._core.read_model(graph) for interior, graph in graphs.items()}
         self._shapes = [tuple(buffer.shape[1:]) for buffer in form.init_state(1)[2:]]
-        self._compiled: dict[Shape, Any] = {}
-        self._compiling = threading.Lock()
+        self._nets: dict[Shape, Any] = {}
+        self._met: dict[Shape, None] = {}  # in that order
+        self._waiting = threading.Lock()
+        self._behind = ThreadPoolExecutor(1, "gansound-openvino")
+        self._compiling: Future[None] | None = None
 
     def init_state(self, batch: int = 1) -> Streams:
+        for interior in (False, True):
+            self._net((batch, ANY, interior), waits=True)
+        return replace(self.whole_state(batch), whole=False)
+
+    def whole_state(self, batch: int = 1) -> Streams:
         position = torch.zeros(batch, dtype=torch.int64)
-        buffers = {
-            f"state.{i}": np.zeros((batch, *shape), np.float32) for i, shape in enumerate(self._shapes)
-        }
-        return Streams(position, torch.full_like(position, streaming.UNKNOWN_LENGTH), buffers)
+        return Streams(position, torch.full_like(position, streaming.UNKNOWN_LENGTH))
 
     def step(self, mel: Tensor, state: Streams, *, interior: bool = False) -> tuple[Tensor, Streams]:
-        batch, _, frames = mel.shape
-        audio = np.empty((batch, frames * self.hop_length), np.float32)
-        start = 0
-        for count in step_lengths(frames):
-            self._move(state, (batch, count, interior))
-            request = state.request
-            request.get_tensor("mel").data[:] = mel[..., start : start + count].numpy()
-            if not interior:
-                # OpenVINO computes integers in 32 bits, and some in floats, exact to 2**24 samples. Where a stream
-                # stands matters near its ends only, so far from its start it is counted from nearer by, and an end
-                # out of sight is as good as unknown.
-                near = state.position.clamp(max=self.interior_frames)
-                left = (state.length - state.position).clamp(max=_EXACT_SAMPLES // self.hop_length)
-                request.get_tensor("state.position").data[:] = near.numpy()
-                request.get_tensor("state.length").data[:] = (near + left).numpy()
-            request.infer()
-            hops = slice(start * self.hop_length, (start + count) * self.hop_length)
-            audio[:, hops] = request.get_tensor("audio").data
-            state.position = state.position + count
-            start += count
-        return torch.from_numpy(audio), state
+        sounds = []
+        for columns in mel.split(STEP_FRAMES[0], -1):
+            request = self._moved(state, (*columns.shape[::2], interior))
+            sounds.append(self._infer(request, columns, state, interior))
+            state.position = state.position + columns.shape[-1]
+        return torch.cat(sounds, -1), state
+
+    def _infer(self, request: Any, mel: Tensor, state: Streams, interior: bool) -> Tensor:
+        request.set_tensor("mel", openvino.Tensor(np.ascontiguousarray(mel.numpy())))
+        if not interior:
+            # OpenVINO computes integers in 32 bits, and some in floats, exact to 2**24 samples. Where a stream stands
+            # matters near its ends only, so far from its start it is counted from nearer by, and an end out of sight
+            # is as good as unknown.
+            near = state.position.clamp(max=self.interior_frames)
+            left = (state.length - state.position).clamp(max=_EXACT_SAMPLES // self.hop_length)
+            request.get_tensor("state.position").data[:] = near.numpy()
+            request.get_tensor("state.length").data[:] = (near + left).numpy()
+        request.infer()
+        return torch.from_numpy(request.get_tensor("audio").data.copy())
 
     def finish(self, state: Streams, remaining: int | Tensor = 0, items: Tensor | None = None) -> Streams:
         state.position, state.length = streaming.finish((state.position, state.length), remaining, items)
@@ -122,25 +136,73 @@ class OpenVINORunner(Runner):
         state.position, state.length = streaming.reset((state.position, state.length), items)
         return state
 
-    def _move(self, state: Streams, shape: Shape) -> None:
-        """Take the buffers to a request of the net for that shape."""
-        if state.shape == shape:
-            return
-        if state.request is not None:
-            state.buffers = {_name(v): v.state.data.copy() for v in state.request.query_state()}
-        state.request = self._net(shape).create_infer_request()
-        for variable in state.request.query_state():
-            variable.state = openvino.Tensor(state.buffers[_name(variable)])
-        state.shape, state.buffers = shape, {}
+    def settle(self) -> None:
+        if self._compiling is not None:
+            self._compiling.result()
+        for shape in list(self._met):
+            self._behind.submit(self._add, shape).result()
 
-    def _net(self, shape: Shape) -> Any:
-        with self._compiling:
-            if shape not in self._compiled:
-                self._compiled[shape] = self._compile(*shape)
-            return self._compiled[shape]
+    def _moved(self, state: Streams, shape: Shape) -> Any:
+        """The request of a net for that shape, with the state's buffers in it."""
+        shape, net = self._net(shape, waits=state.whole)
+        request = state.requests.get(shape)
+        if request is None:
+            request = state.requests[shape] = net.create_infer_request()
+        if state.last not in (None, request):
+            buffers = {_name(variable): variable.state for variable in state.last.query_state()}
+            for variable in request.query_state():
+                variable.state = buffers[_name(variable)]
+        state.last = request
+        return request
+
+    def _net(self, shape: Shape, *, waits: bool) -> tuple[Shape, Any]:
+        """The net for a shape, or, until it is there, that for any number of frames; with the shape that it is for.
+
+        For a length that recurs it is compiled behind the streams, unless they wait.
+        """
+        if shape not in self._nets and not waits:
+            idle = self._compiling is None or self._compiling.done()
+            if idle and shape in self._met and self._wants(shape):
+                self._compiling = self._behind.submit(self._add, shape)
+            self._met[shape] = None
+            shape = _any_length(shape)
+        if shape not in self._nets:
+            with self._waiting:
+                if shape not in self._nets:
+                    self._nets[shape] = self._compile(*shape)
+        return shape, self._nets[shape]
+
+    def _wants(self, shape: Shape) -> bool:
+        return shape not in self._nets and len(self._nets) < MOST_NETS
+
+    def _add(self, shape: Shape) -> None:
+        """Compile for a shape; what fails, or gives something else than the net for any number, isn't taken."""
+        if not self._wants(shape):
+            return
+        other = self._nets[_any_length(shape)]
+        try:
+            net = self._compile(*shape)
+            right = self._agree(net, other, shape)
+        except Exception as error:  # whatever a runtime raises, such as at too little memory
+            log.info("steps of %d frames go on as those of any number: %s", shape[1], error)
+            right = False
+        self._nets[shape] = net if right else other
+
+    def _agree(self, net: Any, other: Any, shape: Shape) -> bool:
+        """Whether two nets give the same of noise, once what comes before it is past."""
+        batch, frames, interior = shape
+        noise = torch.randn(batch, self.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
+        sounds = []
+        for request in (net.create_infer_request(), other.create_infer_request()):
+            state = self.init_state(batch)
+            for _ in range(self.interior_frames // frames + 2):
+                sound = self._infer(request, noise, state, interior)
+                state.position = state.position + frames
+            sounds.append(sound)
+        return is_near(sounds[0], sounds[1], self.precision)
 
     def _compile(self, batch: int, frames: int, interior: bool) -> Any:
-        model = self._core.read_model(self._graphs[interior])
+        model = self._models[interior].clone()
         sizes: dict[str, list[int]] = {"mel": [batch, self.n_mels, frames]}
         names = [f"state.{i}" for i in range(len(self._shapes))]
         sizes |= {name: [batch, *shape] for name, shape in zip(names, self._shapes, strict=True)}
@@ -150,7 +212,9 @@ class OpenVINORunner(Runner):
         passes = Manager()
         passes.register_pass(MakeStateful({name: f"next.{name.removeprefix('state.')}" for name in names}))
         passes.run_passes(model)
-        vectorise(model, exact=self.precision == "fp32")
+        # A net for any number of frames rounds after each operation that one for a length fuses: 5 dB in bf16, not 11.
+        precision = "fp32" if frames == ANY else self.precision
+        vectorise(model, exact=precision == "fp32")
         return self._core.compile_model(
             model,
             "CPU",
@@ -158,10 +222,15 @@ class OpenVINORunner(Runner):
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "NUM_STREAMS": 1,
                 "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": _HINTS[self.precision],
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "ENABLE_CPU_PINNING": False,
             },
         )
+
+
+def _any_length(shape: Shape) -> Shape:
+    batch, _, interior = shape
+    return batch, ANY, interior
 
 
 def _name(variable: Any) -> str:

@@ -27,7 +27,7 @@ def vectorise(model: openvino.Model, *, exact: bool) -> None:
     for node in model.get_ordered_ops():
         kind, made = node.get_type_name(), None
         given = node.input_values()
-        if kind == "GatherElements" and len(shape := list(given[0].shape)) == 2 and shape[0] == 1:
+        if kind == "GatherElements" and len(shape := given[0].partial_shape) == 2 and shape[0] == 1:
             made = ops.gather(given[0], ops.squeeze(given[1], np.int64(0)), np.int64(1))
         elif kind == "Slice":
             made = _gathered(*given)
@@ -48,9 +48,10 @@ def _gathered(data: Any, *limits: Any) -> Any:
     if any(value.get_type_name() != "Constant" or value.get_data().size != 1 for value in values):
         return None
     start, stop, step, axis = (int(value.get_data().item()) for value in values)
-    if step == 1:
+    size = data.partial_shape[axis]
+    if step == 1 or size.is_dynamic:
         return None
-    index = np.arange(data.shape[axis])[start:stop:step]
+    index = np.arange(size.get_length())[start:stop:step]
     return ops.gather(data, index, np.int64(axis))
 
 

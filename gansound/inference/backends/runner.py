@@ -87,6 +87,10 @@ class Runner(ABC):
     def init_state(self, batch: int = 1) -> Any:
         """The state of so many streams before their first frame."""
 
+    def whole_state(self, batch: int) -> Any:
+        """That of whole utterances, which wait for what a stream has compiled behind it."""
+        return self.init_state(batch)
+
     @abstractmethod
     def step(self, mel: Tensor, state: Any, *, interior: bool = False) -> tuple[Tensor, Any]:
         """`(B, n_mels, n)` float32 → `(B, n * hop_length)` float32 and the next state; see `StreamingGenerator`."""
@@ -98,6 +102,9 @@ class Runner(ABC):
     @abstractmethod
     def reset(self, state: Any, items: Tensor | None = None) -> Any:
         """See `gansound.nn.streaming.reset`."""
+
+    def settle(self) -> None:  # noqa: B027 - most have nothing behind
+        """Make ready now what steps of the lengths met so far would have made ready behind them, to time them."""
 
     def synthesize(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """A whole utterance by way of the stream: the same samples, and working memory that doesn't grow with it.
@@ -149,7 +156,7 @@ class Runner(ABC):
         # One step that holds the end, then what is still inside the net comes out of steps of nothing.
         for chunk, frames in self._steps(mels):
             if state is None:
-                state = self.init_state(chunk.shape[0])
+                state = self.whole_state(chunk.shape[0])
                 if lengths is not None:
                     state = self.finish(state, remaining=lengths.to(chunk.device))
             if lengths is None and frames is not None and chunk.shape[-1]:
@@ -192,13 +199,15 @@ def computes_its_model(runner: Runner) -> bool:
     """Whether a step of a runner, of the ends and of the interior, is near that of its generator."""
     generator = runner.generator
     like = next(generator.parameters())
+    # In a coarser precision a stream may begin in fp32.
+    begin = runner.init_state if runner.precision == "fp32" else runner.whole_state
     settled = runner.interior_frames  # before it the interior's graph need not be right
     frames = 1 << (settled + 1).bit_length()
     mel = torch.randn(1, runner.n_mels, frames, generator=torch.Generator().manual_seed(0)) - 4
     with torch.inference_mode():
         for interior in (False, True):
             expected, _ = generator.step(mel.to(like), generator.init_state(1), interior=interior)
-            found, _ = runner.step(mel, runner.init_state(1), interior=interior)
+            found, _ = runner.step(mel, begin(1), interior=interior)
             expected, found = (audio[:, settled * runner.hop_length :] for audio in (expected, found))
             if not is_near(found, expected, runner.precision):
                 return False

@@ -61,6 +61,11 @@ class Contestants:
             streams[contestant] = StreamingVocoder(runner, self.frame_spec)
         return streams
 
+    def settle(self) -> None:
+        """Have everything compiled that would be while it is timed."""
+        for runner in self._runners.values():
+            runner.settle()
+
     @contextmanager
     def noting(self, contestant: Contestant, doing: str) -> Iterator[None]:
         """Take down a failure of the body, and leave the contestant out from then on. A rival's isn't caught."""

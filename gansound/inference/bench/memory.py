@@ -27,6 +27,7 @@ def measure_memory(model: LoadedModel, contestant: Contestant, audio_seconds: fl
         with contestants.noting(contestant, f"memory, {way}"):
             # What is made once, such as code for a shape, isn't what grows with the utterance.
             work(mel[..., : min(frames, 256)])
+            contestants.settle()
             peak, growth = peak_growth_mib(partial(work, mel))
             records.append(about | {"way": way, "peak_mib": peak, "growth_mib": growth})
     return {"memory": records, "not_measured": contestants.not_measured}

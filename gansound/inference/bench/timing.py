@@ -193,6 +193,7 @@ class Bench:
         return max(1, round(seconds / self.frame_seconds))
 
     def _interleave(self, works: dict[Contestant, Work]) -> dict[Contestant, list[list[float]]]:
+        self.contestants.settle()
         return interleave(works, rounds=self.plan.rounds, limit_seconds=self.plan.case_seconds or math.inf)
 
     def _about(self, contestant: Contestant) -> Record:
