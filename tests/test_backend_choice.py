@@ -182,6 +182,15 @@ def world(monkeypatch, cache_folder):
     return here
 
 
+@pytest.mark.parametrize("purpose, in_a_row", [("stream", 8), ("short", 1)])
+def test_what_is_compiled_behind_is_there_before_it_is_timed(purpose, in_a_row, monkeypatch):
+    runner, done = EagerRunner(generator_of("freev")), []
+    for name in ("step", "synthesize", "settle"):
+        monkeypatch.setattr(runner, name, lambda *a, name=name, **how: done.append(name) or (None, None))
+    choice.measure({"eager": runner}, {}, purpose)
+    assert done[: in_a_row + 1] == ["step" if purpose == "stream" else "synthesize"] * in_a_row + ["settle"]
+
+
 def test_auto_measures_once_and_remembers(world, caplog):
     generator = generator_of("freev")
     with caplog.at_level(logging.INFO, "gansound"):

@@ -171,6 +171,9 @@ def test_open_vino_sums_the_bands_of_a_pqmf_in_bf16():
     expected = net(mel)
     assert rms(expected) > 0.1
     assert_close(runner, runner.synthesize(mel), expected)
+    # What streams in the meantime is in fp32: unfused it would be rounded more often.
+    begun, late = runner.step(mel, runner.init_state(1))[0], runner.lookahead_samples
+    assert float((begun[:, late:] - expected[:, : begun.shape[-1] - late]).abs().max()) <= 1e-5
 
 
 class Odd(Pointwise):
@@ -319,6 +322,8 @@ def test_open_vino_compiles_for_lengths_that_recur_behind_the_stream(monkeypatch
     runner_of("melgan", "openvino")
     generator, mel = generator_of("melgan"), mels(60, torch.float32)
     runner = make_runner(generator, "openvino")
+    runner.init_state(2)  # opened, it is ready
+    assert {(2, -1, False), (2, -1, True)} < set(runner._nets)
     compiling, release = threading.Event(), threading.Event()
     compile_ = runner._compile
 
@@ -360,6 +365,11 @@ def test_open_vino_compiles_for_lengths_that_recur_behind_the_stream(monkeypatch
         runner.settle()
     assert runner._nets[1, 33, False] is runner._nets[1, -1, False]
     assert (1, 34, False) not in runner._nets  # enough
+    # Nor one that can't be compiled.
+    monkeypatch.setattr("gansound.inference.backends.open_vino.MOST_NETS", 99)
+    monkeypatch.setattr(runner, "_compile", None)
+    runner.settle()
+    assert runner._nets[1, 34, False] is runner._nets[1, -1, False]
 
 
 @pytest.mark.slow

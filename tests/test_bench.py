@@ -319,16 +319,21 @@ def test_what_fails_is_left_out_and_named(tiny, tiny_plan, slow_machine, monkeyp
     ]
 
 
-def test_a_backend_may_rearrange_its_generator(tiny, tiny_plan, slow_machine, monkeypatch):
+def test_a_backend_may_rearrange_its_generator_and_is_settled(tiny, tiny_plan, slow_machine, monkeypatch):
+    settled = []
+
     def make(generator, backend, precision, *, purpose):
         generator.layers[3].weight.zero_()
-        return EagerRunner(generator, precision)
+        runner = EagerRunner(generator, precision)
+        monkeypatch.setattr(runner, "settle", lambda: settled.append(purpose))
+        return runner
 
     monkeypatch.setattr(contestants, "make_runner", make)
     result = measured(tiny, tiny_plan)
     errors = {record["backend"]: record["max_abs_error"] for record in result["offline"]}
     assert errors["plain eager"] == 0.0
     assert errors["eager"] > 0.1
+    assert set(settled) == {"whole", "stream"}
 
 
 def test_the_limit_is_a_rate():
