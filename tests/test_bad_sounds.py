@@ -119,7 +119,7 @@ def test_one_sound_trains_with_a_warning(
 IMPOSSIBLE = [
     (["--penalties", "null"], "error: adversarial: Wasserstein needs"),
     (["--labels", "[bell, bell]"], "each name once"),
-    (["--labels", "bell"], "list[str] | null"),
+    (["--labels", "bell"], "'auto' or a list of texts or null"),
     (["--data.segment_samples", 2048], "clip_samples 1024, got 2048"),
     (["--discriminators.wave.network.init_args.clip_samples", 2048], "clip_samples must be the generator's"),
     (["--generator.init_args.channels", 2], "channels must be the generator's"),
