@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class LoadedModel:
         if self.takes is None:
             raise ModelFolderError(
                 f"{self.path}: is a generator of clips, expected a vocoder. Its sounds are made by: gansound generate "
-                f"--model {self.path} (in Python gansound.ClipGenerator)"
+                f"--model {shlex.quote(str(self.path))} (in Python gansound.ClipGenerator)"
             )
         return self.takes
 

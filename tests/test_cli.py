@@ -93,6 +93,18 @@ def chained(error, cause):
 
 
 @pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--seed", "a"], "expected a whole number, got 'a'"),
+        (["--truncation", "a"], "expected a number, got 'a'"),
+    ],
+)
+def test_what_is_no_number_is_said_in_words(capsys, arguments, words):
+    assert cli.main(["generate", "-o", "x", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "error, words",
     [
         (OSError(errno.ENOSPC, "No space left on device", "out.wav"), ["out.wav", "disk is full"]),

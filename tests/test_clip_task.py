@@ -348,6 +348,8 @@ def test_labels_come_from_the_corpus_and_go_into_the_model(sounds: Path, tmp_pat
     assert loaded.info["data"]["one_shots"]["peak_db"] == -1.0
     with pytest.raises(ModelFolderError, match="is a generator of clips, expected a vocoder"):
         loaded.mel  # noqa: B018
+    with pytest.raises(ModelFolderError, match="--model 'a run/model' "):
+        replace(loaded, path=Path("a run/model")).mel  # noqa: B018
 
 
 def test_a_corpus_is_opened_once_and_labels_that_it_has_are_not_dropped_in_silence(
@@ -472,6 +474,14 @@ def test_validation_makes_each_held_out_sound_s_label_of_a_latent_of_its_own() -
     assert torch.cat(generator.labels).tolist() == labels
     assert len(torch.cat(generator.latents).unique(dim=0)) == 70
     assert [example.name for example in examples] == [f"{LABELS[labels[i]]}_{i}" for i in (0, 17, 35, 52)]
+
+
+def test_that_too_few_sounds_are_held_out_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    held_out = [(f"s{i}", np.ones((1, 1024), np.float32)) for i in range(5)]
+    made = task()
+    for _ in range(2):
+        assert made.validate(made.generator, held_out, torch.device("cpu")) == ({}, [])
+    assert caplog.text.count("5 held-out sounds are too few to compare with (at least 6)") == 1
 
 
 def test_augmentations_follow_the_mean_of_what_discriminators_say_of_real_sounds() -> None:

@@ -123,6 +123,7 @@ def test_labels_take_turns_by_index():
 def test_a_mixture_of_labels_is_a_mixture_of_their_embeddings(conditioner):
     generator = tiny_generator(DRUMS, conditioner=conditioner).eval()
     clips = ClipGenerator(LoadedModel(generator, None, {}, Path("x"), {}), "cpu")
+    assert repr(clips) == f"<ClipGenerator x: {generator.sample_rate} Hz; labels {', '.join(DRUMS)}; on cpu>"
     latents = clips.latents(2)
     pure = clips.synthesize(latents, np.eye(3, dtype=np.float32)[[2, 0]])
     np.testing.assert_array_equal(pure, clips.synthesize(latents, ["snare", "hat"]))

@@ -133,6 +133,11 @@ def test_labels_that_are_not_held_out_are_those_of_the_split_that_training_makes
     assert "24 short sounds" in said
     assert "is held out for" in said
     assert "split by file (every label is trained on)" in said
+    prepared = check_corpus(prepare(tmp_path, tmp_path.parent / "prepared", sample_rate=RATE // 2).manifest)
+    parts = by_split(open_corpus(tmp_path.parent / "prepared"))
+    lacking = {name: sorted(labels - {r.label for r in parts[name]}) for name in ("valid", "test")}
+    assert prepared.summary["classes_not_in"] == lacking
+    assert "is held out for valid (every label is trained on)" in "\n".join(prepared.verdicts)
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.5])

@@ -351,6 +351,21 @@ def test_good_mels_come_out_as_float32_batches():
         assert torch.equal(checked, torch.ones(1, 80, 5))
 
 
+def test_arrays_are_taken_as_tensors_are():
+    spec, audio = (
+        MelSpec.preset("hifigan"),
+        torch.randn(3000, generator=torch.Generator().manual_seed(0)).double(),
+    )
+    mel = spec.mel(audio)
+    assert torch.equal(spec.mel(audio.numpy()), mel)
+    assert torch.equal(spec.mel(audio.numpy()[::-1]), spec.mel(audio.flip(0)))
+    other = MelSpec.from_dict(spec.to_dict() | {"log": "log10"})
+    assert torch.equal(spec.convert(mel.numpy(), other), spec.convert(mel, other))
+    for act in (spec.mel, lambda values: spec.convert(values, other)):
+        with pytest.raises(ValueError, match="got list, expected a tensor or an array"):
+            act([0.0] * 3000)
+
+
 @pytest.mark.parametrize(
     "audio", [torch.zeros(255), torch.zeros(0), torch.zeros(1, 1, 4000), torch.zeros(4000, dtype=torch.int16)]
 )

@@ -244,6 +244,9 @@ def test_where_no_preset_matches_a_recording_the_values_tell(beside, model, caps
     assert "in no preset, nor the model's own, is this the mel of" in said
     assert "by its values alone it may be natural logarithms (ln) of power" in said
     assert "a recording beside it" not in said
+    assert "make it anew with power=1" in said
+    assert main(["mel", str(beside / "plain.npy"), "--model", model]) == 0
+    assert "power=1" not in capsys.readouterr().out
 
 
 def test_bands_that_lie_upside_down_are_told_beside_a_recording(beside, model, capsys):

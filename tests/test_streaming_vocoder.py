@@ -1,5 +1,6 @@
 """`StreamingVocoder`: what streams is what the whole gives, however it is cut, interrupted, shared or prolonged."""
 
+import asyncio
 import contextlib
 import copy
 import logging
@@ -163,6 +164,17 @@ def test_a_bad_push_harms_nothing(stream: StreamingVocoder, generator: Any, bad:
         stream.push(bad)
     got = np.concatenate([*sound, stream.flush()])
     assert np.abs(got - whole(generator, mel)).max() <= TOLERANCE
+
+
+def test_a_mel_where_several_are_wanted_is_refused(stream: StreamingVocoder) -> None:
+    async def said() -> None:
+        async for _ in stream.aiterate(some_mel(20)):
+            pass
+
+    with pytest.raises(ValueError, match=r"got one of shape .*expected an iterable of them, such as \[mel\]"):
+        list(stream.iterate(some_mel(20)))
+    with pytest.raises(ValueError, match="expected an iterable of them"):
+        asyncio.run(said())
 
 
 def test_after_the_flush(stream: StreamingVocoder, generator: Any) -> None:

@@ -215,12 +215,22 @@ def test_a_sample_of_a_high_rate_is_nothing(vocoder: Vocoder) -> None:
         vocoder.vocode_audio(noise(100), 0)
 
 
+def test_a_convention_that_is_none_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="mel: got dict, expected a preset's name or a MelSpec"):
+        Vocoder.from_pretrained(folder, mel={"sample_rate": 22050})  # type: ignore[arg-type]
+
+
+def test_it_says_what_it_is(vocoder: Vocoder) -> None:
+    words = f"<Vocoder {vocoder._path}: {vocoder.mel_spec.in_words()}; backend auto, fp32, on cpu>"
+    assert repr(vocoder) == words
+
+
 @pytest.mark.parametrize(
     "mel, words",
     [
         (torch.zeros(1, 100, 9), "100 bands.*expected 80"),
         (torch.zeros(1, 9, 80), "transposed"),
-        (torch.zeros(80), "shape"),
+        (torch.zeros(80), r"a frame alone is frame\[:, None\]"),
         (torch.zeros(1, 80, 0), "no frames"),
         (torch.full((80, 9), torch.nan), "NaN"),
         (np.array([[None] * 9] * 80), "object"),

@@ -9,6 +9,7 @@ and ``EXTRA = True``, with which the options that the command does not know, and
 import argparse
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -67,6 +68,10 @@ _EXAMPLES = """examples:
 `gansound COMMAND --help` teaches each command."""
 
 
+_NUMBERS = {"int": "a whole number", "float": "a number"}
+_NO_NUMBER = re.compile(r"invalid (int|float) value: ")  # as argparse says it
+
+
 class _Parser(argparse.ArgumentParser):
     """Takes no abbreviations, and answers a mistake with one message instead of the usage."""
 
@@ -80,6 +85,7 @@ class _Parser(argparse.ArgumentParser):
             (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
+        message = _NO_NUMBER.sub(lambda found: f"expected {_NUMBERS[found[1]]}, got ", message)
         self.exit(2, visible_lines(f"error: {message}. See `{self.prog} --help`") + "\n")
 
 

@@ -188,6 +188,11 @@ def _by_values(mel: "Tensor", wanted: "MelSpec", recording: Path | None, lines: 
             if may_be
             else "  fits no preset by its values"
         )
+        if all(" of power" in reading for reading in may_be) and may_be:
+            lines.append(
+                "  no formula makes a mel of magnitudes, which vocoders take, of one of power: make it anew with "
+                "power=1 (librosa, torchaudio)"
+            )
     return fits_model
 
 

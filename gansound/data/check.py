@@ -193,7 +193,7 @@ def _sounds(
         # As the recipes for labelled sounds hold out.
         contents = [file.content_hash for file in files]
         if _are_split(records):
-            parted, figures["classes_split_by"] = list(records), "the corpus itself"
+            parted, figures["classes_split_by"] = list(records), None  # by the corpus itself
         else:
             parted, figures["classes_split_by"] = split(
                 records, seed=0, valid=0.1, test=0.1, contents=contents

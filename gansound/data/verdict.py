@@ -84,9 +84,8 @@ def _sounds(s: dict[str, Any]) -> list[str]:
         for name, lacking in s["classes_not_in"].items():
             if lacking:
                 said.append(
-                    f"nothing of {', '.join(lacking)} is held out for {name} where a tenth is, split by "
-                    f"{s['classes_split_by']} (every label is trained on): more sounds, or another seed or share of "
-                    "'prepare', would change that"
+                    f"nothing of {', '.join(lacking)} is held out for {name}{_how(s['classes_split_by'])} (every label "
+                    "is trained on): more sounds, or another seed or share of 'prepare', would change that"
                 )
     if s["longer_than_1_s_files"]:
         said.append(
@@ -103,6 +102,10 @@ def _sounds(s: dict[str, Any]) -> list[str]:
             f"{s['copies_in_two_labels']} sounds lie under two labels at once (see the exact copies): decide for one"
         )
     return said
+
+
+def _how(rule: str | None) -> str:
+    return f" where a tenth is, split by {rule}" if rule else ""
 
 
 def _rates(s: dict[str, Any]) -> list[str]:

@@ -253,7 +253,9 @@ class Feed:
         valid = splits.get("valid", [])
         if not valid and self.settings.validate_every is not None:
             log.warning(
-                "%s: no file is in split 'valid', so nothing is validated; raise data.valid", data.path
+                "%s: no file is in split 'valid', so nothing is validated; raise data.valid, or of a prepared corpus "
+                "the --valid of 'gansound data prepare'",
+                data.path,
             )
         return train, valid
 

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import logging
 import os
+import shlex
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class ClipGenerator:
         if not isinstance(model.generator, LatentGenerator):
             raise ValueError(
                 f"{model.path}: is a vocoder ({type(model.generator).__name__}), expected a generator of clips. "
-                f"Its sounds are made from mels by: gansound vocode --model {model.path}"
+                f"Its sounds are made from mels by: gansound vocode --model {shlex.quote(str(model.path))}"
             )
         self.device = choose_device(device)
         self._original = model.generator
@@ -82,6 +83,10 @@ class ClipGenerator:
         self.fade_in_ms, self.fade_out_ms = fade_in_ms, fade_out_ms
         self._block = _BLOCK.get(self.device.type, _BLOCK_ELSEWHERE)
         self._envelope = torch.from_numpy(self._fades()).to(self.device)
+
+    def __repr__(self) -> str:
+        labels = f"; labels {', '.join(self.labels)}" if self.labels else ""
+        return f"<ClipGenerator {self.path}: {self.sample_rate} Hz{labels}; on {self.device}>"
 
     @classmethod
     def from_pretrained(

@@ -158,6 +158,7 @@ class StreamingVocoder:
         Raises:
             ValueError: as `push`.
         """
+        _check_several(mels)
         utterance = self._enter()
         try:
             for mel in mels:
@@ -184,6 +185,7 @@ class StreamingVocoder:
         Raises:
             ValueError: as `push`.
         """
+        _check_several(mels)
         utterance = self._enter()
         try:
             async with aclosing(_each(mels)) as source:
@@ -342,6 +344,14 @@ def joined(spec: FrameSpec, mel: Tensor | np.ndarray, f0: Tensor | np.ndarray | 
     if isinstance(spec, PitchedSpec):
         return spec.join(mel, f0)
     raise ValueError(f"got an f0, but this vocoder takes {spec.in_words()}, and no pitch beside it")
+
+
+def _check_several(mels: Any) -> None:
+    """Raises ValueError for a mel where several are wanted: its rows would be taken for them."""
+    if isinstance(mels, Tensor | np.ndarray):
+        raise ValueError(
+            f"mels: got one of shape {tuple(mels.shape)}, expected an iterable of them, such as [mel]"
+        )
 
 
 async def _each(mels: Any) -> AsyncGenerator[Any, None]:

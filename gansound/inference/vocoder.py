@@ -125,9 +125,14 @@ class Vocoder:
         """
         device = choose_device(device)  # before the time that loading takes
         check_backend(backend, precision, device)
+        convention = MelSpec.preset(mel) if isinstance(mel, str) else mel
+        if not isinstance(convention, MelSpec | None):
+            raise ValueError(
+                f"mel: got {type(mel).__name__}, expected a preset's name or a MelSpec, such as MelSpec.from_dict makes"
+            )
         model = load_model_folder(os.fspath(name_or_path), allow=allow)
-        if mel is not None:
-            model = in_convention(model, MelSpec.preset(mel) if isinstance(mel, str) else mel)
+        if convention is not None:
+            model = in_convention(model, convention)
         vocoder = cls(model, device, backend=backend, precision=precision)
         vocoder._allow = tuple(allow)
         return vocoder
@@ -144,6 +149,10 @@ class Vocoder:
         state = self.generator.state_dict() if self._has_changed else {}
         state = {name: value.detach().cpu() for name, value in state.items()}
         return _reopened, (type(self), *where, self.backend, self.precision, self._allow, state)
+
+    def __repr__(self) -> str:
+        where = f"backend {self.backend}, {self.precision}, on {self.device}"
+        return f"<Vocoder {self._path}: {self.frame_spec.in_words()}; {where}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Another with weights of its own, as they are now."""

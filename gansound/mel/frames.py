@@ -27,7 +27,10 @@ def from_outside(
     check_numbers(frames, what)
     shape = tuple(frames.shape)
     if frames.ndim not in (2, 3):
-        hint = "; of samples make the mel first" if frames.ndim == 1 and len(frames) > rows else ""
+        hint = ""
+        if frames.ndim == 1:
+            alone = "; a frame alone is frame[:, None]" if len(frames) == rows else ""
+            hint = "; of samples make the mel first" if len(frames) > rows else alone
         raise ValueError(f"{what}: got shape {shape}, expected (B, {rows}, F) or ({rows}, F){hint}")
     if shape[-2] != rows:
         hint = ""

@@ -194,13 +194,14 @@ class MelSpec:
         """Samples that a generator makes of so many frames: frames · hop_length."""
         return frames * self.hop_length
 
-    def mel(self, audio: Tensor) -> Tensor:
+    def mel(self, audio: Tensor | np.ndarray) -> Tensor:
         """The mel of audio, on the audio's device; differentiable.
 
-        Shape: (B, T) or (T,) → (B, M, F) with F = `frames(T)`.
+        Shape: (B, T) or (T,), torch or numpy → (B, M, F) with F = `frames(T)`.
         """
         from gansound.mel.front_end import front_end  # it needs this class
 
+        audio = _tensor(audio, "audio")
         return front_end(self, audio.device)(audio)
 
     def from_magnitude(self, magnitude: Tensor) -> Tensor:
@@ -223,14 +224,15 @@ class MelSpec:
         pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
         return [f"{name}: {_short(a)} here, {_short(b)} there" for name, a, b in pairs if a != b]
 
-    def convert(self, mel: Tensor, target: "MelSpec") -> Tensor:
-        """The mel (…, M, F) of this convention in the target's, exactly.
+    def convert(self, mel: Tensor | np.ndarray, target: "MelSpec") -> Tensor:
+        """The mel (…, M, F), torch or numpy, of this convention in the target's, exactly.
 
         Log base, affine, and a floor or clip that the target has tighter are convertible.
 
         Raises:
             ValueError: where no function of the values is exact; it names each such field and why.
         """
+        mel = _tensor(mel, "mel")
         if self == target:
             return mel
         return conversion(self, target)(mel.to(torch.float64)).to(mel.dtype)
@@ -303,6 +305,12 @@ class MelSpec:
             low = low.maximum(self._log_value(ones * self.clip[0]) * unit)
             high = self._log_value(ones * self.clip[1]) * unit
         return low, high
+
+
+def _tensor(values: Tensor | np.ndarray, what: str) -> Tensor:
+    if not isinstance(values, Tensor | np.ndarray):
+        raise ValueError(f"{what}: got {type(values).__name__}, expected a tensor or an array")
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
 
 
 @functools.lru_cache(maxsize=64)

@@ -118,6 +118,7 @@ class ClipTask:
         self.twice_differentiated = tuple(discriminators) if doubly else ()
         adapts = augmentations is not None and augmentations.target is not None
         self.memory = augmentations if adapts else None
+        self._said_few = False
         self._check()
         self.weights = {}
         for name, adversary in discriminators.items():
@@ -354,11 +355,14 @@ class ClipTask:
         The latents are the same at every validation.
         """
         if len(sounds) < _LEAST_SOUNDS:
-            log.warning(
-                "%d held-out sounds are too few to compare with (at least %d); raise data.valid",
-                len(sounds),
-                _LEAST_SOUNDS,
-            )
+            if not self._said_few:
+                self._said_few = True
+                log.warning(
+                    "%d held-out sounds are too few to compare with (at least %d), so nothing is validated; raise "
+                    "data.valid, or of a prepared corpus the --valid of 'gansound data prepare'",
+                    len(sounds),
+                    _LEAST_SOUNDS,
+                )
             return {}, []
         draws = Draws(0, range(len(sounds)), device)
         latents = draws.each("validation latent", self.prior.sample)
