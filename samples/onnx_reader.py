@@ -65,8 +65,12 @@ class Vocoder:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     model, source, target = sys.argv[1:]
     vocoder, mel = Vocoder(model), np.load(source)
+    if mel.shape[0] != vocoder.n_mels:
+        sys.exit(f"{source}: expected a mel of ({vocoder.n_mels}, frames), got {mel.shape}")
     with wave.open(target, "wb") as file:
         file.setparams((1, 2, vocoder.sample_rate, 0, "NONE", ""))
         for start in range(0, mel.shape[1], 8):

@@ -217,6 +217,10 @@ def test_the_file_says_what_a_reader_must_know(written):
     assert states[:2] == ["position", "length"]
     assert inputs == ["mel", *(f"state.{name}" for name in states)]
     assert [value.name for value in model.graph.output] == ["audio", *(f"next.{name}" for name in states)]
+    for given in (model, onnx.load(written("melgan", False)[1])):
+        mel, sound = (v[0].type.tensor_type.shape.dim for v in (given.graph.input, given.graph.output))
+        assert [axis.dim_param or axis.dim_value for axis in mel] == ["batch", BANDS, "frames"]
+        assert [axis.dim_param for axis in sound] == ["batch", f"{HOP}*frames"]
     assert model.ir_version <= 8  # of ONNX Runtime 1.17 and sherpa-onnx
     offline = {p.key for p in onnx.load(written("melgan", False)[1]).metadata_props}
     assert not offline & {"model_type", "states"}
@@ -249,6 +253,13 @@ def test_the_reader_writes_a_wav_and_refuses_the_offline_graph(written, tmp_path
         found = np.frombuffer(file.readframes(21 * HOP), "<i2") / 32767
     expected = vocoder.generator(mel)[0].clamp(-1, 1)
     torch.testing.assert_close(torch.from_numpy(found).float(), expected, rtol=0, atol=1.1 / 32767)
+    np.save(tmp_path / "mel.npy", mel[0].T.numpy())
+    command[-1] = str(tmp_path / "none.wav")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"expected a mel of ({BANDS}, frames), got (21, {BANDS})" in done.stderr
+    assert not (tmp_path / "none.wav").exists()
+    done = subprocess.run(command[:3], capture_output=True, text=True, check=False)
+    assert "python onnx_reader.py vocoder.onnx mel.npy speech.wav" in done.stderr
     command[2] = str(written("freev", False)[1])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -159,7 +160,19 @@ def onnx_model(
         registration.setLevel(level)
     assert exported is not None
     _simplify(exported.model)
-    return exported.model_proto
+    model = exported.model_proto  # made anew each time
+    _name_axes(model.graph)
+    return model
+
+
+def _name_axes(graph: Any) -> None:
+    """Call batch and frames so, where the tracer numbers them."""
+    batch, _, frames = graph.input[0].type.tensor_type.shape.dim
+    names = {batch.dim_param: "batch", frames.dim_param: "frames"}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:
+                axis.dim_param = re.sub(r"\w+", lambda found: names.get(found[0], found[0]), axis.dim_param)
 
 
 def _simplify(model: Any) -> None:
