@@ -340,8 +340,11 @@ def test_open_vino_compiles_for_lengths_that_recur_behind_the_stream(monkeypatch
     assert compiling.wait(60)
     runner.step(mel[..., 14:21], state)  # nor does one wait for it
     assert {frames for _, frames, _ in runner._nets} == {-1}
+    for _ in range(2):  # nor do others queue, which the end of the process would wait for
+        runner.step(mel[..., :9], runner.init_state(1))
     release.set()
     runner._compiling.result()
+    assert (1, 9, False) not in runner._nets
     met = dict(runner._met)
     runner.synthesize(mel)  # which waits, and so sounds the same each time
     assert {frames for _, frames, _ in runner._nets} > {-1, 7}
