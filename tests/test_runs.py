@@ -431,6 +431,17 @@ def test_the_picture_draws_what_the_logs_hold(made: Path) -> None:
         runs_picture(logs, ["loudness"])
 
 
+def test_a_figure_of_one_validation_spans_the_steps_of_all() -> None:
+    records = [
+        {"step": 0, "valid/mel_distance": 1.0},
+        {"step": 5, "spectrum": 2.0},
+        {"step": 90, "spectrum": 1.0},
+    ]
+    one, other = runs_picture({"a": (records, [0.0, 1.0, 2.0])}, ["valid/mel_distance", "spectrum"]).axes
+    assert one.get_xlim() == other.get_xlim()
+    assert one.get_xlim()[1] >= 90
+
+
 def test_many_runs_stay_apart() -> None:
     records = [{"step": step, "spectrum": 1.0 + step} for step in range(5)]
     logs = {f"run {i:02d}": (records, [0.0] * 5) for i in range(20)}

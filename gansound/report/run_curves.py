@@ -60,6 +60,10 @@ def runs_picture(
         _scale(axes, x)
         axes.set_title(_plain(heading(name)), color=GREY, fontsize=10)
         axes.grid(color=GREY, alpha=0.2, linewidth=0.5)
+    # One span for all: a figure of one validation would have a thousandth of a step as its own.
+    spans = [axes.get_xlim() for axes in grid[: len(figures)]]
+    for axes in grid[: len(figures)]:
+        axes.set_xlim(min(low for low, _ in spans), max(high for _, high in spans))
     for axes in grid[len(figures) :]:
         axes.set_visible(False)
     for axes in grid[max(0, len(figures) - columns) : len(figures)]:
