@@ -164,11 +164,13 @@ def test_any_chunking_equals_the_whole(name, causal):
 def test_a_runner_synthesizes_through_the_stream(name):
     generator = awake(name, False, torch.float32)
     mel = mels(90, torch.float32, 6, batch=2)
-    expected = generator(mel)
     runner = EagerRunner(generator)
-    bound = 2e-5 if name == "universal" else 1e-5  # what tells moments makes more of rounding
-    for runner.offline_frames in (13, 64, 200):
-        assert error([runner.synthesize(mel)], [expected]) <= bound
+    runner.offline_frames = 200
+    whole = runner.synthesize(mel)
+    # The plain net computes in single precision what tells moments, which makes more of rounding: 5e-5 from double.
+    assert error([whole], [generator(mel)]) <= (1e-4 if name == "universal" else 1e-5)
+    for runner.offline_frames in (13, 64):
+        assert error([runner.synthesize(mel)], [whole]) <= 1e-5
 
 
 @causal_or_not
