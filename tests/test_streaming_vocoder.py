@@ -175,6 +175,7 @@ def test_a_mel_where_several_are_wanted_is_refused(stream: StreamingVocoder) -> 
         list(stream.iterate(some_mel(20)))
     with pytest.raises(ValueError, match="expected an iterable of them"):
         asyncio.run(said())
+    assert sum(map(len, stream.iterate(some_mel(20)[None])))  # an array of mels is an iterable of them
 
 
 def test_after_the_flush(stream: StreamingVocoder, generator: Any) -> None:

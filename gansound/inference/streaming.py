@@ -348,7 +348,7 @@ def joined(spec: FrameSpec, mel: Tensor | np.ndarray, f0: Tensor | np.ndarray | 
 
 def _check_several(mels: Any) -> None:
     """Raises ValueError for a mel where several are wanted: its rows would be taken for them."""
-    if isinstance(mels, Tensor | np.ndarray):
+    if isinstance(mels, Tensor | np.ndarray) and mels.ndim < 3:
         raise ValueError(
             f"mels: got one of shape {tuple(mels.shape)}, expected an iterable of them, such as [mel]"
         )
