@@ -59,7 +59,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 Shape = tuple[int, int, bool]  # batch, frames, interior
 ANY = -1  # frames of the net that takes any number of them
-MOST_NETS = 16  # of a runner; that of the shipped model takes 60 MB for each
+MOST_NETS = 16  # of a runner; of the shipped model each takes 50 MB
 
 
 @dataclass
