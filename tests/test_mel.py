@@ -248,6 +248,8 @@ def test_numbers_are_taken_from_numpy_and_torch():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"hifigann.*hifigan"):
         MelSpec.preset("hifigann")
+    with pytest.raises(ValueError, match="got NoneType, expected a convention's fields"):
+        MelSpec.from_dict(None)
     with pytest.raises(ValueError, match="unknown key fmx"):
         MelSpec.from_dict(HIFIGAN.to_dict() | {"fmx": 1})
     with pytest.raises(ValueError, match="missing key n_fft"):

@@ -5,6 +5,7 @@ import difflib
 import functools
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -165,8 +166,12 @@ class MelSpec:
         return cls(**PRESETS[name])
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. An unknown or missing key is a ValueError that names it."""
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"mel: got {type(values).__name__}, expected a convention's fields, as to_dict gives them"
+            )
         fields = {f.name: f for f in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(fields)):
             raise ValueError(f"mel: unknown key {', '.join(unknown)}; known: {', '.join(fields)}")
