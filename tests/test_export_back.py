@@ -189,7 +189,8 @@ def test_torch_s_warnings_of_itself_are_not_the_user_s(monkeypatch):
 
     monkeypatch.setattr(torch.onnx, "export", export)
     monkeypatch.setattr("gansound.inference.export.to_onnx.program", lambda *_, **__: None)
-    monkeypatch.setattr("gansound.inference.export.to_onnx._simplify", lambda model: None)
+    for step in ("_simplify", "_name_axes"):
+        monkeypatch.setattr(f"gansound.inference.export.to_onnx.{step}", lambda model: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert onnx_model(None, streaming=False) == "graph"
