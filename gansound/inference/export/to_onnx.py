@@ -161,12 +161,13 @@ def onnx_model(
     assert exported is not None
     _simplify(exported.model)
     model = exported.model_proto  # made anew each time
-    _name_axes(model.graph)
+    _name_axes(model)
     return model
 
 
-def _name_axes(graph: Any) -> None:
+def _name_axes(model: Any) -> None:
     """Call batch and frames so, where the tracer numbers them."""
+    graph = model.graph
     batch, _, frames = graph.input[0].type.tensor_type.shape.dim
     names = {batch.dim_param: "batch", frames.dim_param: "frames"}
     for value in (*graph.input, *graph.output, *graph.value_info):
