@@ -298,7 +298,8 @@ def test_streams_of_one_batch_that_start_and_end_apart(name, backend, precision)
     runner, generator = runner_of(name, backend, precision), generator_of(name)
     utterances = [mels(n, torch.float32, seed=n)[0] for n in (1, 2, 70, 3, 90, 25, 60)]
     for got, mel in zip(serve(runner, utterances, seed=0), utterances, strict=True):
-        assert_close(runner, got[None], generator(mel[None]), 200)  # OpenVINO's begin in fp32
+        begins_in_fp32 = backend == "openvino"
+        assert_close(runner, got[None], generator(mel[None]), 200 if begins_in_fp32 else 80)
 
 
 def stream(runner: Runner, mel: Tensor, seed: int) -> Tensor:

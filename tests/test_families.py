@@ -151,8 +151,9 @@ def test_its_step_is_onnx(name, tmp_path):
 def test_it_runs_in_openvino(name):
     generator = awake(name, False, torch.float32, traced=True)
     runner = make_runner(generator, "openvino", "fp32")
-    # OpenVINO's exp() is three times as coarse as PyTorch's, and HiFT's pitch and its magnitudes are behind one.
-    atol = 3e-5 if name.startswith("hift") else min(1e-4, largest_error(generator))
+    # OpenVINO's exp() is three times as coarse as PyTorch's, and these nets' pitch and magnitudes are behind one.
+    coarse = name in ("hift summed", "hift held")
+    atol = 3e-5 if coarse else min(1e-4, largest_error(generator))
     for frames in FRAMES:
         mel = mels(frames, torch.float32, seed=frames, batch=2)
         close(runner.synthesize(mel), generator(mel), atol)

@@ -122,16 +122,16 @@ def _rates(s: dict[str, Any]) -> list[str]:
         )
     cancelling = s["cancelling_files"]
     if wide := sum(n for channels, n in s["channels"].items() if int(channels) > 1) - cancelling:
-        said.append(f"{_files(wide, s)} have several channels: {_MIXED}")
+        said.append(
+            f"{_files(wide, s)} have several channels: mixed to mono as they are read, but by a generator of clips in "
+            "stereo (docs/sounds.md)"
+        )
     if cancelling:
         said.append(
             f"{_files(cancelling, s)} have channels that cancel each other (one is upside down): the strongest "
             "alone is read"
         )
     return said
-
-
-_MIXED = "mixed to mono as they are read, but by a generator of clips in stereo (docs/sounds.md)"
 
 
 def _levels(s: dict[str, Any]) -> list[str]:

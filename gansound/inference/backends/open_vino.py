@@ -137,9 +137,7 @@ class OpenVINORunner(Runner):
         return state
 
     def settle(self) -> None:
-        if self._compiling is not None:
-            self._compiling.result()
-        for shape in list(self._met):
+        for shape in list(self._met):  # after what is being compiled, which is among them
             self._behind.submit(self._add, shape).result()
 
     def _moved(self, state: Streams, shape: Shape) -> Any:
@@ -213,7 +211,7 @@ class OpenVINORunner(Runner):
         passes = Manager()
         passes.register_pass(MakeStateful({name: f"next.{name.removeprefix('state.')}" for name in names}))
         passes.run_passes(model)
-        # A net for any number of frames rounds after each operation that one for a length fuses: 5 dB in bf16, not 11.
+        # In bf16 a net for any number of frames would round after each operation that one for a length fuses.
         precision = "fp32" if frames == ANY else self.precision
         vectorise(model, exact=precision == "fp32")
         return self._core.compile_model(
