@@ -158,6 +158,50 @@ def test_a_recipe_is_called_what_it_was_given_as(tmp_path: Path, given: str, nam
     assert run_record("x", read_run(tmp_path), ())["recipe"] == name
 
 
+def test_a_resume_by_its_own_recipe_leaves_a_run_its_name(tmp_path: Path) -> None:
+    with (tmp_path / "sessions.jsonl").open("w") as file:
+        for step, given in enumerate(("tiny_cpu", "runs/a/recipe.yaml")):
+            session = {"session": str(step), "step": step, "started": "2026"}
+            file.write(json.dumps(session | {"command": ["gansound", "train", given]}) + "\n")
+    assert run_record("x", read_run(tmp_path), ())["recipe"] == "tiny_cpu"
+
+
+@pytest.mark.parametrize(
+    "checkpoints, row, detail",
+    [
+        ((), "–", "no checkpoint yet"),
+        ((1, 2), "2", "goes on from step 2"),
+        ((1, 2, "9.torn"), "2", "goes on from step 2"),
+        ((2, 3), None, None),
+    ],
+)
+def test_where_a_run_goes_on_from(
+    checkpoints: tuple[Any, ...],
+    row: str | None,
+    detail: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "runs" / "one"
+    for step in checkpoints:
+        folder = run / "checkpoints" / f"step_0000000{step}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").touch()
+    run.mkdir(exist_ok=True, parents=True)
+    (run / "recipe.yaml").write_text("steps: 4\n")
+    (run / "metrics.jsonl").write_text('{"step": 3, "spectrum": 1.0}\n')
+    assert main(["runs", str(run.parent)]) == 0
+    header, found, *_ = capsys.readouterr().out.splitlines()
+    told = dict(zip(header.split(), found.split(), strict=False))
+    assert (told["step"], told.get("checkpoint")) == ("3/4", row)
+    assert main(["runs", str(run)]) == 0
+    ends = f" logged, {detail}" if detail else ""
+    assert f"step 3/4{ends}\n" in capsys.readouterr().out
+    assert as_json(capsys, run)["one"]["checkpoint_step"] == max(
+        (step for step in checkpoints if isinstance(step, int)), default=None
+    )
+
+
 def test_states(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     states = {name: (run["state"], run["why"]) for name, run in as_json(capsys, made).items()}
     assert states == {

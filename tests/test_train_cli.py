@@ -1,6 +1,7 @@
 """`gansound train` as a user runs it: the run folder, metrics, TensorBoard, resuming, every shipped recipe."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,11 +228,26 @@ def test_the_model_it_leaves_vocodes(run: Path, corpus: Path, tmp_path: Path) ->
         assert torch.equal(value, average[name]), name
 
 
-def test_started_again_it_is_done(run: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_started_again_it_is_done(
+    run: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert train(corpus, run, **VALIDATED) == 0
     assert "all 3 steps are done; raise --steps" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    copy = shutil.copytree(run, tmp_path / "run")  # its recipe takes the steps that it is given
+    assert train(corpus, copy, steps=2, **VALIDATED) == 0
+    assert "all 2 steps are done; it is at step 3; raise" in capsys.readouterr().err
+
+
+def test_a_run_in_place_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, own = tmp_path / "run", tmp_path / "run" / "recipe.yaml"
+    run.mkdir()
+    own.write_text("base: tiny_cpu\n")
+    assert main(["train", str(run)]) == 2
+    assert f"its recipe is {own}, and --run {run} goes on with it" in capsys.readouterr().err
+    assert main(["train", "--run", str(run)]) == 2
+    assert f"gansound train {own} --run {run}\n" in capsys.readouterr().err
 
 
 def test_interrupted_and_resumed_by_the_same_command(

@@ -93,6 +93,11 @@ def run(args: argparse.Namespace) -> int:
     from gansound.recipe import load_recipe
 
     if args.recipe is None:
+        own = None if args.run is None else args.run / "recipe.yaml"
+        if own is not None and own.is_file():
+            raise UsageError(
+                f"expected a recipe; {args.run} goes on with its own: gansound train {own} --run {args.run}"
+            )
         raise UsageError(
             f"expected a recipe: a file (`gansound recipe` writes one for any rate), or one of\n{shipped_recipes()}"
         )

@@ -179,7 +179,8 @@ class Run:
         steps = self.settings.steps
         if start >= steps:
             self.kept.finish(start)
-            log.info("%s: all %d steps are done; raise --steps to go on", self.folder, start)
+            more = f"; it is at step {start}" if start > steps else ""
+            log.info("%s: all %d steps are done%s; raise --steps to go on", self.folder, steps, more)
             return None
         if self._has_waited(start):
             self.kept.finish(start)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from gansound.engine.history import BETTER, RunHistory
 from gansound.engine.own_files import is_own, read_own
 
 _LAST_EVENTS = 5
+_CHECKPOINT = re.compile(r"step_(\d+)")  # `gansound.engine.checkpoint` names them, and imports torch
 
 
 def run_record(name: str, run: RunHistory, figures: Sequence[str]) -> dict[str, Any]:
@@ -23,16 +25,19 @@ def run_record(name: str, run: RunHistory, figures: Sequence[str]) -> dict[str, 
     """
     state, why = run.state
     first, last = (run.sessions[0], run.sessions[-1]) if run.sessions else ({}, {})
+    checkpoints = _checkpoints(run.folder / "checkpoints")
     return {
         "name": name,
         "folder": str(run.folder),
-        "recipe": _recipe_name(last.get("command"), last.get("working_directory")),
+        # A resume may have been given the run's own recipe.
+        "recipe": _recipe_name(first.get("command"), first.get("working_directory")),
         "task": _class_name(run.recipe.get("task")),
         "generator": _class_name(_get(run.recipe, "generator", "class_path")),
         "state": state,
         "why": why,
         "step": run.step,
         "steps": run.steps,
+        "checkpoint_step": max(_steps(checkpoints), default=None),
         "figures": {key: _figure(run, key) for key in figures if run.curve(key)},
         "step_seconds_median": run.step_seconds,
         "training_hours": run.hours[-1] if run.hours else 0.0,
@@ -41,7 +46,7 @@ def run_record(name: str, run: RunHistory, figures: Sequence[str]) -> dict[str, 
         "gansound": last.get("gansound"),
         "commit": _get(last, "gansound_git", "commit"),
         "dirty": _get(last, "gansound_git", "dirty"),
-        "checkpoints": _checkpoints(run.folder / "checkpoints"),
+        "checkpoints": checkpoints,
         "best_model": _best_model(run.folder / "best"),
         "events": {
             "counts": dict(Counter(str(event.get("event", "?")) for event in run.events)),
@@ -100,6 +105,12 @@ def _checkpoints(folder: Path) -> list[dict[str, Any]]:
         ]
     except OSError:  # none yet, or one that the running training deletes meanwhile
         return []
+
+
+def _steps(checkpoints: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Of those that a run can go on from; one that was torn and set aside has another name."""
+    found = [_CHECKPOINT.fullmatch(checkpoint["name"]) for checkpoint in checkpoints]
+    return [int(match[1]) for match in found if match]
 
 
 def _best_model(folder: Path) -> dict[str, Any] | None:

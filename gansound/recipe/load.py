@@ -42,6 +42,10 @@ def _find(name: str, beside: Path | None, key: str) -> Path:
     for candidate in tries:
         if candidate.is_file():
             return candidate.resolve()
+    if (recipe := tries[0] / "recipe.yaml").is_file():
+        raise RecipeError(
+            f"{key}: {tries[0]} is a run's folder; its recipe is {recipe}, and --run {tries[0]} goes on with it"
+        )
     raise RecipeError(
         f"{key}: no file {tries[0]} and no shipped recipe {name!r}{meant(name, recipe_names())}; "
         f"shipped: {', '.join(recipe_names()) or 'none'}"

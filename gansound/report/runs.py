@@ -36,6 +36,7 @@ def _runs_table(runs: Sequence[Record], figures: Sequence[str], left_out: Sequen
         "run": ("left", [Text(run["name"], "bold") for run in runs]),
         "recipe": ("left", [Text(run["recipe"] or run["task"] or "–") for run in runs]),
         "step": ("right", [_of_steps(run) for run in runs]),
+        **({"checkpoint": ("right", [_checkpoint(run) for run in runs])} if any(map(_differs, runs)) else {}),
         "state": ("left", [Text(run["state"], _STATES.get(run["state"], "")) for run in runs]),
         **{
             heading(name): ("right", [_figure_cell(run["figures"].get(name)) for run in runs])
@@ -62,7 +63,7 @@ def run_detail(run: Record) -> RenderableType:
     what = " · ".join(part for part in (run["recipe"], run["task"], run["generator"]) if part)
     lines = [
         head,
-        Text(f"{what or 'unknown recipe'}, step ") + _of_steps(run),
+        Text(f"{what or 'unknown recipe'}, step ") + _of_steps(run) + (_newest(run) if _differs(run) else ""),
         Text(
             f"{_time(run['training_hours'])} of training, {_number(run['step_seconds_median'])} s a step, resumed "
             f"{_count(run['resumes'], 'time')}"
@@ -168,6 +169,20 @@ def _state(run: Record) -> Text:
 
 def _of_steps(run: Record) -> Text:
     return Text(f"{run['step']}/{run['steps'] if run['steps'] is not None else '?'}")
+
+
+def _differs(run: Record) -> bool:
+    """Whether the run goes on from another step than the last that is logged."""
+    return bool((run["checkpoint_step"] or 0) != run["step"])
+
+
+def _checkpoint(run: Record) -> Text:
+    return Text("–", "dim") if run["checkpoint_step"] is None else Text(str(run["checkpoint_step"]))
+
+
+def _newest(run: Record) -> Text:
+    step = run["checkpoint_step"]
+    return Text(" logged, " + ("no checkpoint yet" if step is None else f"goes on from step {step}"))
 
 
 def _figure_cell(figure: Record | None) -> Text:
