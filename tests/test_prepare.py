@@ -6,6 +6,7 @@ import pickle
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from gansound import audio
 from gansound.cli import main
 from gansound.data.corpus import entries
-from gansound.data.manifest import read_manifest
+from gansound.data.manifest import read_manifest, write_manifest
 from gansound.data.prepare import prepare
 from gansound.data.process import Processing, process
 from gansound.data.source import open_corpus
@@ -180,6 +181,55 @@ def test_a_corpus_keeps_its_own_splits(tmp_path: Path) -> None:
         "84": "valid",
         "61": "test",
     }
+
+
+def test_of_a_prepared_corpus_all_that_it_says_is_kept(tmp_path: Path) -> None:
+    root = tmp_path / "LibriTTS"
+    for subset, speaker in (("train-clean-100", "19"), ("dev-clean", "84"), ("test-clean", "61")):
+        folder = root / subset / speaker / "1"
+        put(folder / f"{speaker}_1_000001_000000.wav", noise(0.5, int(speaker)), RATE)
+        (folder / f"{speaker}_1_000001_000000.normalized.txt").write_text(f"A word of {speaker}.")
+    put(corpus(tmp_path / "kits", 4) / "s0" / "extra.wav", noise(0.3, 60), RATE)
+    for source, changes in ((root, {}), (root, {"sample_rate": 8000}), (tmp_path / "kits", {"trim_db": 40})):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        first = prepare(source, tmp_path / "one", **changes).records
+        done = prepare(tmp_path / "one", tmp_path / "out", sample_rate=4000)
+        kept = [(r.speaker, r.text, r.label, r.split) for r in done.records]
+        assert kept == [(r.speaker, r.text, r.label, r.split) for r in first]
+        assert {r.sample_rate for r in done.records} == {4000}
+        assert done.layout == "prepared"
+        assert len({r.path for r in done.records}) == len(first)
+        assert read_manifest(tmp_path / "out" / "manifest.jsonl") == done.records
+        by_hand = prepare(tmp_path / "one", tmp_path / "out", layout="folder") if changes else None
+        assert by_hand is None or not any(r.speaker for r in by_hand.records), "a layout says otherwise"
+        with pytest.raises(ValueError, match="says its speakers itself"):
+            prepare(tmp_path / "one", tmp_path / "out", speaker_pattern="(s)")
+
+
+def test_a_manifest_of_other_files_is_not_written_over(tmp_path: Path) -> None:
+    root, out = corpus(tmp_path / "c"), tmp_path / "out"
+    prepare(root, root)
+    own = written(root)
+    (root / "s5" / "take_05.wav").unlink()
+    put(root / "s5" / "new.wav", noise(0.4, 50), RATE)
+    assert len(prepare(root, root).records) == 6, "the corpus's own may change"
+    prepare(root, out, sample_rate=8000)
+    before = written(out)
+    with pytest.raises(ValueError, match=r"manifest\.jsonl: wasn't made of this folder .*another folder"):
+        prepare(out, out)
+    assert written(out) == before
+    (root / "journal.jsonl").unlink()  # as of one that was written by hand
+    with pytest.raises(ValueError, match="would be written over"):
+        prepare(root, root)
+    assert own.keys() - {"s5/take_05.wav"} <= written(root).keys()
+
+
+def test_mels_beside_sounds_are_not_lost(tmp_path: Path) -> None:
+    records = prepare(corpus(tmp_path / "c"), tmp_path / "one").records
+    write_manifest(tmp_path / "one" / "manifest.jsonl", [replace(r, mel=Path("a.npy")) for r in records])
+    with pytest.raises(ValueError, match="names mels beside its sounds"):
+        prepare(tmp_path / "one", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_run_decodes_what_is_new_and_nothing_else(

@@ -51,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "also after a kill, it does only what is new or changed.",
     )
     for action in (check, prepare):
-        also = ", or what prepare made of one" if action is check else ""
-        action.add_argument("folder", type=place, metavar="DIR", help=f"the corpus{also}")
+        action.add_argument(
+            "folder", type=place, metavar="DIR", help="the corpus, or what prepare made of one"
+        )
         action.add_argument(
             "--speaker",
             metavar="REGEX",

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 HELP = """List runs of training below a folder, compare them, or look closely at one.
 
 A run is a folder with recipe.yaml and metrics.jsonl, as `gansound train` writes it. For each: the last step logged,
-and where its newest checkpoint is of another, that one, from which it goes on; whether it still trains; its main held-out
-figure at its best (@ the step) and last; seconds a step; hours spent training, validations left out; how often it was
-resumed; the version and commit of gansound (+: with changes).
+and the step of its newest checkpoint, from which it goes on, where that is another; whether it still trains; its main
+held-out figure at its best (@ the step) and last; seconds a step; hours spent training, validations left out; how often
+it was resumed; the version and commit of gansound (+: with changes).
 Without validations the last value of a loss stands in for the figure; a GAN's losses have no best.
 
 States: running; finished; interrupted (Ctrl-C or SIGTERM); failed (with the message); stopped (no end was written:

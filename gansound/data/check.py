@@ -13,8 +13,8 @@ import numpy as np
 
 from gansound import audio
 from gansound.audio import SILENT_PEAK_DB
-from gansound.data.corpus import Entry, by_split, entries, in_threads, recognised
-from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
+from gansound.data.corpus import Entry, by_split, entries, in_threads, listed, recognised
+from gansound.data.manifest import MANIFEST_NAME, Record
 from gansound.data.onsets import resting
 from gansound.data.split import groups, have_classes, split
 from gansound.data.verdict import verdicts
@@ -113,7 +113,7 @@ def check_corpus(
     Of a folder that `prepare` wrote, or its manifest, it is what the manifest names, unless a layout is given.
     """
     root = Path(root)
-    listed: dict[Path, tuple[int, int]] = {}
+    said: dict[Path, tuple[int, int]] = {}
     unusable: list[tuple[Path, str]] = []
     manifest = root / MANIFEST_NAME if root.is_dir() else root
     if layout is None and manifest.is_file():
@@ -122,7 +122,8 @@ def check_corpus(
                 f"{manifest}: says its speakers itself. Leave the speaker pattern out, or look at the corpus that it "
                 "was made of"
             )
-        found, listed = _listed(manifest)
+        lines = listed(manifest)
+        found, said = [e for e, _ in lines], {r.path: (r.sample_rate, r.frames) for _, r in lines}
         layout = "prepared"
     else:
         layout = layout or recognised(root)
@@ -132,7 +133,7 @@ def check_corpus(
     for entry, outcome in zip(found, in_threads(_attempt, found, progress), strict=True):
         if isinstance(outcome, str):
             unusable.append((entry.path, outcome))
-        elif listed.get(entry.path, is_ := (outcome.sample_rate, outcome.frames)) != is_:
+        elif said.get(entry.path, is_ := (outcome.sample_rate, outcome.frames)) != is_:
             unusable.append(
                 (entry.path, "another sound than the manifest says. Run 'gansound data prepare' again")
             )
@@ -161,17 +162,6 @@ def check_corpus(
         verdicts(summary),
         summary,
     )
-
-
-def _listed(manifest: Path) -> tuple[list[Entry], dict[Path, tuple[int, int]]]:
-    """The files that a manifest names, and each one's rate and length."""
-    records = read_manifest(manifest)
-    if any(record.stored is not None for record in records):
-        raise ValueError(f"{manifest}: names sounds in shards, which were looked at before they were written")
-    if not records:
-        raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
-    found = [Entry(r.path, r.path.as_posix(), r.speaker, r.text, r.label, r.split) for r in records]
-    return found, {r.path: (r.sample_rate, r.frames) for r in records}
 
 
 def _are_split(records: Sequence[Record]) -> bool:

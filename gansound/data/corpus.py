@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gansound import audio
-from gansound.data.manifest import SPLITS, Record
+from gansound.data.manifest import SPLITS, Record, read_manifest
 from gansound.data.readers import READERS
 from gansound.data.readers.entry import Entry, Reader, names
 from gansound.data.records import Records
@@ -19,7 +19,7 @@ from gansound.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["LAYOUTS", "Entry", "Scan", "by_split", "entries", "in_threads", "recognised", "scan"]
+__all__ = ["LAYOUTS", "Entry", "Scan", "by_split", "entries", "in_threads", "listed", "recognised", "scan"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -84,6 +84,26 @@ def entries(
             for entry, match in zip(found, matches, strict=True)
         ]
     return found, missing
+
+
+def listed(manifest: Path) -> list[tuple[Entry, Record]]:
+    """The files that a manifest names, with its records; an entry's name is taken from the folder that all lie in.
+
+    Raises ValueError when there is none, they lie in shards, or the manifest can't be read.
+    """
+    records = read_manifest(manifest)
+    if any(record.stored is not None for record in records):
+        raise ValueError(
+            f"{manifest}: names sounds in shards, which are made of what was looked at and prepared before"
+        )
+    if not records:
+        raise ValueError(f"{manifest}: the manifest is empty. Run 'gansound data prepare' again")
+    paths = [record.path.absolute() for record in records]
+    above = os.path.commonpath([path.parent for path in paths])
+    return [
+        (Entry(r.path, path.relative_to(above).as_posix(), r.speaker, r.text, r.label, r.split), r)
+        for r, path in zip(records, paths, strict=True)
+    ]
 
 
 def recognised(root: str | os.PathLike[str]) -> str:

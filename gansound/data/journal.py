@@ -48,6 +48,10 @@ class Journal:
             except (ValueError, TypeError, KeyError):
                 continue  # a kill cut it, or it is nothing of ours
 
+    def __contains__(self, name: object) -> bool:
+        """Whether a file of this name was ever done."""
+        return name in self._known
+
     def outcome(self, entry: Entry, stamp: Stamp) -> Outcome | None:
         """What came of a file, where it and what was made of it are still the same."""
         known = self._known.get(entry.name)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gansound.data.corpus import Entry, entries, in_threads, recognised
+from gansound.data.corpus import Entry, entries, in_threads, listed, recognised
 from gansound.data.journal import Journal, Stamp
-from gansound.data.manifest import MANIFEST_NAME, Record, json_line, write_manifest
+from gansound.data.manifest import MANIFEST_NAME, Record, json_line, read_manifest, write_manifest
 from gansound.data.process import Outcome, Processing, process
 from gansound.data.readers import hugging_face
 from gansound.data.slices import Slice
@@ -81,6 +81,8 @@ def prepare(
     where it has them.
     ``part``: decode only a slice of the files, beside others on other machines, and write no manifest; once all are
     done, a run without it finds all decoded and writes what one run would have.
+    Of a folder that `prepare` wrote, or that holds another manifest, it is what the manifest names, with its speakers,
+    texts, labels and splits, unless a layout is given.
     ``layout``: one of LAYOUTS; None recognises it. ``jobs``: threads, all cores by default. ``run``: what calls the
     function for each file instead of threads, such as a cluster's processes.
 
@@ -98,6 +100,9 @@ def prepare(
     inside = out.resolve().is_relative_to(root.resolve())
     processing = replace(processing, enterable=not inside)
     split([], seed=seed, valid=valid, test=test)  # wrong shares are known before any work
+    manifest, in_place = root / MANIFEST_NAME, out.resolve() == root.resolve()
+    if layout is None and manifest.is_file() and not in_place:
+        layout = "prepared"
     layout = layout or recognised(root)
     if layout == "hugging_face" and part is not None:
         raise ValueError(
@@ -110,6 +115,8 @@ def prepare(
                 "speakers is read. Leave the pattern out"
             )
         found, missing = hugging_face.extract(root, out / "source", progress)
+    elif layout == "prepared":
+        found, missing = _listed(manifest, speaker_pattern), []
     else:
         found, missing = entries(root, speaker_pattern=speaker_pattern, layout=layout)
     done = Prepared(out / MANIFEST_NAME, layout, unusable=missing)
@@ -118,6 +125,8 @@ def prepare(
     if part is not None:
         found = list(part.of(found))
     journal = Journal(out, processing.key, part)
+    if in_place and manifest.is_file():
+        _check_own(manifest, found, journal)
     run = run or functools.partial(in_threads, threads=jobs)
     make = functools.partial(_outcome, processing, out)
     for entry, outcome, stamp in _outcomes(journal, make, found, run, progress):
@@ -158,6 +167,33 @@ def prepare(
     _write_dropped(out / DROPPED, done)
     write_manifest(done.manifest, done.records)
     return done
+
+
+def _listed(manifest: Path, speaker_pattern: str | None) -> list[Entry]:
+    """The files that a manifest names, with what it says of them. Raises ValueError for what would be lost."""
+    if speaker_pattern is not None:
+        raise ValueError(
+            f"{manifest}: says its speakers itself. Leave the speaker pattern out, or prepare the corpus that it was "
+            "made of"
+        )
+    lines = listed(manifest)
+    if beside := next((record.mel for _, record in lines if record.mel is not None), None):
+        raise ValueError(
+            f"{manifest}: names mels beside its sounds, such as {beside}, which a prepared corpus doesn't hold. Train on "
+            "the manifest itself"
+        )
+    return [entry for entry, _ in lines]
+
+
+def _check_own(manifest: Path, found: Sequence[Entry], journal: Journal) -> None:
+    """Raises ValueError where the manifest in the corpus, to be written anew, isn't one that was made of it."""
+    names = {entry.path: entry.name for entry in found}
+    for record in read_manifest(manifest):
+        if record.path.exists() and names.get(record.path) not in journal:
+            raise ValueError(
+                f"{manifest}: wasn't made of this folder by 'gansound data prepare', for it names {record.path}, and "
+                "would be written over. Prepare into another folder, which keeps what it says"
+            )
 
 
 def _outcome(processing: Processing, out: Path, entry: Entry) -> Outcome:
