@@ -179,8 +179,8 @@ def _listed(manifest: Path, speaker_pattern: str | None) -> list[Entry]:
     lines = listed(manifest)
     if beside := next((record.mel for _, record in lines if record.mel is not None), None):
         raise ValueError(
-            f"{manifest}: names mels beside its sounds, such as {beside}, which a prepared corpus doesn't hold. Train on "
-            "the manifest itself"
+            f"{manifest}: names mels beside its sounds, such as {beside}, which a prepared corpus doesn't hold. Train "
+            "on the manifest itself"
         )
     return [entry for entry, _ in lines]
 
