@@ -266,7 +266,7 @@ def test_commands(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "4 files can't be used" in shown
     assert "nan.wav: holds NaN" in shown
-    assert "1 files of several channels stay as they are: a model of one channel reads them mixed" in shown
+    assert "1 file of several channels stays as it is: a model of one channel reads it mixed" in shown
     assert len(read_manifest(tmp_path / "out" / "manifest.jsonl")) == 4
 
 

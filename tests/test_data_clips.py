@@ -283,7 +283,7 @@ def test_long_recordings_are_sliced_as_they_are(tmp_path, caplog):
         f"2 one-shots, 2 long recordings sliced into {10 + 5 * RATE // CLIP} clips (crops and hits)"
         in caplog.text
     )
-    assert "1 sounds are longer than 0.26 s: cut there" in caplog.text
+    assert "1 sound is longer than 0.26 s: cut there" in caplog.text
     for i in range(10):  # each hit at the lead, and nothing of the next
         clip = data.clip(i)[0][0].numpy()
         assert abs(int(np.abs(clip).argmax()) - LEAD) <= 16
@@ -467,7 +467,7 @@ def test_check_says_what_will_happen(tmp_path, capsys):
         "nothing of clap is held out for valid",
         "2 of 29 files last over a second",
         "1 of 29 files last four seconds or more",
-        "1 sounds lie under two labels at once",
+        "1 sound lies under two labels at once",
         "1 of 29 files are silent",
         "silent.wav",
     ):

@@ -163,7 +163,7 @@ def test_ljspeech_layout(tmp_path, caplog):
     found, missing = entries(tmp_path)
     assert [(e.path.name, e.text) for e in found] == [("one.flac", "Doctor A"), ("two.flac", "b")]
     assert [reason[:6] for _, reason in missing] == ["line 4", "line 5"]
-    assert "1 files in wavs/ aren't in metadata.csv" in caplog.text
+    assert "left out 1 file in wavs/ that metadata.csv" in caplog.text
     (tmp_path / "metadata.csv").write_text("one,no bars\n")
     with pytest.raises(
         ValueError, match=r"metadata\.csv:1: got 'one,no bars', .*parted by bars.*without .*wavs"
@@ -305,7 +305,7 @@ def test_open_corpus_takes_a_folder_or_a_manifest_and_keeps_its_splits(tmp_path,
         sound(tmp_path / "in" / f"{i}.wav", seed=i)
     (tmp_path / "in" / "bad.wav").write_text("no")
     scanned = open_corpus(tmp_path / "in", seed=2)
-    assert "skipped 1 files" in caplog.text
+    assert "skipped 1 file:" in caplog.text
     assert "bad.wav: not audio" in caplog.text
     assert all(by_split(scanned).values())
     plain = [dataclasses.replace(r, split=None) for r in scanned]

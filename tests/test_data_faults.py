@@ -187,7 +187,7 @@ def test_clips_go_past_a_file_that_went_bad(tmp_path, caplog):
     records = corpus(tmp_path)
     records[5].path.unlink()
     data = ClipDataset(records, sample_rate=RATE, clip_samples=2048, seed=0, cache_bytes=0)
-    assert "skipped 1 files" in caplog.text
+    assert "skipped 1 file:" in caplog.text
     assert "f5.wav: No such file" in caplog.text
     before = [data[p] for p in range(80)]
     records[0].path.unlink()

@@ -432,6 +432,7 @@ def test_the_command_writes_the_step_of_a_net_like_the_default(command, tmp_path
     net = awake("universal", False, torch.float32, traced=True)
     model = save_model_folder(tmp_path / "model", net, family.mel, config=family.config)
     target = tmp_path / "stream.onnx"
+    target.write_text("an older one, whose place it takes")
     assert command("--model", model, "--format", "onnx", "--streaming", "-o", target) == 0
     assert "one step of a stream, fp32" in capsys.readouterr().out
     import onnx

@@ -417,7 +417,7 @@ def test_sliders_that_somebody_made_stay_when_directions_are_found(tmp_path, cap
     np.testing.assert_array_equal(found.vectors[3], punchy)
     assert found.strengths[3] == pytest.approx(float(punchy.norm()))
     assert found.method.startswith("PCA")
-    assert found.method.endswith("; punchy: mean of 1 sounds minus that of 1")
+    assert found.method.endswith("; punchy: mean of 1 sound minus that of 1")
     save_tiny_clips(tmp_path / "other" / "model", labels=("a", "b"))
     other = ["latent", "directions", "--count", 2, "--model", tmp_path / "other" / "model", "--file", file]
     assert gansound(*other) == 2

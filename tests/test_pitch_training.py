@@ -231,7 +231,7 @@ def test_what_cannot_be_read_has_no_pitch_and_is_named(found, tmp_path, caplog):
     made = open_pitches(records, None, RATE, HOP)
     assert set(made.values[:250]) == {0}
     assert set(made.values[250:]) == {260}
-    assert "1 recordings have no pitch" in caplog.text
+    assert "1 recording has no pitch, for it can't" in caplog.text
     assert "glide_0.wav" in caplog.text
 
 

@@ -116,7 +116,7 @@ def test_what_passes_full_scale_is_made_quieter_and_said(tmp_path, capsys, rate,
         assert by == pytest.approx(max(1.0, peaks[name]), rel=1e-3)  # all of it by the same factor
         assert np.abs(made).max() == pytest.approx(min(1.0, peaks[name]), rel=1e-3)
     said = capsys.readouterr()
-    assert "1 files passed full scale and are quieter in their copies, most " in said.out
+    assert "1 file passed full scale and is quieter in its copy, most " in said.out
     assert f"{Path('c', 'loud.wav')}, by {20 * np.log10(peaks['loud']):.2g} dB" in said.out
     assert "clipped" not in said.err
 
@@ -382,7 +382,8 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     for part in (
         "6 files",
         "(folder)",
-        "1 exact copies",
+        "1 exact copy left out",
+        "1 file can't be used and is left out",
         "zz.wav = ",
         "silent.wav: silent",
         "silence cut",

@@ -143,7 +143,7 @@ def test_common_voice(tmp_path, caplog, columns, suffix):
     ]
     assert said(found) == expected
     assert not missing
-    assert "1 validated clips of speakers held out" in caplog.text
+    assert "1 validated clip of speakers held out" in caplog.text
     above, _ = entries(root.parent)
     assert said(above) == [(f"en/{name}", *rest) for name, *rest in expected]
     (root / "clips" / "common_voice_en_3.mp3").unlink()
@@ -192,7 +192,7 @@ def test_speech_commands(tmp_path, caplog):
         for speaker, part in parts.items()
     ]
     assert missing == [(root / "no" / "lost_nohash_1.wav", "testing_list.txt names it, but it isn't there")]
-    assert "1 files aren't named SPEAKER_nohash_N" in caplog.text
+    assert "1 file isn't named SPEAKER_nohash_N and is left out" in caplog.text
     assert [e.path for e in entries(tmp_path)[0]] == [e.path for e in found]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
+from gansound.counts import counted
 from gansound.extras import require
 
 HELP = """Measure how fast a vocoder is on this machine's CPU, on every backend that is installed.
@@ -199,7 +200,7 @@ def _show(args: argparse.Namespace, bench: dict[str, Any]) -> None:
         f"{bench['model']}: {generator['parameters'] / 1e6:.2f} M parameters, "
         f"{generator['gmac_per_audio_s']:.2f} GMAC a second of audio, "
         f"look-ahead {generator['lookahead_ms']:.1f} ms, a frame {generator['frame_ms']:.1f} ms",
-        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['instruction_sets'])}; "
+        f"{machine['cpu']}, {counted(machine['cores'], 'core')}, {' '.join(machine['instruction_sets'])}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
     ]
     for limit in bench["limits"]:
@@ -208,9 +209,7 @@ def _show(args: argparse.Namespace, bench: dict[str, Any]) -> None:
             for name, rate in limit.items()
             if name != "threads"
         ]
-        lines.append(
-            f"matrix products, {limit['threads']} thread{'s' * (limit['threads'] > 1)}: {', '.join(rates)}"
-        )
+        lines.append(f"matrix products, {counted(limit['threads'], 'thread')}: {', '.join(rates)}")
     for line in lines:
         console.print(Text(line), soft_wrap=True)
     for table in bench_tables(bench):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gansound.cli.errors import UsageError
+from gansound.counts import counted
 from gansound.extras import require
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _show(args: argparse.Namespace, trained: "Trained") -> None:
         console = Console(width=160)
     console.print(confusion_table(trained.confusion, labels))
     console.print(
-        f"held out: {trained.accuracy:.1%} of {trained.confusion.sum()} sounds named right, "
+        f"held out: {trained.accuracy:.1%} of {counted(trained.confusion.sum(), 'sound')} named right, "
         f"{trained.balanced_accuracy:.1%} in the mean over labels",
         highlight=False,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli.backend import add_allow_argument
 from gansound.cli.errors import UsageError
 from gansound.cli.progress import progress
+from gansound.counts import counted
 from gansound.extras import install_line, missing
 
 if TYPE_CHECKING:
@@ -357,7 +358,7 @@ def write_page(
     info |= {key: str(clips.info[key]) for key in ("steps", "licence") if key in clips.info}
     seconds = clips.clip_samples / clips.sample_rate
     info["clips of the model"] = (
-        f"{seconds:.2f} s, {clips.sample_rate} Hz, {clips.channels} channel{'s' * (clips.channels > 1)}"
+        f"{seconds:.2f} s, {clips.sample_rate} Hz, {counted(clips.channels, 'channel')}"
     )
     # What the page says of its sounds (weights, licence, length) isn't true of others'.
     others = Counter(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import UsageError
 from gansound.cli.places import check_place, place
+from gansound.counts import counted
 from gansound.extras import require
 
 if TYPE_CHECKING:
@@ -240,8 +241,7 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", console: Any) -> d
 
     pairs = pairs_of(evaluation.systems[1:])
     if evaluation.utterances:
-        count = len(evaluation.utterances)
-        title = f"{count} utterance{'s' * (count != 1)}, at {evaluation.sample_rate} Hz"
+        title = f"{counted(len(evaluation.utterances), 'utterance')}, at {evaluation.sample_rate} Hz"
         console.print(summary_table(evaluation, title=title))
         for first, second in pairs:
             console.print(difference_table(evaluation, first, second))

@@ -14,6 +14,7 @@ from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError
 from gansound.cli.places import place
 from gansound.cli.streams import tell
+from gansound.counts import counted
 from gansound.data.corpus import LAYOUTS
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ EXAMPLES = """examples:
 A corpus is LJSpeech, LibriTTS (-R), VCTK, Common Voice, Speech Commands or a Hugging Face data set in its own layout,
 which is recognised, or any folder of WAV, FLAC, Ogg, Opus, MP3, AIFF, AU or CAF, searched through its subfolders."""
 _LISTED = 10
+_QUIETER = (
+    "file passed full scale and is quieter in its copy",
+    "files passed full scale and are quieter in their copies",
+)
+_MONO = ("file of several channels is mono in its copy", "files of several channels are mono in their copies")
+_STAY = ("file of several channels stays as it is", "files of several channels stay as they are")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -228,12 +235,13 @@ def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]
         q = s[key]
         yield name, f"{q['median']:.1f} {unit} (5 % under {q['p5']:.1f}, 5 % over {q['p95']:.1f})"
     yield "silence", f"{s['silence_share']:.0%}"
-    yield "clipped", f"{s['clipped_files']} files, {s['clipped_samples']} samples"
+    yield "clipped", f"{counted(s['clipped_files'], 'file')}, {counted(s['clipped_samples'], 'sample')}"
     if s["band_limited_files"]:
         limit = s["band_limit_hz"]["median"]
         yield (
             "band limit",
-            f"{s['band_limited_files']} files hold nothing above {limit / 1000:.1f} kHz (median)",
+            f"{counted(s['band_limited_files'], 'file holds', 'files hold')} nothing above "
+            f"{limit / 1000:.1f} kHz (median)",
         )
     yield "exact copies", str(s["duplicate_files"])
     if report.speakers:
@@ -245,7 +253,8 @@ def _rows(report: "CorpusReport", s: dict[str, Any]) -> Iterator[tuple[str, str]
     else:
         yield (
             "split by",
-            f"{report.grouping}: {sum(report.takes.values())} groups, up to {max(report.takes)} files in one",
+            f"{report.grouping}: {counted(sum(report.takes.values()), 'group')}, up to "
+            f"{counted(max(report.takes), 'file')} in one",
         )
 
 
@@ -319,49 +328,51 @@ def _prepare(args: argparse.Namespace) -> int:
     if part is not None:
         if not args.quiet:
             tell(
-                f"slice {part}: {len(done.records) + len(done.copies)} files done, {len(done.unusable)} can't be used; "
-                "the same command without --slice finishes when all slices are done"
+                f"slice {part}: {counted(len(done.records) + len(done.copies), 'file')} done, "
+                f"{len(done.unusable)} can't be used; the same command without --slice finishes when all "
+                "slices are done"
             )
         return 0
     took = time.perf_counter() - begun
-    lines = [f"{done.manifest}: {len(done.records)} files, {duration(done.seconds_out)} ({done.layout})"]
+    lines = [
+        f"{done.manifest}: {counted(len(done.records), 'file')}, {duration(done.seconds_out)} ({done.layout})"
+    ]
     for name, its in by_split(done.records).items():
-        lines.append(f"  {name}: {len(its)} files, {duration(sum(r.seconds for r in its))}")
+        lines.append(f"  {name}: {counted(len(its), 'file')}, {duration(sum(r.seconds for r in its))}")
     own = done.grouping.startswith("the corpus")
     lines.append(f"split by {done.grouping}" + ("" if own else f", seed {args.seed}"))
     if done.copied:
         lines.append(
-            f"{done.copied} files have a copy in {args.out / 'audio'}, which is trained on in their place"
+            f"{counted(done.copied, 'file has', 'files have')} a copy in {args.out / 'audio'}, which is trained "
+            f"on in {'its' if done.copied == 1 else 'their'} place"
         )
     if done.lowered:
         path, most_db = max(done.lowered, key=lambda one: one[1])
-        lines.append(
-            f"{len(done.lowered)} files passed full scale and are quieter in their copies, most {path}, by "
-            f"{most_db:.2g} dB"
-        )
+        lines.append(f"{counted(len(done.lowered), *_QUIETER)}, most {path}, by {most_db:.2g} dB")
     if args.trim is not None:
         lines.append(f"{duration(done.trimmed_seconds)} of silence cut")
     if done.mixed_copies:
         lines.append(
-            f"{done.mixed_copies} files of several channels are mono in their copies; a stereo model wants the corpus "
-            "itself (docs/sounds.md)"
+            f"{counted(done.mixed_copies, *_MONO)}; a stereo model wants the corpus itself (docs/sounds.md)"
         )
     if left := done.mixed - done.mixed_copies:
         lines.append(
-            f"{left} files of several channels stay as they are: a model of one channel reads them mixed"
+            f"{counted(left, *_STAY)}: a model of one channel reads {'it' if left == 1 else 'them'} mixed"
         )
     if done.cancelled:
         lines.append(
-            f"{done.cancelled} files have channels that cancel each other: the strongest alone is read of each"
+            f"{counted(done.cancelled, 'file has', 'files have')} channels that cancel each other: the strongest "
+            "alone is read of each"
         )
     if done.copies:
-        lines.append(f"{len(done.copies)} exact copies left out:")
+        lines.append(f"{counted(len(done.copies), 'exact copy', 'exact copies')} left out:")
         lines += _first([f"{path} = {original}" for path, original in done.copies], args.out)
     if done.unusable:
-        lines.append(f"{len(done.unusable)} files can't be used and are left out:")
+        unfit = counted(len(done.unusable), "file can't be used and is", "files can't be used and are")
+        lines.append(f"{unfit} left out:")
         lines += _first([f"{path}: {reason}" for path, reason in done.unusable], args.out)
     pace = f"{duration(done.seconds_in)} in {took:.1f} s: {done.seconds_in / took:.0f} times real time"
-    before = f"{done.reused} files were done before" if done.reused else ""
+    before = f"{counted(done.reused, 'file was', 'files were')} done before" if done.reused else ""
     lines.append("; ".join(part for part in (before, pace if done.seconds_in else "nothing is new") if part))
     if not args.quiet:
         for line in lines:
@@ -387,7 +398,9 @@ def _write_shards(args: argparse.Namespace, manifest: Path, part: "Slice | None"
         )
     if not args.quiet:
         what = (
-            f"slice {part}" if about is None else f"{about.records} recordings, {about.hours:.2f} h in shards"
+            f"slice {part}"
+            if about is None
+            else f"{counted(about.records, 'recording')}, {about.hours:.2f} h in shards"
         )
         tell(f"{args.shards}: {what}")
 

@@ -16,6 +16,7 @@ from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError
 from gansound.cli.places import check_place, place
 from gansound.cli.progress import progress
+from gansound.counts import counted
 
 if TYPE_CHECKING:
     from gansound.data.manifest import Record
@@ -264,8 +265,7 @@ def _show(args: argparse.Namespace, evaluation: "Evaluation", measures: tuple[st
     if not console.is_terminal:
         console = Console(width=160)  # a file or a pipe has no width: don't fold the table to 80 columns
     if evaluation.utterances:
-        count = len(evaluation.utterances)
-        console.print(summary_table(evaluation, title=f"{count} utterance{'s' * (count != 1)}"))
+        console.print(summary_table(evaluation, title=counted(len(evaluation.utterances), "utterance")))
         for other in evaluation.systems[2:]:
             console.print(difference_table(evaluation, _MODEL, other))
         if len(evaluation.by_speaker()) > 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
+from gansound.counts import counted
 from gansound.extras import EXTRAS, require
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="file to write; a folder for another project",
+        help="file to write, in place of one that is there; for another project a folder, which must be new or "
+        "empty",
     )
     parser.add_argument("--streaming", action="store_true", help="the graph of a step, with its states")
     parser.add_argument(
@@ -212,8 +214,7 @@ def _judge(args: argparse.Namespace, vocoder: "Vocoder", path: Path) -> None:
     """Print how int8 measures beside fp32; ValueError where it costs audible quality, unless forced."""
     evaluation = _evaluate(args, vocoder, path)
     figures = "; ".join(_figures(evaluation, system) for system in _SYSTEMS)
-    count = len(evaluation.utterances)
-    told = f"{figures}, on {count} recording{'s' * (count != 1)}"
+    told = f"{figures}, on {counted(len(evaluation.utterances), 'recording')}"
     if not args.quiet:
         tell(told)
     if (problem := loss(evaluation)) and not args.force:

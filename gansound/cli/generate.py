@@ -22,6 +22,7 @@ from gansound.cli.clip_files import (
 )
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
+from gansound.counts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,8 +112,9 @@ def run(args: argparse.Namespace) -> int:
     seconds = written.samples / (args.sample_rate or clips.sample_rate)
     pace = seconds / written.seconds
     if not args.quiet:
-        count = f"{total} sound{'s' * (total > 1)}"
-        tell(f"{args.output}: {count}, {seconds:.1f} s, {pace:.{int(pace < 10)}f} times real time")
+        tell(
+            f"{args.output}: {counted(total, 'sound')}, {seconds:.1f} s, {pace:.{int(pace < 10)}f} times real time"
+        )
     if args.page:
         about = {"truncation": str(args.truncation)} if args.truncation != 1 else {}
         rows = grid_rows(written.shown)

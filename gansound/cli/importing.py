@@ -43,7 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="kind", choices=KINDS, help="whose it is (default: found by its names)"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the model folder")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the model folder; one that is there is replaced",
+    )
     parser.add_argument(
         "--speaker",
         metavar="NAME",

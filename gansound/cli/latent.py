@@ -24,6 +24,7 @@ from gansound.cli.clip_files import (
 )
 from gansound.cli.errors import UsageError
 from gansound.cli.streams import tell
+from gansound.counts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,7 +237,7 @@ def _attribute(args: argparse.Namespace) -> None:
             "--liked and --others have the same latents on the mean, so nothing tells them apart; labels don't count. "
             "Give other sounds"
         )
-    method = f"{args.name}: mean of {len(liked)} sounds minus that of {len(others)}"
+    method = f"{args.name}: mean of {counted(len(liked), 'sound')} minus that of {len(others)}"
     found = from_vector(clips, attribute(liked, others), args.name, method)
     every = found if before is None else (replaced if there else joined)(before, found)
     every.save(path)

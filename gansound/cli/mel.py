@@ -41,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a mel")
     parser.add_argument("--model", default="default", help="whose convention is wanted (default: default)")
     parser.add_argument("--audio", type=Path, metavar="FILE", help="the recording of the one mel")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for converted mels (.npy)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for converted mels (.npy); files of the same names are overwritten",
+    )
     add_mel_argument(parser)
     add_allow_argument(parser)
 

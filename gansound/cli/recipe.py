@@ -40,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--hop", type=int, metavar="SAMPLES", help="from one mel frame to the next")
     parser.add_argument("--fmax", type=float, metavar="HZ", help="upper edge of the mel bands")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write it")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="where to write it, in place of a file that is there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

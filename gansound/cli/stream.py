@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gansound.cli.backend import add_allow_argument, add_backend_arguments, add_mel_argument, open_vocoder
 from gansound.cli.errors import UsageError
+from gansound.counts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
             failure = error  # what came before it is sound
         write(stream.flush())
         if stream.clipped_samples:
-            log.warning("clipped %d samples of %d beyond ±1", stream.clipped_samples, stream.samples_out)
+            log.warning(
+                "clipped %s of %d beyond ±1", counted(stream.clipped_samples, "sample"), stream.samples_out
+            )
         if stream.frames_pushed == 0 and failure is None:
             log.warning("no frames came: no sound")
         if failure is not None:

@@ -63,7 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", nargs="+", type=Path, metavar="INPUT", help="a mel, a recording, or a folder"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="audio file or folder"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="audio file or folder; files of the same names are overwritten",
     )
     parser.add_argument(
         "--model",

@@ -19,6 +19,7 @@ import torch
 
 from gansound import audio
 from gansound.audio import SILENT_PEAK_DB
+from gansound.counts import counted
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
 from gansound.data.disk_cache import DiskCache
@@ -280,21 +281,26 @@ class ClipDataset(PositionDataset):
                 raise ValueError(
                     f"none of {len(skipped)} files holds a sound that can be used: {named}{more}"
                 )
-            logger.warning("skipped %d files: %s%s", len(skipped), named, more)
+            logger.warning("skipped %s: %s%s", counted(len(skipped), "file"), named, more)
         whole = [f for f in found if f.kind == "one-shot"]
         sliced = [f for f in found if f.kind in ("hits", "crops")]
         seconds = self.clip_samples / self.sample_rate
         kinds = " and ".join(sorted({f.kind for f in sliced if f.kind}))
         logger.info(
-            "%d one-shots%s; clips of %.2f s",
-            len(whole),
-            f", {len(sliced)} long recordings sliced into {sum(len(f.clips) for f in sliced)} clips ({kinds})"
+            "%s%s; clips of %.2f s",
+            counted(len(whole), "one-shot"),
+            f", {counted(len(sliced), 'long recording')} sliced into "
+            f"{counted(sum(len(f.clips) for f in sliced), 'clip')} ({kinds})"
             if sliced
             else "",
             seconds,
         )
         if cut := sum(f.samples > self.clip_samples for f in whole):
-            logger.info("%d sounds are longer than %.2f s: cut there, with a fade-out", cut, seconds)
+            logger.info(
+                "%s longer than %.2f s: cut there, with a fade-out",
+                counted(cut, "sound is", "sounds are"),
+                seconds,
+            )
         short = sum(f.samples < self.clip_samples / 4 for f in whole)
         if 2 * short > len(found):
             logger.warning(
@@ -309,9 +315,7 @@ class ClipDataset(PositionDataset):
             how = "mixed to mono" if channels > 1 else ""
             if self.channels > 1:
                 how += f"{' and ' if how else ''}copied to {self.channels} channels"
-            logger.info(
-                "%d file%s of %d channel%s: %s", count, "s" * (count > 1), channels, "s" * (channels > 1), how
-            )
+            logger.info("%s of %s: %s", counted(count, "file"), counted(channels, "channel"), how)
 
 
 def one_clip(

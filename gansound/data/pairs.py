@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gansound import audio
+from gansound.counts import counted
 from gansound.data import sound as sounds
 from gansound.data.corpus import in_threads
 from gansound.data.manifest import Record
@@ -162,16 +163,20 @@ def open_pairs(
     pairs, unfit = checked(paired, spec)
     offsets = collections.Counter(pair.offset_frames for pair in pairs)
     logger.info(
-        "%d mels belong to their recordings, offset in frames %s; they lie %.2f from the recordings' own (mean, ln)",
-        len(pairs),
-        ", ".join(f"{offset:+d} ({count})" for offset, count in offsets.most_common(_NAMED)),
+        "%s, offset in frames %s, %.2f from the recordings' own (mean, ln)",
+        counted(len(pairs), "mel belongs to its recording", "mels belong to their recordings"),
+        ", ".join(f"{offset:+d} ({times})" for offset, times in offsets.most_common(_NAMED)),
         float(np.mean([pair.distance for pair in pairs])),
     )
     _warn_of(pairs, spec)
     if without:
-        logger.warning("%d recordings without a mel are left out: %s", len(without), _named(without))
+        logger.warning("left out %s without a mel: %s", counted(len(without), "recording"), _named(without))
     if unfit:
-        logger.warning("%d mels that don't fit are left out: %s", len(unfit), _named(unfit))
+        logger.warning(
+            "left out %s: %s",
+            counted(len(unfit), "mel that doesn't fit", "mels that don't fit"),
+            _named(unfit),
+        )
     return pairs, [*without, *unfit]
 
 

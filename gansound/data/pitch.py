@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from gansound import audio
+from gansound.counts import counted
 from gansound.data import sound
 from gansound.data.corpus import in_threads
 from gansound.data.index import cache_folder, on_all_cores
@@ -89,7 +90,7 @@ def open_pitches(
     """
     if folder is not None:
         tracks = _brought(records, folder, sample_rate, hop_length)
-        logger.info("the pitch of %d recordings is that in %s", len(records), folder)
+        logger.info("the pitch of %s is that in %s", counted(len(records), "recording"), folder)
     else:
         require("The pitch of recordings, which this generator takes,", "librosa")
         tracks = _found(records, sample_rate, hop_length)
@@ -146,8 +147,8 @@ def _found(records: Sequence[Record], sample_rate: int, hop_length: int) -> list
         return [track for track in there if track is not None]
     seconds = sum(records[index].seconds for index in missing)
     logger.info(
-        "finding the pitch of %d recordings (%.2f h), once: it is kept in %s",
-        len(missing),
+        "finding the pitch of %s (%.2f h), once: it is kept in %s",
+        counted(len(missing), "recording"),
         seconds / 3600,
         _folder(),
     )
@@ -164,7 +165,10 @@ def _found(records: Sequence[Record], sample_rate: int, hop_length: int) -> list
                 logger.info("the pitch of %d of %d recordings is found", done, len(missing))
     if lost:
         logger.warning(
-            "%d recordings have no pitch, for they can't be read: %s", len(lost), "; ".join(lost[:_NAMED])
+            "%s, for %s can't be read: %s",
+            counted(len(lost), "recording has no pitch", "recordings have no pitch"),
+            "it" if len(lost) == 1 else "they",
+            "; ".join(lost[:_NAMED]),
         )
     return [track for track in there if track is not None]
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gansound.counts import counted
 from gansound.data import store
 from gansound.data.index import cache_folder, locked, map_index
 from gansound.data.manifest import Record
@@ -113,7 +114,7 @@ def open_shards(place: str | os.PathLike[str]) -> Sequence[Record]:
         records = map_index(path, folder)
     if len(records) != about.records:
         raise ValueError(f"{index}: holds {len(records)} records, {ABOUT} says {about.records}")
-    logger.info("%s: %d recordings, %.1f h in shards", place, about.records, about.hours)
+    logger.info("%s: %s, %.1f h in shards", place, counted(about.records, "recording"), about.hours)
     return list(records) if about.listed else records
 
 

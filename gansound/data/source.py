@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gansound import audio
+from gansound.counts import counted
 from gansound.data.corpus import Scan, by_split, in_threads, scan
 from gansound.data.index import open_index
 from gansound.data.manifest import MANIFEST_NAME, Record, read_manifest
@@ -92,5 +93,5 @@ def usable(found: Scan) -> list[Record]:
         more = f"; and {len(found.unusable) - _NAMED} more" if len(found.unusable) > _NAMED else ""
         if not found.records:
             raise ValueError(f"{found.root}: none of {len(found.unusable)} files can be used: {named}{more}")
-        logger.warning("%s: skipped %d files: %s%s", found.root, len(found.unusable), named, more)
+        logger.warning("%s: skipped %s: %s%s", found.root, counted(len(found.unusable), "file"), named, more)
     return found.records

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gansound.counts import counted
 from gansound.data.split import SHORT_SECONDS
 
 _ENOUGH_HOURS = 10.0
@@ -66,7 +67,9 @@ def _sounds(s: dict[str, Any]) -> list[str]:
     said = []
     if classes := s["classes"]:
         counts = sorted(classes.items(), key=lambda item: -item[1])
-        said.append(f"{len(classes)} labels to choose from: " + ", ".join(f"{n} {c}" for n, c in counts))
+        said.append(
+            f"{counted(len(classes), 'label')} to choose from: " + ", ".join(f"{n} {c}" for n, c in counts)
+        )
         if lone := [name for name, count in counts if count == 1]:
             said.append(
                 f"a single file has the label {', '.join(lone)}: a generator can only copy it; add sounds, move it to "
@@ -99,7 +102,8 @@ def _sounds(s: dict[str, Any]) -> list[str]:
         )
     if s["copies_in_two_labels"]:
         said.append(
-            f"{s['copies_in_two_labels']} sounds lie under two labels at once (see the exact copies): decide for one"
+            f"{counted(s['copies_in_two_labels'], 'sound lies', 'sounds lie')} under two labels at once (see the exact "
+            "copies): decide for one"
         )
     return said
 
@@ -160,7 +164,7 @@ def _defects(s: dict[str, Any]) -> list[str]:
         said.append(f"{_files(s['silent_files'], s)} are silent from beginning to end: leave them out")
     if s["clipped_files"]:
         said.append(
-            f"{_files(s['clipped_files'], s)} are clipped ({s['clipped_samples']} samples): "
+            f"{_files(s['clipped_files'], s)} are clipped ({counted(s['clipped_samples'], 'sample')}): "
             "the model learns the crackle"
         )
     if s["over_full_scale_files"]:
@@ -174,7 +178,8 @@ def _defects(s: dict[str, Any]) -> list[str]:
     if s["duplicate_files"]:
         said.append(f"{_files(s['duplicate_files'], s)} are exact copies of another: prepare leaves them out")
     if s["unusable_files"]:
-        said.append(f"{s['unusable_files']} files can't be used and are skipped: see the reasons")
+        unfit = counted(s["unusable_files"], "file can't be used and is", "files can't be used and are")
+        said.append(f"{unfit} skipped: see the reasons")
     return said
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from gansound import audio
+from gansound.counts import counted
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +61,11 @@ def say_passed_over(root: Path, paths: Iterable[Path]) -> None:
         advice = f". {', '.join(foreign)} can't be read: convert them first, for example with ffmpeg"
     if "" in suffixes:
         advice += ". What has no suffix and is sound needs one"
-    count = sum(suffixes.values())
     logger.log(
         logging.WARNING if advice else logging.INFO,
-        "%s: %d file%s passed over: %s%s",
+        "%s: %s passed over: %s%s",
         root,
-        count,
-        "s" * (count > 1),
+        counted(sum(suffixes.values()), "file"),
         ", ".join(named),
         advice,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gansound.counts import counted
 from gansound.engine.folder import write_beside
 from gansound.mel import MelSpec
 from gansound.visible import visible
@@ -33,9 +34,9 @@ def write_card(folder: Path, about: Mapping[str, Any], mel: MelSpec, best: "Best
 def card(about: Mapping[str, Any], mel: MelSpec, best: "Best") -> str:
     """The text of it, Markdown with the Hugging Face Hub's head."""
     corpus = about.get("corpus", {})
-    learnt = f"{corpus.get('recordings', 0):,} recordings, {corpus.get('hours', 0):.2f} h"
+    learnt = f"{counted(corpus.get('recordings', 0), 'recording')}, {corpus.get('hours', 0):.2f} h"
     if "mels" in corpus:
-        learnt += f", with {corpus['mels']} mels (offset {corpus['mel_offset_frames']:+d} frames)"
+        learnt += f", with {counted(corpus['mels'], 'mel')} (offset {corpus['mel_offset_frames']:+d} frames)"
     if "pitch" in corpus:
         learnt += f", with the pitch that was {corpus['pitch']}"
     rows = [

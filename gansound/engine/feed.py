@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gansound import audio
+from gansound.counts import counted
 from gansound.data import sound
 from gansound.data.clips import ClipDataset
 from gansound.data.corpus import by_split
@@ -156,7 +157,7 @@ class Feed:
         if bad and not sounds:
             raise ValueError(f"none of {len(bad)} files to validate on can be used: {'; '.join(bad)}")
         if bad:
-            log.warning("validated without %d files: %s", len(bad), "; ".join(bad))
+            log.warning("validated without %s: %s", counted(len(bad), "file"), "; ".join(bad))
         return sounds, [], given
 
     def _held_out_pairs(
@@ -382,10 +383,9 @@ class Feed:
             )
         if len(clips) < _FEW_CLIPS:
             log.warning(
-                "%s: %d sound%s to learn from, which a generator can only copy; hundreds teach it to make new ones",
+                "%s: %s to learn from, which a generator can only copy; hundreds teach it to make new ones",
                 self.settings.data.path,
-                len(clips),
-                "s" * (len(clips) > 1),
+                counted(len(clips), "sound"),
             )
         return clips
 

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gansound.counts import counted
 from gansound.engine.own_files import read_own
 from gansound.recipe.text import RecipeError, parse_yaml
 
@@ -189,7 +190,7 @@ def read_run(folder: Path) -> RunHistory:
     lines, events, begun = (_objects(text(name), name, problems) for name in (METRICS, EVENTS, SESSIONS))
     records = [_finite(line) for line in lines if type(line.get("step")) is int]
     if len(records) < len(lines):
-        problems.append(f"{METRICS}: {len(lines) - len(records)} lines without a step")
+        problems.append(f"{METRICS}: {counted(len(lines) - len(records), 'line')} without a step")
     return RunHistory(folder, recipe, records, _sessions(begun), events, problems, unread)
 
 
@@ -260,7 +261,7 @@ def _objects(text: str | None, name: str, problems: list[str]) -> list[Record]:
     if (value := _object(last)) is not None:
         found.append(value)
     if bad and name == METRICS:  # in the others a cut line stays where it is
-        problems.append(f"{name}: {len(bad)} lines can't be read, the first of them line {bad[0]}")
+        problems.append(f"{name}: {counted(len(bad), 'line')} can't be read, the first of them line {bad[0]}")
     return found
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from gansound.counts import counted
 from gansound.report.pictures import GREY, LINE_COLOURS, _bare, _dress
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def bench_tables(bench: Record) -> list[Table]:
             name: [record for record in bench[name] if record["threads"] == threads]
             for name in ("offline", "streaming", "whole_stream")
         }
-        with_threads = f"{threads} thread{'s' * (threads > 1)}"
+        with_threads = counted(threads, "thread")
         tables += [
             _speeds(own["offline"], "audio_s", "{:.2g} s", f"Offline, {with_threads}: times real time"),
             _speeds(
@@ -56,7 +57,7 @@ def bench_picture(bench: Record) -> "Figure":
     figure = _bare((9.6, 0.8 + 3.2 * len(threads)))
     grid = figure.subplots(len(threads), 2, squeeze=False)
     for count, (streaming, offline) in zip(threads, grid, strict=True):
-        label = f"{count} thread{'s' * (count > 1)}"
+        label = counted(count, "thread")
         _draw_streaming(streaming, [r for r in bench["streaming"] if r["threads"] == count], colours)
         streaming.set_title(f"streaming, {label}", color=GREY, fontsize=10)
         _draw_offline(offline, [r for r in bench["offline"] if r["threads"] == count], colours)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansound.audio import write
+from gansound.counts import counted
 from gansound.metrics.evaluation import GROUND_TRUTH, Item
 from gansound.metrics.listening import ANCHOR, COLUMNS, REFERENCE, pairs_of
 from gansound.report.pictures import write_bytes
@@ -141,7 +142,8 @@ class ListeningPage:
         yield f"<title>Listening test</title><style>{style}{extra}</style></head><body>"
         yield "<header><h1>Listening test</h1>"
         yield (
-            f"<p>{ratings} recordings to rate, then {len(self.trials) - ratings} trials of “which of the two is X?”. "
+            f"<p>{counted(ratings, 'recording')} to rate, then {counted(len(self.trials) - ratings, 'trial')} of "
+            f"“which of the two is X?”. "
             "Use headphones in a quiet room and set the volume once. Answers stay in this browser until you save "
             "them; you may stop and come back.</p></header>"
         )

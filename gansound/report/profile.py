@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from gansound.counts import counted
 from gansound.report.pictures import GREY, LINE_COLOURS, _bare, _dress
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _about(record: Record) -> str:
         f"{record['critic_steps']} critic steps" * (record["critic_steps"] > 1),
         record["precision"] + ", compiled" * record["compile"],
         record["device"] + f", {record['processes']} processes" * (record["processes"] > 1),
-        f"{record['threads']} thread" + "s" * (record["threads"] > 1),
+        counted(record["threads"], "thread"),
     ]
     if record["discriminators_join_at_step"]:
         parts.append(f"as from step {record['discriminators_join_at_step']}, where the discriminators join")

@@ -9,6 +9,7 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gansound.counts import counted
 from gansound.report.run_curves import heading
 
 Record = Mapping[str, Any]
@@ -66,7 +67,7 @@ def run_detail(run: Record) -> RenderableType:
         Text(f"{what or 'unknown recipe'}, step ") + _of_steps(run) + (_newest(run) if _differs(run) else ""),
         Text(
             f"{_time(run['training_hours'])} of training, {_number(run['step_seconds_median'])} s a step, resumed "
-            f"{_count(run['resumes'], 'time')}"
+            f"{counted(run['resumes'], 'time')}"
         ),
     ]
     parts: list[RenderableType] = [*lines]
@@ -128,7 +129,7 @@ def _sessions_table(sessions: Sequence[Record]) -> Table:
         devices = (
             f"{len(gpus)} × {gpus[0]}"
             if gpus
-            else f"{session.get('cpu')}, {_count(session.get('threads', 1), 'thread')}"
+            else f"{session.get('cpu')}, {counted(session.get('threads', 1), 'thread')}"
         )
         processes = session.get("processes", 1)
         table.add_row(
@@ -207,10 +208,6 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return value.rpartition(".")[2] if value.startswith("gansound.") else value
     return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _count(number: Any, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _minute(moment: Any) -> str:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from gansound.counts import counted
 from gansound.data.readers.entry import Entry, Found, in_order, names
 from gansound.data.walk import is_audio
 
@@ -75,10 +76,11 @@ def _rows(language: Path) -> Iterator[tuple[str, str, str, str, str | None]]:
         else:
             yield place, client, clip, sentence, split_of.get(clip, "train") if split_of else None
     if left_out:
+        held_out = "of speakers held out by dev.tsv or test.tsv"
         logger.info(
-            "%s: %d validated clips of speakers held out by dev.tsv or test.tsv are left out",
+            "%s: %s left out",
             language,
-            left_out,
+            counted(left_out, f"validated clip {held_out} is", f"validated clips {held_out} are"),
         )
 
 

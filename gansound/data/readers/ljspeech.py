@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from gansound.counts import counted
 from gansound.data.readers.entry import Entry, Found, in_order
 from gansound.data.walk import is_audio, walk
 
@@ -56,7 +57,9 @@ def read(root: Path) -> Found:
             found.append(Entry(path, path.relative_to(root).as_posix(), text=text))
             seen.add(path)
     if unnamed := files.count - len(seen):
-        logger.warning("%s: %d files in wavs/ aren't in metadata.csv and are left out", root, unnamed)
+        logger.warning(
+            "%s: left out %s in wavs/ that metadata.csv doesn't name", root, counted(unnamed, "file")
+        )
     return in_order(found), missing
 
 

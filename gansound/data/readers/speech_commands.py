@@ -8,6 +8,7 @@ import logging
 import re
 from pathlib import Path, PurePosixPath
 
+from gansound.counts import counted
 from gansound.data.readers.entry import Entry, Found, folders, in_order, names
 from gansound.data.walk import is_audio
 
@@ -58,7 +59,8 @@ def read(root: Path) -> Found:
                 )
             )
     if others:
-        logger.warning("%s: %d files aren't named SPEAKER_nohash_N and are left out", root, others)
+        left_out = counted(others, "file isn't", "files aren't"), "is" if others == 1 else "are"
+        logger.warning("%s: %s named SPEAKER_nohash_N and %s left out", root, *left_out)
     tables = {split: table for table, split in _LISTS.items()}
     missing = [
         (corpus / f"{listed}.wav", f"{tables[held[listed]]} names it, but it isn't there")

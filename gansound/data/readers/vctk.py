@@ -8,6 +8,7 @@ import logging
 import re
 from pathlib import Path
 
+from gansound.counts import counted
 from gansound.data.readers.entry import Entry, Found, folders, in_order, names, text_of
 from gansound.data.walk import is_audio
 
@@ -53,7 +54,8 @@ def read(root: Path) -> Found:
             for utterance in sorted(texts)
         ]
     if second:
-        logger.info("%s: %d files of the second microphone (mic2) are left out", root, second)
+        of = "of the second microphone (mic2)"
+        logger.info("%s: %s left out", root, counted(second, f"file {of} is", f"files {of} are"))
     return in_order(found), missing
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gansound.counts import counted
 from gansound.inference.bench.contestants import OFFLINE_RIVAL, Contestant, Contestants
 from gansound.inference.bench.machine import describe_machine
 from gansound.inference.bench.plan import Plan
@@ -54,7 +55,7 @@ def run_bench(plan: Plan, on_step: Callable[[str], None]) -> dict[str, Any]:
         "not_measured": [],
     }
     for threads in plan.threads:
-        name = f"{threads} thread{'s' * (threads > 1)}"
+        name = counted(threads, "thread")
         said = _measure(plan, threads, None, partial(_prefixed, on_step, name))
         for failed in said["not_measured"]:
             failed["what"] += f", {name}"

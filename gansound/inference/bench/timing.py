@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.counts import counted
 from gansound.inference.bench.contestants import (
     OFFLINE_RIVAL,
     STREAMING_RIVAL,
@@ -113,7 +114,7 @@ class Bench:
 
     def streaming(self, chunk_frames: int) -> list[Record]:
         """Pushes of so many frames, in the interior of a long utterance."""
-        case = f"streaming, {chunk_frames} frame{'s' * (chunk_frames > 1)} a push"
+        case = f"streaming, {counted(chunk_frames, 'frame')} a push"
         self.on_case(case)
         chunks = [chunk for chunk in self.mel.split(chunk_frames, -1) if chunk.shape[-1] == chunk_frames]
         field = self.generator.receptive_field
