@@ -500,6 +500,7 @@ def test_a_full_disk_ends_a_batch(
     assert len(lines) == 2
     assert "disk is full" in lines[0]
     assert "1 of 6 failed" in lines[1]
+    assert lines[1].endswith("; 5 weren't tried")
     assert list(tmp_path.iterdir()) == []
 
 

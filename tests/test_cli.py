@@ -186,7 +186,10 @@ def test_a_wrong_command_line_is_2_and_runs_nothing(command, capsys, argv):
     module = command()
     assert cli.main(argv) == 2
     assert module.seen == []
-    assert "Traceback" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    if argv == ["fake", "a", "b"]:
+        assert said == "error: unrecognized arguments: b. See `gansound fake --help`\n"
 
 
 def test_a_mistyped_command_is_guessed(capsys):

@@ -364,6 +364,10 @@ def test_a_graph_that_differs_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="no"), beside(target) as temporary:
         fill(temporary)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old.onnx", "old")]
+    for error, name in ((OSError(28, "full"), target), (OSError(2, "gone", "weights"), "weights")):
+        with pytest.raises(OSError) as raised, beside(target):
+            raise error  # that of a write has no name
+        assert (raised.value.errno, raised.value.filename) == (error.errno, str(name))
     with beside(target) as temporary:
         temporary.write_text("new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old.onnx", "new")]

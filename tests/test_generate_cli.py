@@ -252,6 +252,7 @@ def test_a_page_of_somebody_elses_stays(model, tmp_path, capsys):
         (["--latent", "0:1", "-n", 3], 2, "-n"),
         (["--latent", "0:1:kik"], 1, "kick"),
         (["--latent", "no.wav"], 1, "no such file"),
+        (["--latent", "."], 1, "is a folder. Give the sounds in it, such as *.wav"),
         (["--model", "default"], 1, "gansound vocode"),
         (["-n", 10**9], 1, "the disk has"),
         (["--fade-in-ms", 1e6], 1, "fade_in_ms"),
@@ -324,6 +325,9 @@ def test_interpolation_ends_at_the_given_sounds(model, tmp_path):
     again = ["generate", "--model", model, "--latent", f"{kept}#2", "-o", tmp_path / "t"]
     assert gansound("-q", *again) == 0
     assert gansound("-q", "generate", "--model", model, "--latent", between[2], "-o", tmp_path / "u") == 0
+    assert gansound("-q", "generate", "--model", model, "--latent", *between[:2], "-o", tmp_path / "kit") == 0
+    for one in between[:2]:
+        np.testing.assert_array_equal(sound(tmp_path / "kit" / one.name), sound(one))
     for folder in ("t", "u"):
         np.testing.assert_array_equal(sound(next((tmp_path / folder).glob("*.wav"))), sound(between[2]))
 

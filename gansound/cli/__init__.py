@@ -132,7 +132,14 @@ def _run(arguments: list[str]) -> int:
         at = arguments.index(known) + 1
         rest, extra = _split_extra(arguments[at:], parser.known_options)
         arguments = arguments[:at] + rest
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse's own message names the help of no command
+        helped = f"{parser.prog} {known}" if known else parser.prog
+        parser.exit(
+            2,
+            visible_lines(f"error: unrecognized arguments: {' '.join(unknown)}. See `{helped} --help`")
+            + "\n",
+        )
     if module is None:
         parser.print_help(sys.stderr)
         return 2

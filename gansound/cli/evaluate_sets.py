@@ -15,6 +15,7 @@ import numpy as np
 
 from gansound.cli.clip_files import one_shot_settings
 from gansound.cli.errors import UsageError
+from gansound.counts import counted
 from gansound.extras import require
 
 if TYPE_CHECKING:
@@ -221,9 +222,9 @@ def _real(args: argparse.Namespace, wanted: _Wanted) -> tuple[_Clips, _Clips]:
     least = least_sounds(args.k)
     if len(held_out.audio) < least:
         raise ValueError(
-            f"{args.data}: {len(held_out.audio)} sounds are held out in the split {args.split!r}, and with -k {args.k} "
-            f"at least {least} must be; 100 say something. Take fewer neighbours (-k), or more sounds: --data with a "
-            "folder of others, --split all, and --train with this one"
+            f"{args.data}: {counted(len(held_out.audio), 'sound is', 'sounds are')} held out in the split "
+            f"{args.split!r}, and with -k {args.k} at least {least} must be; 100 say something. Take fewer neighbours "
+            "(-k), or more sounds: --data with a folder of others, --split all, and --train with this one"
         )
     return held_out, _clips(_dataset(train, wanted))
 

@@ -1,6 +1,7 @@
 """`gansound generate`: new sounds from a trained generator of clips."""
 
 import argparse
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,9 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--latent",
-        action="append",
+        action="extend",
+        nargs="+",
         metavar="SOUND",
-        help="make this one again instead of drawing: a file that gansound generated, a file of latents, SEED:INDEX or "
+        help="make these again instead of drawing: a file that gansound generated, a file of latents, SEED:INDEX or "
         "SEED:INDEX:LABEL",
     )
     parser.add_argument(
@@ -169,7 +171,7 @@ def _directions(
 
     path = args.directions or clips.path / FILE_NAME
     if not path.is_file():
-        words = f"gansound latent directions --model {args.model}"
+        words = shlex.join(["gansound", "latent", "directions", "--model", args.model])
         if not Path(args.model).is_dir():
             words += " --file FILE, and give --directions FILE"
         raise UsageError(f"--slider: there is no {path}. Find directions with: {words}")

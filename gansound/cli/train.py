@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from gansound.cli.errors import INTERRUPTED, UsageError
@@ -96,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
         own = None if args.run is None else args.run / "recipe.yaml"
         if own is not None and own.is_file():
             raise UsageError(
-                f"expected a recipe; {args.run} goes on with its own: gansound train {own} --run {args.run}"
+                f"expected a recipe; {args.run} goes on with its own: gansound train {quote(str(own))} "
+                f"--run {quote(str(args.run))}"
             )
         raise UsageError(
             f"expected a recipe: a file (`gansound recipe` writes one for any rate), or one of\n{shipped_recipes()}"

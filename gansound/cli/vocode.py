@@ -124,9 +124,11 @@ def run(args: argparse.Namespace) -> int:
     if not work:
         return 0
     failed: list[Path] = []
+    tried = 0
     with pool(args) as ray:
         done = _here(args, work) if ray is None else _on_ray(args, work, ray)
         for source, target, failure in done:
+            tried += 1
             if failure is None:
                 if not args.quiet:
                     tell(target)
@@ -140,7 +142,8 @@ def run(args: argparse.Namespace) -> int:
             if failure.disk_is_full:
                 break
     if failed and len(work) > 1:
-        log.error("%d of %d failed: %s", len(failed), len(work), ", ".join(map(str, failed)))
+        untried = f"; {len(work) - tried} weren't tried" if tried < len(work) else ""
+        log.error("%d of %d failed: %s%s", len(failed), len(work), ", ".join(map(str, failed)), untried)
     return 1 if failed else 0
 
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gansound.data.settings import DataSettings
@@ -92,9 +93,10 @@ def check_same_recipe(path: Path, recipe: Mapping[str, Any]) -> str | None:
     if changed:
         differences = [one for key in changed for one in _differences(key, before.get(key), now.get(key))]
         more = f"; and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
+        again = f"gansound train {quote(str(path))} --run {quote(str(path.parent))}"
         raise RecipeError(
             f"{path.parent} holds a run of another recipe: {'; '.join(differences[:_NAMED])}{more}. Go on with "
-            f"the recipe it was started with (gansound train {path} --run {path.parent}), or begin another run from "
+            f"the recipe it was started with ({again}), or begin another run from "
             f"its weights (--init-from {path.parent} and another --run)"
         )
     was, now_at = _corpus(there), _corpus(recipe)

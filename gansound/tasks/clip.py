@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gansound.counts import counted
 from gansound.discriminators.augmentation import Augmentations
 from gansound.discriminators.views import View
 from gansound.draw import Draws
@@ -358,9 +359,9 @@ class ClipTask:
             if not self._said_few:
                 self._said_few = True
                 log.warning(
-                    "%d held-out sounds are too few to compare with (at least %d), so nothing is validated; raise "
+                    "%s too few to compare with (at least %d), so nothing is validated; raise "
                     "data.valid, or of a prepared corpus the --valid of 'gansound data prepare'",
-                    len(sounds),
+                    counted(len(sounds), "held-out sound is", "held-out sounds are"),
                     _LEAST_SOUNDS,
                 )
             return {}, []

@@ -142,5 +142,9 @@ def beside(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # that of a write names no file
     finally:
         temporary.unlink(missing_ok=True)

@@ -61,6 +61,8 @@ def find(spec: str, clips: ClipGenerator) -> list[Favourite]:
     if not Path(spec).exists():
         file, hash_sign, row = spec.rpartition("#")
     path = Path(file)
+    if Path(spec).is_dir() and spec:
+        raise ValueError(f"{spec}: is a folder. Give the sounds in it, such as {Path(spec) / '*.wav'}")
     if not file or not path.is_file():
         raise ValueError(
             f"{spec}: no such file, and not SEED:INDEX or SEED:INDEX:LABEL. Give a sound that gansound generated, or "
