@@ -222,7 +222,7 @@ def test_whole_utterances_are_measured_once_it_pays(world, monkeypatch):
         vocoder(mels(1, torch.float32), warn=False)
         assert vocoder.runner("short").name == "eager"
         way(vocoder, 2)
-        vocoder(mels(128, torch.float32), warn=False)
+        vocoder(mels(256, torch.float32), warn=False)
         assert (len(world.measured), vocoder.runner("whole").name) == (done + 1, "openvino")
 
 
@@ -285,7 +285,7 @@ def test_the_stream_command_measures_when_it_is_told_to(world, tmp_path):
 def test_auto_measures_for_the_length_that_is_asked_for(world, monkeypatch):
     vocoder = Vocoder(LoadedModel(generator_of("freev"), SPEC, {}, Path(), {}), "cpu", backend="auto")
     monkeypatch.setattr("gansound.inference.vocoder.MEASURED_AFTER_SECONDS", 0.0)
-    for frames, purposes in ((127, ["short"]), (128, ["short", "whole"]), (1, ["short", "whole"])):
+    for frames, purposes in ((255, ["short"]), (256, ["short", "whole"]), (1, ["short", "whole"])):
         vocoder(mels(frames, torch.float32), warn=False)
         assert world.purposes == purposes
     assert vocoder.runner("short") is vocoder.runner("whole")  # the same was the fastest

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gansound.generators.hifigan import HiFiGANGenerator
 from gansound.generators.melgan import MelGANGenerator
 from gansound.inference.backends import (
     BackendUnavailable,
@@ -18,6 +19,7 @@ from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runne
 from gansound.inference.backends.step_graph import plain_graph
 from gansound.machine import cpuinfo
 from gansound.nn.conv import Conv1d
+from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.nn.istft import ChannelsLast
 from gansound.nn.pqmf import PQMF
@@ -108,13 +110,20 @@ def test_whole_utterances_of_any_length(name, backend, precision):
     assert max(loud) > 0.1
 
 
+def test_a_chunk_is_of_what_layers_hand_on_and_not_of_weights_that_are_normed():
+    """Of HiFi-GAN V1 as it trains, a chunk was a frame: a weight norm's is its largest tensor, whatever the frames."""
+    generator = HiFiGANGenerator(N_MELS, 64, (8, 4), (64, 8))
+    assert EagerRunner(generator.eval()).cached_frames() == 256
+    assert EagerRunner(fold_parametrizations(generator)).cached_frames() == 256
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_onnx_runtime_takes_no_steps_for_a_short_utterance(name, monkeypatch):
     runner, generator = runner_of(name, "onnxruntime"), generator_of(name)
     stepped = []
     step = runner.step
     monkeypatch.setattr(runner, "step", lambda *a, **how: stepped.append(1) or step(*a, **how))
-    for frames, plain in ((15, False), (16, True), (127, True), (128, False)):
+    for frames, plain in ((15, False), (16, True), (255, True), (256, False)):
         stepped.clear()
         mel = mels(frames, torch.float32, seed=frames, batch=2)
         assert_close(runner, runner.synthesize(mel), generator(mel))

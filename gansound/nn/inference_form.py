@@ -6,7 +6,6 @@ transposed convolution becomes a plain one that gives a column's samples as chan
 pointwise shortcut beside a branch that ends in a pointwise convolution becomes one convolution over both.
 """
 
-import copy
 from typing import TypeGuard, TypeVar
 
 import torch
@@ -87,26 +86,6 @@ class InferenceForm(StreamingGenerator):
 
     def _frame(self, batch: int) -> Tensor:
         return self._example.expand(batch, -1, -1)  # of the generator's type, whatever the weights' now is
-
-
-def whole_form(generator: StreamingGenerator) -> StreamingGenerator:
-    """A copy of a generator for `forward` alone in an exported graph: weights folded, no FFT.
-
-    Of a whole utterance it computes nothing beyond the end, where a step goes on until the look-ahead is out.
-    """
-    copied = fold_parametrizations(copy.deepcopy(generator).cpu().float().eval()).requires_grad_(False)
-    _without_fft(copied.layers)
-    return copied
-
-
-def _without_fft(layer: nn.Module) -> nn.Module:
-    if _is(layer, ISTFT):
-        return by_products(layer)
-    if type(layer) is GriffinLimStep:
-        return MadeGriffinLimStep(layer)
-    for name, child in layer.named_children():
-        setattr(layer, name, _without_fft(child))
-    return layer
 
 
 def _on_images(layer: nn.Module, graph: bool) -> nn.Module:

@@ -20,7 +20,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "eager", "compile", "onnxruntime", "openvino"]
-# Utterances at once, those of a second and less, or a few frames at a time: the fastest may differ.
+# Utterances at once, those of fewer than three seconds, or a few frames at a time: the fastest may differ.
 Purpose = Literal["whole", "short", "stream"]
 
 BACKENDS: tuple[Backend, ...] = ("eager", "compile", "onnxruntime", "openvino")

@@ -14,7 +14,7 @@ from gansound.machine import cpu_name, cpuinfo, package_version, usable_cores
 
 ROUNDS, STEPS_IN_A_ROW = 7, 8
 FRAMES = {"stream": 1, "short": 43, "whole": 256}  # that are measured, by purpose
-SHORTER = 128  # an utterance of fewer frames is a short one
+SHORTER = 256  # an utterance of fewer frames is a short one
 
 
 def remembered(path: Path, backends: Sequence[str]) -> str | None:

@@ -19,7 +19,7 @@ Arrays = list[np.ndarray]
 
 
 class OnnxRuntimeRunner(Runner):
-    """Two sessions for streams, of the ends of utterances and of their interior, and one for short utterances.
+    """Two sessions for streams, of the ends of utterances and of their interior, and one for those of a few seconds.
 
     As many threads as torch has.
 

@@ -1,5 +1,6 @@
 """What a backend is: one generator, in one precision, run step by step."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -72,14 +74,12 @@ class Runner(ABC):
             if isinstance(output, Tensor):
                 sizes.append(output.nbytes)
 
-        hooks = [module.register_forward_hook(note) for module in self.generator.modules()]
-        try:
-            with torch.no_grad():
-                like = next(self.generator.parameters())
-                self.generator(like.new_zeros(1, self.n_mels, frames))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        # Weight norm hands on a weight at each call, which no chunk makes smaller.
+        net = fold_parametrizations(copy.deepcopy(self.generator).eval())
+        for module in net.modules():
+            module.register_forward_hook(note)
+        with torch.no_grad():
+            net(next(net.parameters()).new_zeros(1, self.n_mels, frames))
         fit = CHUNK_BYTES * frames / max(sizes)
         return next((n for n in STEP_FRAMES if n <= fit), 1)
 

@@ -24,7 +24,7 @@ import torch
 import gansound
 from gansound.inference.backends.runner import BackendUnavailable
 from gansound.nn.generator import StreamingGenerator
-from gansound.nn.inference_form import InferenceForm, whole_form
+from gansound.nn.inference_form import InferenceForm
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ def plain_graph(generator: StreamingGenerator) -> bytes | None:
         from gansound.inference.export import onnx_model
 
         try:
-            whole = onnx_model(whole_form(generator), streaming=False, least_frames=LEAST_FRAMES)
+            form = InferenceForm(generator, graph=True)
+            whole = onnx_model(form, streaming=False, least_frames=LEAST_FRAMES)
             graph: bytes = whole.SerializeToString()
         except Exception as error:  # whatever torch's exporter raises
             reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -134,7 +134,7 @@ def onnx_model(
 ) -> Any:
     """The graph of a generator's inference form (made with `graph=True`), an `onnx.ModelProto` without metadata.
 
-    With `least_frames` that of the `forward` of what `whole_form` gives, see `graphs.program`.
+    With `least_frames` that of its `forward`, see `graphs.program`.
     """
     states = state_names(form)[2 if interior else 0 :] if streaming else []
     inputs = ["mel", *(f"state.{name}" for name in states)] if streaming else ["mel"]
