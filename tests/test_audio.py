@@ -78,6 +78,8 @@ def test_clips_counts_says_and_never_wraps(tmp_path, caplog):
     samples = np.array([0.0, 1.0, -1.0, 1.01, -3.0, 100.0, 0.5], dtype=np.float32)
     assert audio.write(tmp_path / "a.wav", samples, RATE) == 3
     assert "clipped 3 samples of 7" in caplog.text
+    assert audio.write(tmp_path / "one.wav", samples[:4], RATE) == 1
+    assert "clipped 1 sample of 4" in caplog.text
     stored = soundfile.read(tmp_path / "a.wav", dtype="int16")[0]
     np.testing.assert_array_equal(stored, [0, 32767, -32768, 32767, -32768, 32767, 16384])
     assert audio.write(tmp_path / "b.wav", samples, RATE, subtype="FLOAT") == 0

@@ -283,6 +283,7 @@ def test_mels_that_do_not_fit(refused: Refused, tmp_path: Path, model: Path, mel
         "object.npy": (np.array([Evil(mark)], dtype=object), ["isn't unpickled"]),
         "nan.npy": (np.full((80, 30), np.nan, np.float32), ["NaN"]),
         "flat.npy": (np.zeros(80, np.float32), ["shape (80,)"]),
+        "number.npy": (np.float32(3), ["shape ()"]),
         "empty.npy": (np.zeros((80, 0), np.float32), ["no frames"]),
         "batch.npy": (np.zeros((3, 80, 9), np.float32), ["3 mels", "one a file"]),
         "text.npy": (np.array([["a"] * 9] * 80), ["numbers"]),
@@ -326,6 +327,12 @@ def test_another_log_base_is_warned_of_by_name(
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len([line for line in warnings if "other.npy" in line]) == 1
     assert any(option in warnings[0] for word in words for option in word.split("|"))
+
+
+def test_a_padded_mel_is_told(tmp_path: Path, model: Path, mel: np.ndarray, capsys: Any) -> None:
+    np.save(tmp_path / "padded.npy", np.pad(mel, ((0, 0), (0, 5))))
+    assert main(["vocode", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
+    assert "padded.npy: the last 5 of" in capsys.readouterr().err
 
 
 def test_what_all_mels_look_like_is_told_once(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gansound.mel import MelSpec, presets
 
@@ -53,6 +54,24 @@ def test_no_false_alarm_on_speech_like_sound(name):
     spec = MelSpec.preset(name)
     for seed, (gain, noise) in enumerate([(0, -60), (6, -70), (-20, -60), (0, -45)]):
         assert spec.suspicions(mel_of(spec, seed, gain, noise)) == []
+
+
+@pytest.mark.parametrize("name", presets())
+def test_zeros_at_the_end_are_told_where_they_are_no_silence(name):
+    spec = MelSpec.preset(name)
+    mel = mel_of(spec, 0)
+    frames = mel.shape[-1]
+    silence = spec.mel(torch.zeros(1, 30 * spec.hop_length))
+    heard = name != "seungwonpark_melgan"  # whose 0 lies 91 dB below full scale
+    assert spec.padded(mel) == spec.padded(torch.cat([mel, silence], -1)) == ""
+    said = spec.padded(functional.pad(mel, (0, 30)))
+    assert bool(said) == heard, said
+    if heard:
+        assert f"the last 30 of {frames + 30} frames are 0 in all bands" in said
+        assert said == spec.padded(functional.pad(mel[0], (0, 30)))
+        assert said == spec.padded(torch.cat([functional.pad(mel, (0, 30)), functional.pad(mel, (30, 0))]))
+    assert spec.padded(functional.pad(mel, (0, 1))) == spec.padded(functional.pad(mel, (9, 0))) == ""
+    assert spec.padded(torch.zeros_like(mel)) == spec.padded(mel[..., :0]) == ""
 
 
 @pytest.mark.parametrize("name", ["hifigan", "coqui", "parallel_wavegan"])

@@ -255,6 +255,9 @@ def test_values_of_another_convention_are_warned_of(
         assert caplog.text == ""
         vocoder(mel.exp())
         assert "linear magnitudes" in caplog.text
+        caplog.clear()
+        vocoder(torch.nn.functional.pad(mel, (0, 9)))
+        assert "the last 9 of" in caplog.text
 
 
 @pytest.mark.parametrize("device", ["cuppa", "cuda:99", "meta"])

@@ -220,7 +220,8 @@ class Writer:
         finally:
             self._discard()
         if kind is None and self.clipped:
-            logger.warning("%s: clipped %d samples of %d beyond ±1", self.path, self.clipped, self.frames)
+            count = f"{self.clipped} sample{'s' * (self.clipped != 1)}"
+            logger.warning("%s: clipped %s of %d beyond ±1", self.path, count, self.frames)
 
     def _forget_when(self) -> None:
         """Zero the time in a float WAV file, which libsndfile writes beside its peak: the same sound, the same file."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError, explain
+from gansound.counts import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +126,8 @@ def _one(
     ):
         mel = mel.T.contiguous()
         lines.append(
-            "  frames x bands: turned round here; vocode takes bands x frames, so save mel.T, or let -o write it"
+            "  frames x bands: turned round here; vocode takes bands x frames, so save mel"
+            f"{'[0]' * (read.ndim == 3)}.T, or let -o write it"
         )
     convention, guessed, refuted = said, False, ""
     if recording is not None:
@@ -166,7 +168,8 @@ def _by_values(mel: "Tensor", wanted: "MelSpec", recording: Path | None, lines: 
 
     fits_model = False
     if mel.shape[1] < MIN_FRAMES:
-        lines.append(f"  {mel.shape[1]} frames are too few to tell a convention: {MIN_FRAMES} may")
+        few = counted(mel.shape[1], "frame is", "frames are")
+        lines.append(f"  {few} too few to tell a convention: {MIN_FRAMES} may")
     elif not conventions(len(mel)) and wanted.n_mels != len(mel):
         n_fft = of_a_spectrum(len(mel))
         lines.append(
@@ -186,6 +189,8 @@ def _by_values(mel: "Tensor", wanted: "MelSpec", recording: Path | None, lines: 
                 f"  the model's own convention: {'; '.join(against) if against else 'the values fit it'}"
             )
             fits_model = not against
+            if padded := wanted.padded(mel):
+                lines.append(f"  {padded}")
         named = ", ".join(name for names in fitting(mel).values() for name in names)
         may_be = [*([named] if named else []), *other_readings(mel, fits_a_preset=bool(named))]
         lines.append(

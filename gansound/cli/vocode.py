@@ -340,7 +340,10 @@ class Input:
     def seconds(self, vocoder: "Vocoder") -> float:
         """Of the sound that becomes of it."""
         if self.mel is not None:
-            return self.mel.shape[-1] * vocoder.frame_spec.hop_length / vocoder.sample_rate
+            frames = (
+                self.mel.shape[-1] if self.mel.shape else 0
+            )  # what is no mel is refused when its turn comes
+            return frames * vocoder.frame_spec.hop_length / vocoder.sample_rate
         assert self.info is not None
         return self.info.seconds
 
@@ -402,11 +405,14 @@ def synthesise(
     told = {} if told is None else told
     if found.mel is not None:
         from gansound.inference.streaming import joined
+        from gansound.mel import MelSpec
 
         mel = vocoder.frame_spec.check(joined(vocoder.frame_spec, found.mel, found.f0))
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
-        for suspicion in vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):
+        padded = vocoder.frame_spec.padded(mel) if isinstance(vocoder.frame_spec, MelSpec) else ""
+        said = [*vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]), *filter(None, [padded])]
+        for suspicion in said:
             kind = _FIGURE.sub("", suspicion)
             if kind in told:
                 log.warning("%s: looks as %s does", source, told[kind])

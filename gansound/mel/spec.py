@@ -268,6 +268,12 @@ class MelSpec:
 
         return suspicions(self, mel)
 
+    def padded(self, mel: Tensor) -> str:
+        """What is said of a mel that ends in zeros, where these are no silence; else ""."""
+        from gansound.mel.suspicions import padded
+
+        return padded(self, mel)
+
     def in_words(self) -> str:
         """For a card, or a message."""
         return (

@@ -114,6 +114,24 @@ def suspicions(spec: "MelSpec", mel: Tensor) -> list[str]:
     return [f"the values don't look like sound in this convention, {_own(spec)}: {'; '.join(faults)}"]
 
 
+def padded(spec: "MelSpec", mel: Tensor) -> str:
+    """What is said of a mel `(B, M, F)` or `(M, F)` that ends in zeros, where zeros would be heard; else "".
+
+    No sound has a frame of one number, so that two of zeros in all bands were put there.
+    """
+    zero = (mel == 0).all(-2).flip(-1)
+    frames = int(zero.long().cumprod(-1).sum(-1).max())
+    if not 2 <= frames < mel.shape[-1]:
+        return ""
+    level = spec.to_magnitude(torch.zeros(spec.n_mels, 1, dtype=torch.float64)).log().amax()
+    if float(level) - math.log(spec.win_length / 4) < UNHEARD_PEAK:
+        return ""
+    return (
+        f"the last {frames} of {mel.shape[-1]} frames are 0 in all bands, which isn't silence in this convention: they "
+        "will be noise. Cut what was padded, or in Python say lengths="
+    )
+
+
 _HOW_TO_GIVE = (
     "Where there are statistics (stats.h5, .npy, .npz, .json or .pt), they belong to the convention: --stats FILE, or "
     "the mean and scale of its MelSpec; or undo them"
