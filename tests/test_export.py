@@ -364,7 +364,10 @@ def test_a_graph_that_differs_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="no"), beside(target) as temporary:
         fill(temporary)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("old.onnx", "old")]
-    for error, name in ((OSError(28, "full"), target), (OSError(2, "gone", "weights"), "weights")):
+    with beside(target) as temporary:
+        temporary.write_text("old")
+    closed = OSError(13, "closed", str(temporary))
+    for error, name in ((OSError(28, "full"), target), (closed, target), (OSError(2, "gone", "w"), "w")):
         with pytest.raises(OSError) as raised, beside(target):
             raise error  # that of a write has no name
         assert (raised.value.errno, raised.value.filename) == (error.errno, str(name))

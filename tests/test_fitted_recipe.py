@@ -235,6 +235,12 @@ def test_the_choice_is_told_in_the_file_and_on_the_terminal(command, tmp_path):
         assert f"# {line}\n" in text
     again = target.read_text()
     assert command("melgan", "--rate", 24000, "--hop", 300, "--mel", "hifigan")[1] == again
+    link = tmp_path / "link.yaml"  # and a device, such as /dev/null, are written through
+    link.symlink_to(target)
+    target.write_text("an older one")
+    assert command("melgan", "--rate", 24000, "--hop", 300, "--mel", "hifigan", "-o", link)[0] == 0
+    assert link.is_symlink()
+    assert target.read_text() == again
     assert load_recipe(target)["mel"] == {
         "preset": "hifigan", "sample_rate": 24000, "hop_length": 300, "n_fft": 1200, "win_length": 1200,
     }  # fmt: skip

@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
     path: Path = args.output
     if path.is_dir():
         raise UsageError(f"-o {path}: is a folder, expected a file such as {path / (args.family + '.yaml')}")
+    from gansound.report.pictures import write_bytes
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(fitted.text, encoding="utf-8")
-    temporary.replace(path)
+    write_bytes(path, fitted.text.encode())
     if not args.quiet:
         for line in fitted.lines():
             print(line, file=sys.stderr)

@@ -143,8 +143,8 @@ def beside(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename is not None:
+        if error.filename not in (None, str(temporary)):  # that of a write names no file
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # that of a write names no file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
