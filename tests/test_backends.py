@@ -1,5 +1,6 @@
 """Every backend gives, whole or streamed, what PyTorch gives for the whole mel."""
 
+import itertools
 import threading
 from functools import cache
 
@@ -14,7 +15,7 @@ from gansound.inference.backends import (
     BackendUnavailable,
     make_runner,
 )
-from gansound.inference.backends.eager import EagerRunner
+from gansound.inference.backends.eager import GRID_FRAMES, EagerRunner, few_lengths
 from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
 from gansound.inference.backends.step_graph import plain_graph
 from gansound.machine import cpuinfo
@@ -115,6 +116,38 @@ def test_a_chunk_is_of_what_layers_hand_on_and_not_of_weights_that_are_normed():
     generator = HiFiGANGenerator(N_MELS, 64, (8, 4), (64, 8))
     assert EagerRunner(generator.eval()).cached_frames() == 256
     assert EagerRunner(fold_parametrizations(generator)).cached_frames() == 256
+
+
+@pytest.mark.parametrize("overlap", [2, 27])
+def test_windows_of_few_lengths_cover_an_utterance(overlap):
+    lengths = set()
+    for frames in range(1, 400):
+        starts, size = few_lengths(frames, overlap)
+        assert starts[0] == 0
+        assert starts[-1] + size == frames
+        assert all(0 < b - a <= size - overlap for a, b in itertools.pairwise(starts))
+        assert len(starts) * size < 2 * frames
+        if frames >= 2 * GRID_FRAMES + overlap:
+            assert size % GRID_FRAMES == 0
+            lengths.add(size)
+    assert len(lengths) <= 400 // GRID_FRAMES
+
+
+@pytest.mark.parametrize("name", ["melgan", "hifigan v1"])
+def test_where_each_length_costs_an_utterance_is_put_together_of_few(name, monkeypatch):
+    """Of AMX's kernels those for a new length take HiFi-GAN V1 three times as long to make as to run."""
+    generator = generator_of(name)
+    runner = EagerRunner(generator)
+    runner._lengths_cost = True  # what would be so in bf16 on such a processor
+    lengths = []
+    form = runner._form
+    monkeypatch.setattr(runner, "_form", lambda mel: lengths.append(mel.shape[-1]) or form(mel))
+    for frames in (1, 31, 96, 97, 150, 223):
+        mel = mels(frames, torch.float32, seed=frames)
+        pieces = list(runner.pieces(mel.split(70, -1)))
+        for sound in (runner.synthesize(mel), torch.cat(pieces, -1)):
+            assert float((sound - generator(mel)).abs().max()) <= 1e-5
+    assert {n for n in lengths if n > 60} == {64, 96, 128}
 
 
 @pytest.mark.parametrize("name", QUICK)

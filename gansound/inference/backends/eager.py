@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gansound.inference.backends.runner import Precision, Runner, step_lengths
+from gansound.machine import cpuinfo
 from gansound.nn import images
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
+from gansound.nn.image_layers import Image
 from gansound.nn.inference_form import InferenceForm
 from gansound.nn.streaming import State
 from gansound.precision import no_autocast
@@ -23,6 +26,7 @@ _AUTOCAST = (nn.modules.conv._ConvNd, nn.Linear)  # what multiplies by its weigh
 # Of a whole utterance's windows, in chunks of steps: what each layer of a step does to keep its context costs more than
 # a cache saves (tests/reference/vocoder_speed.py).
 WINDOW_CHUNKS = 16
+GRID_FRAMES = 32  # lengths are multiples of it where each that is new costs
 _SPARE, _SPARE_BYTES = 4, 2**16  # a buffer may lie in so many times its memory, and in so much anyway
 
 
@@ -83,7 +87,27 @@ class EagerRunner(Runner):
                 gone = max(0, done + window - field.lookback_inputs)
                 have, done = have[..., gone:], done + window - gone
         if have is not None and have.shape[-1] > done:
-            yield self._whole(have, done, have.shape[-1] - done)
+            yield from self._rest(have, done)
+
+    def _rest(self, mel: Tensor, first: int) -> Iterator[Tensor]:
+        """The sound of a mel that ends, from a frame on."""
+        field, frames = self.receptive_field, mel.shape[-1]
+        before, after = field.lookback_inputs, field.lookahead_inputs
+        starts, size = [0], frames
+        if self._lengths_cost and not field.remembers:
+            starts, size = few_lengths(frames, before + after)
+        ends = [start + before for start in starts[1:]] + [frames]
+        for start, end in zip(starts, ends, strict=True):
+            if end > first:
+                yield self._whole(mel[..., start : start + size], first - start, end - first)
+                first = end
+
+    @cached_property
+    def _lengths_cost(self) -> bool:
+        """Whether kernels for a length that is new take longer to make than to run: oneDNN's of AMX."""
+        if self.precision != "bf16" or next(self.generator.parameters()).device.type != "cpu":
+            return False
+        return "amx_bf16" in cpuinfo().get("flags", "") and isinstance(self._form.layers[0], Image)
 
     def _whole(self, mel: Tensor, first: int, frames: int) -> Tensor:
         """The sound of some frames of a mel, which is computed in one go."""
@@ -155,6 +179,28 @@ class CompileRunner(EagerRunner):
         anywhere = torch.zeros(mel.shape[0], dtype=torch.int64, device=mel.device)
         audio, state = self._form.step(mel, (anywhere, anywhere, *buffers), interior=True)
         return audio, _laid_out(state[2:])
+
+
+def few_lengths(frames: int, overlap: int) -> tuple[list[int], int]:
+    """Windows of one length that cover so many frames.
+
+    The length is a multiple of GRID_FRAMES, so that there are few of them, and such that the windows' frames are the
+    fewest; that of the whole where no windows are shorter.
+
+    Args:
+        frames: to cover.
+        overlap: of two neighbours at least, in frames.
+
+    Returns:
+        where each window begins, in frames, and the length.
+    """
+    best, least = ([0], frames), math.inf
+    for count in range(1, frames // GRID_FRAMES + 1):
+        size = GRID_FRAMES * -(-(frames + (count - 1) * overlap) // (count * GRID_FRAMES))
+        if size <= frames and count * size < least:
+            starts = [i * (frames - size) // max(1, count - 1) for i in range(count)]
+            best, least = (starts, size), count * size
+    return best
 
 
 def _released(buffer: Tensor) -> Tensor:
