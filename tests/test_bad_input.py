@@ -357,6 +357,17 @@ def test_a_silent_corpus_is_not_trained_on(tmp_path: Path, capsys: Any, peak: fl
     assert ("segments are silent" in capsys.readouterr().err) == bool(code)
 
 
+@pytest.mark.parametrize("segment_samples, told", [(35072, False), (35840, True)])
+def test_segments_of_mostly_zeros_are_warned_of(
+    segment_samples: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", files=3, seconds=0.8)  # 17640 samples
+    settings = ["--data.path", str(corpus), *arguments(steps="1", data__segment_samples=str(segment_samples))]
+    assert main(["train", "tiny_cpu", *settings, "--run", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert ("recordings of 0.8 s in the mean, and segments of 1.6 s: most of them is zeros" in said) == told
+
+
 @pytest.mark.parametrize(
     "setting, words",
     [

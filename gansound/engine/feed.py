@@ -304,7 +304,7 @@ class Feed:
         if self._takes_pitch:
             chosen = spread(self.valid_records, self.settings.validate_utterances)
             pitch, self.valid_pitch = self._pitches(self.train_records, chosen)
-        return SegmentDataset(
+        found = SegmentDataset(
             self.train_records,
             sample_rate=self.task.sample_rate,
             segment_samples=data.segment_samples,
@@ -319,6 +319,16 @@ class Feed:
             disk=self.disk,
             pitch=pitch,
         )
+        mean, segment = found.seconds / len(found.records), data.segment_samples / self.task.sample_rate
+        if 2 * mean < segment:
+            log.warning(
+                "%s: recordings of %.2g s in the mean, and segments of %.2g s: most of them is zeros, which cost time "
+                "and teach nothing; fewer data.segment_samples would do",
+                data.path,
+                mean,
+                segment,
+            )
+        return found
 
     @property
     def _takes_pitch(self) -> bool:
