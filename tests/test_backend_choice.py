@@ -300,6 +300,11 @@ def test_for_little_work_auto_does_not_measure(world, tmp_path, monkeypatch, cap
     assert main(command) == 0
     assert (world.made, world.measured) == (["eager"], [])
     assert "backend eager: measuring" in capsys.readouterr().err
+    np.save(tmp_path / "number.npy", np.float32(3))  # a batch goes past what is no mel
+    assert main([*command, str(tmp_path / "number.npy")]) == 1
+    said = capsys.readouterr()
+    assert "number.npy: mel: got shape ()" in said.err
+    assert said.out.count(".wav") == 2
     monkeypatch.setattr("gansound.cli.vocode.LITTLE_SECONDS", 0.9)
     assert main(command) == 0
     assert world.purposes == ["whole", "short"]
