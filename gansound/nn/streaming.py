@@ -23,6 +23,7 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]
 Padding = Literal["zeros", "reflect"]
 UNKNOWN_LENGTH = 2**40  # columns; times any upsampling still an int64
+_SPARE, _SPARE_BYTES = 4, 2**16  # a buffer may lie in so many times its memory, and in so much anyway
 
 
 class Cursor:
@@ -88,8 +89,8 @@ class Cursor:
             before = x.new_zeros(shape)
         else:
             before = next(self._kept)
-        window = torch.cat([before, x], dim)
-        self._keep.append(window.narrow(dim, window.shape[dim] - context, context))
+        window = torch.cat([_laid_out_as(x, before), x], dim)
+        self._keep.append(_released(window.narrow(dim, window.shape[dim] - context, context)))
         if self.position is None or padding is None:
             return window
         if padding == "zeros":
@@ -106,7 +107,7 @@ class Cursor:
         What begins anew is for the layer to see: where `indices` is 0.
         """
         self.remembers = True
-        self._keep.append(value)
+        self._keep.append(_released(value))
 
     def inside(self, columns: int, context: int) -> Tensor | None:
         """Which columns of such a window are of the utterance, `(B, columns)` bool; None in the interior: all."""
@@ -355,3 +356,27 @@ def _along(per_column: Tensor, like: Tensor, dim: int) -> Tensor:
     shape = [1] * like.dim()
     shape[0], shape[dim] = per_column.shape[0], per_column.shape[1]
     return per_column.reshape(shape)
+
+
+def _laid_out_as(x: Tensor, before: Tensor) -> Tensor:
+    """`before` with channels last in memory where x has them so.
+
+    Of two layouts `torch.cat` makes a plain one, slowly, which the convolution then lays out anew; and the context of
+    the next step, a part of it, would be plain again.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or x.dim() != 4
+        or not x.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return before
+    return before.contiguous(memory_format=torch.channels_last)
+
+
+def _released(buffer: Tensor) -> Tensor:
+    """The buffer without the rest of the step's memory, of which it is a view, where that is much."""
+    if torch.compiler.is_compiling():
+        return buffer
+    whole = buffer.untyped_storage().nbytes()
+    most = max(_SPARE * buffer.numel() * buffer.element_size(), _SPARE_BYTES)
+    return buffer.clone() if whole > most else buffer

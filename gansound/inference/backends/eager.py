@@ -27,7 +27,6 @@ _AUTOCAST = (nn.modules.conv._ConvNd, nn.Linear)  # what multiplies by its weigh
 # a cache saves (tests/reference/vocoder_speed.py).
 WINDOW_CHUNKS = 16
 GRID_FRAMES = 32  # lengths are multiples of it where each that is new costs
-_SPARE, _SPARE_BYTES = 4, 2**16  # a buffer may lie in so many times its memory, and in so much anyway
 
 
 class EagerRunner(Runner):
@@ -133,7 +132,7 @@ class EagerRunner(Runner):
     def step(self, mel: Tensor, state: State, *, interior: bool = False) -> tuple[Tensor, State]:
         with torch.inference_mode(), self._as_asked():
             audio, state = self._form.step(mel, state, interior=interior)
-            return audio.to(mel.dtype), tuple([_released(buffer) for buffer in state])
+            return audio.to(mel.dtype), state
 
     def finish(self, state: State, remaining: int | Tensor = 0, items: Tensor | None = None) -> State:
         return self._form.finish(state, remaining, items)
@@ -201,13 +200,6 @@ def few_lengths(frames: int, overlap: int) -> tuple[list[int], int]:
             starts = [i * (frames - size) // max(1, count - 1) for i in range(count)]
             best, least = (starts, size), count * size
     return best
-
-
-def _released(buffer: Tensor) -> Tensor:
-    """The buffer without the rest of the step's memory, of which it is a view, where that is much."""
-    whole = buffer.untyped_storage().nbytes()
-    most = max(_SPARE * buffer.numel() * buffer.element_size(), _SPARE_BYTES)
-    return buffer.clone() if whole > most else buffer
 
 
 def _laid_out(state: State) -> State:
