@@ -193,6 +193,33 @@ def test_what_goes_on_through_a_long_step_is_followed_to_its_beginning(backend):
         assert "GatherElements" not in kinds
 
 
+class Wide(StreamingGenerator):
+    """A convolution over 73 columns, as HiFi-GAN V3 has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_mels, self.hop_length = N_MELS, 1
+        self.layers = nn.Sequential(Conv1d(N_MELS, 1, 7, dilation=12))
+
+
+def test_open_vino_streams_a_wide_convolution():
+    """Its net for any number of frames didn't compile, and so no HiFi-GAN V3."""
+    for package in PACKAGES["openvino"]:
+        pytest.importorskip(package)
+    torch.manual_seed(0)
+    net = Wide().requires_grad_(False)
+    runner, mel = make_runner(net, "openvino"), mels(300, torch.float32)
+    state, late = runner.init_state(1), runner.lookahead_samples
+    assert_close(runner, runner.synthesize(mel), net(mel))
+    sounds = []
+    for columns in mel.split((7, 256, 37), -1):
+        sound, state = runner.step(columns, state)
+        sounds.append(sound)
+    begun, expected = torch.cat(sounds, -1)[:, late:], net(mel)[:, :-late]
+    assert rms(expected) > 0.1
+    assert float((begun - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
 class Banded(StreamingGenerator):
     """Four bands at the rate of frames, and a PQMF."""
 

@@ -202,7 +202,9 @@ class OpenVINORunner(Runner):
 
     def _compile(self, batch: int, frames: int, interior: bool) -> Any:
         model = self._models[interior].clone()
-        sizes: dict[str, list[int]] = {"mel": [batch, self.n_mels, frames]}
+        # Without a bound it fails to compile a convolution over more than some 64 columns, such as HiFi-GAN V3's.
+        columns = openvino.Dimension(1, STEP_FRAMES[0]) if frames == ANY else frames
+        sizes: dict[str, list[Any]] = {"mel": [batch, self.n_mels, columns]}
         names = [f"state.{i}" for i in range(len(self._shapes))]
         sizes |= {name: [batch, *shape] for name, shape in zip(names, self._shapes, strict=True)}
         if not interior:
