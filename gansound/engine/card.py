@@ -34,7 +34,8 @@ def write_card(folder: Path, about: Mapping[str, Any], mel: MelSpec, best: "Best
 def card(about: Mapping[str, Any], mel: MelSpec, best: "Best") -> str:
     """The text of it, Markdown with the Hugging Face Hub's head."""
     corpus = about.get("corpus", {})
-    learnt = f"{counted(corpus.get('recordings', 0), 'recording')}, {corpus.get('hours', 0):.2f} h"
+    recordings = corpus.get("recordings", 0)
+    learnt = f"{recordings:,} recording{'s' * (recordings != 1)}, {corpus.get('hours', 0):.2f} h"
     if "mels" in corpus:
         learnt += f", with {counted(corpus['mels'], 'mel')} (offset {corpus['mel_offset_frames']:+d} frames)"
     if "pitch" in corpus:
