@@ -150,6 +150,20 @@ def test_where_each_length_costs_an_utterance_is_put_together_of_few(name, monke
     assert {n for n in lengths if n > 60} == {64, 96, 128}
 
 
+@pytest.mark.parametrize(
+    "name, precision, flags, cost",
+    [
+        ("melgan", "bf16", "avx512f amx_bf16", True),
+        ("melgan", "fp32", "avx512f amx_bf16", False),
+        ("melgan", "bf16", "avx512f avx512_bf16", False),
+        ("freev", "bf16", "avx512f amx_bf16", False),
+    ],
+)
+def test_a_length_costs_convolutions_in_bf16_on_amx(name, precision, flags, cost, monkeypatch):
+    monkeypatch.setattr("gansound.inference.backends.eager.cpuinfo", lambda: {"flags": flags})
+    assert EagerRunner(generator_of(name), precision)._lengths_cost == cost
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_onnx_runtime_takes_no_steps_for_a_short_utterance(name, monkeypatch):
     runner, generator = runner_of(name, "onnxruntime"), generator_of(name)

@@ -431,6 +431,13 @@ def test_semitones_are_suspected():
     assert "are semitones, and mean 440 Hz" in said
 
 
+def test_a_padded_mel_is_told_beside_its_pitch():
+    spec, mel = PitchedSpec(SPEC), SPEC.noise(40)
+    assert spec.padded(spec.join(mel, torch.full((40,), 110.0))) == ""
+    mel[..., 30:] = 0
+    assert "the last 10 of 40 frames are 0" in spec.padded(spec.join(mel, torch.full((40,), 110.0)))
+
+
 def test_what_takes_no_pitch_is_given_none_and_the_other_way(folders, tmp_path):
     tiny = gansound.Vocoder.from_pretrained(save_tiny_model(tmp_path / "tiny"), "cpu", backend="eager")
     with pytest.raises(ValueError, match="got an f0, but this vocoder takes log-mels"):

@@ -340,9 +340,7 @@ class Input:
     def seconds(self, vocoder: "Vocoder") -> float:
         """Of the sound that becomes of it."""
         if self.mel is not None:
-            frames = (
-                self.mel.shape[-1] if self.mel.shape else 0
-            )  # what is no mel is refused when its turn comes
+            frames = self.mel.shape[-1] if self.mel.shape else 0  # refused when its turn comes
             return frames * vocoder.frame_spec.hop_length / vocoder.sample_rate
         assert self.info is not None
         return self.info.seconds
@@ -405,14 +403,12 @@ def synthesise(
     told = {} if told is None else told
     if found.mel is not None:
         from gansound.inference.streaming import joined
-        from gansound.mel import MelSpec
 
         mel = vocoder.frame_spec.check(joined(vocoder.frame_spec, found.mel, found.f0))
         if len(mel) != 1:
             raise ValueError(f"{source}: holds {len(mel)} mels, expected one a file (bands x frames)")
-        padded = vocoder.frame_spec.padded(mel) if isinstance(vocoder.frame_spec, MelSpec) else ""
-        said = [*vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]), *filter(None, [padded])]
-        for suspicion in said:
+        padded = vocoder.frame_spec.padded(mel)
+        for suspicion in [*vocoder.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]), *filter(None, [padded])]:
             kind = _FIGURE.sub("", suspicion)
             if kind in told:
                 log.warning("%s: looks as %s does", source, told[kind])

@@ -10,7 +10,7 @@ from gansound.mel import MelSpec
 
 FrameSpec = MelSpec | LatentSpec | PitchedSpec | CodeSpec
 """All have `kind`, `n_mels` (the height of a frame), `sample_rate`, `hop_length`, `to_dict`, `from_dict`, `check`,
-`beyond_sound`, `suspicions`, `in_words` and `noise`."""
+`beyond_sound`, `suspicions`, `padded`, `in_words` and `noise`."""
 
 SPECS: Mapping[str, type[FrameSpec]] = {
     spec.kind: spec for spec in (MelSpec, LatentSpec, PitchedSpec, CodeSpec)

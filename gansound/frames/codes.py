@@ -138,6 +138,10 @@ class CodeSpec:
         """None: one code is as likely as another."""
         return []
 
+    def padded(self, codes: Tensor) -> str:
+        """Nothing: a column of zeros is one like another."""
+        return ""
+
     def in_words(self) -> str:
         """For a card, or a message."""
         a_frame = ", ".join(map(str, self.codebooks))

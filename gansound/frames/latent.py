@@ -126,6 +126,10 @@ class LatentSpec:
         """None: no value of a latent is more likely than another to who doesn't know its acoustic model."""
         return []
 
+    def padded(self, latent: Tensor) -> str:
+        """Nothing: a latent may end in zeros."""
+        return ""
+
     def in_words(self) -> str:
         """For a card, or a message."""
         factors = "".join(f", interpolated by {factor:.6g}" for factor in self.interpolated)

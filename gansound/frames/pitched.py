@@ -128,6 +128,10 @@ class PitchedSpec:
         """Which values (…, M + 1, F) no mel or latent of this kind has, and which are no pitch."""
         return torch.cat([self.frames.beyond_sound(frames[..., :-1, :]), _no_pitch(frames[..., -1:, :])], -2)
 
+    def padded(self, frames: Tensor) -> str:
+        """What is said of a mel or latent that ends in zeros, see `MelSpec`."""
+        return self.frames.padded(frames[..., :-1, :])
+
     def suspicions(self, frames: Tensor) -> list[str]:
         """What the values themselves say against being such; empty where they fit."""
         found = self.frames.suspicions(frames[..., :-1, :])

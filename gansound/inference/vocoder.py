@@ -476,7 +476,7 @@ class Vocoder:
     def _warn(self, mel: Tensor) -> None:
         for suspicion in self.frame_spec.suspicions(mel[..., :JUDGED_FRAMES]):
             log.warning("%s", suspicion)
-        if isinstance(self.frame_spec, MelSpec) and (padded := self.frame_spec.padded(mel)):
+        if padded := self.frame_spec.padded(mel):
             log.warning("%s", padded)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> Path:

@@ -93,7 +93,7 @@ class EagerRunner(Runner):
         field, frames = self.receptive_field, mel.shape[-1]
         before, after = field.lookback_inputs, field.lookahead_inputs
         starts, size = [0], frames
-        if self._lengths_cost and not field.remembers:
+        if self._lengths_cost:
             starts, size = few_lengths(frames, before + after)
         ends = [start + before for start in starts[1:]] + [frames]
         for start, end in zip(starts, ends, strict=True):
@@ -104,9 +104,10 @@ class EagerRunner(Runner):
     @cached_property
     def _lengths_cost(self) -> bool:
         """Whether kernels for a length that is new take longer to make than to run: oneDNN's of AMX."""
-        if self.precision != "bf16" or next(self.generator.parameters()).device.type != "cpu":
+        on_amx = self.precision == "bf16" and "amx_bf16" in cpuinfo().get("flags", "").split()
+        if not on_amx or self.receptive_field.remembers:
             return False
-        return "amx_bf16" in cpuinfo().get("flags", "") and isinstance(self._form.layers[0], Image)
+        return isinstance(self._form.layers[0], Image) and next(self._form.parameters()).device.type == "cpu"
 
     def _whole(self, mel: Tensor, first: int, frames: int) -> Tensor:
         """The sound of some frames of a mel, which is computed in one go."""
