@@ -461,8 +461,9 @@ def test_a_card_that_a_person_wrote_stays(tmp_path):
     written = (tmp_path / "README.md").read_text()
     for words in ("a\\|b", "3 recordings, 0.50 h |", "0.5000", "0.2500, at step 7", "22050 Hz, 80 bands"):
         assert words in written
-    write_card(tmp_path, about | {"steps": 10}, SPEC, best)
+    write_card(tmp_path, about | {"steps": 10, "corpus": {"recordings": 13100, "hours": 24}}, SPEC, best)
     assert "| steps | 10 |" in (tmp_path / "README.md").read_text()
+    assert "13,100 recordings, 24.00 h |" in (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text("mine\n")
     write_card(tmp_path, about, SPEC, best)
     assert (tmp_path / "README.md").read_text() == "mine\n"

@@ -6,12 +6,13 @@ Counted is the process's own time, for a machine that others use too. Never run 
 
 `--hifi-gan DIR --melgan-neurips DIR`, checkouts of jik876's and descriptinc's repositories, time the projects' own
 files in place of the tests' nets, which are written as they are. `--chunks 32 128` also times eager PyTorch in steps
-of so many frames, and `--chunks 0` the plain net in one go.
+of so many frames, and `--chunks 0` the plain net in one go. `--new-lengths 40` times utterances of ever new lengths.
 """
 
 import argparse
 import importlib
 import json
+import random
 import statistics
 import sys
 import time
@@ -32,6 +33,7 @@ from tests.reference import hifigan, melgan
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 FRAMES_A_SECOND = 22050 / 256
+NEW_LENGTHS = range(30, 451)  # frames of what is said by turns
 
 
 def theirs_and_ours(net: str, checkout: Path | None) -> tuple[nn.Module, nn.Module]:
@@ -132,14 +134,38 @@ def main() -> None:
     parser.add_argument("--hifi-gan", type=Path, help="a checkout of jik876/hifi-gan")
     parser.add_argument("--melgan-neurips", type=Path, help="a checkout of descriptinc/melgan-neurips")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--new-lengths",
+        type=int,
+        default=0,
+        metavar="N",
+        help="instead so many utterances of 0.3 to 5 s, each of another length, once; all of a path, then the next",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     for net in args.nets:
         checkout = args.melgan_neurips if net == "melgan" else args.hifi_gan
         runs = contestants(net, checkout, args.paths, args.chunks, args.windows)
+        if args.new_lengths:
+            print(f"{net}: {new_lengths(runs, args.new_lengths)}", flush=True)
+            continue
         for seconds in args.seconds:
             mel = torch.randn(1, 80, round(seconds * FRAMES_A_SECOND)) - 4
             print(f"{net}, {seconds:g} s: {one_line(runs, mel, args.rounds)}", flush=True)
+
+
+def new_lengths(runs: dict[str, Run], count: int) -> str:
+    """Real time of each path over utterances whose lengths are new to it, as those that people say are."""
+    frames = random.Random(0).sample(NEW_LENGTHS, count)
+    parts = []
+    with torch.no_grad():
+        for name, run in runs.items():
+            run(torch.randn(1, 80, NEW_LENGTHS.start - 1) - 4)
+            begun = time.process_time()
+            for n in frames:
+                run(torch.randn(1, 80, n) - 4)
+            parts.append(f"{name} {sum(frames) / FRAMES_A_SECOND / (time.process_time() - begun):.2f}")
+    return f"{sum(frames) / FRAMES_A_SECOND:.0f} s of sound, times real time: {', '.join(parts)}"
 
 
 def one_line(runs: dict[str, Run], mel: torch.Tensor, rounds: int) -> str:
