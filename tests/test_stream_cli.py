@@ -372,11 +372,16 @@ def test_a_file_that_holds_no_mel(stream: Callable, tmp_path: Path, array: Any, 
         (["-i", "missing.npy"], "missing.npy: no such file"),
         (["-i", "."], "is a folder"),
         (["-i", "speech.wav"], "gansound vocode"),
+        (
+            ["my mel.npy", "-o", "a.wav"],
+            "arguments: my mel.npy; the input stands behind -i: -i 'my mel.npy'. See",
+        ),
         (["--threads", "0"], "--threads: got 0"),
         (["-o", "a.wav", "--wav"], "--wav is for stdout"),
         (["-o", "a.xyz"], "suffix '.xyz'"),
         (["--backend", "fast"], "--backend"),
         (["--device", "tpu9"], "--device"),
+        (["--speed", "2"], "arguments: --speed 2. See"),
     ],
 )
 def test_what_can_be_known_before(

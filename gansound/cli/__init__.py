@@ -10,6 +10,7 @@ import argparse
 import difflib
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -135,11 +136,10 @@ def _run(arguments: list[str]) -> int:
     args, unknown = parser.parse_known_args(arguments)
     if unknown:  # argparse's own message names the help of no command
         helped = f"{parser.prog} {known}" if known else parser.prog
-        parser.exit(
-            2,
-            visible_lines(f"error: unrecognized arguments: {' '.join(unknown)}. See `{helped} --help`")
-            + "\n",
-        )
+        behind = not unknown[0].startswith("-") and "-i" in parser.known_options
+        hint = f"; the input stands behind -i: -i {shlex.quote(unknown[0])}" if behind else ""
+        said = f"error: unrecognized arguments: {' '.join(unknown)}{hint}. See `{helped} --help`"
+        parser.exit(2, visible_lines(said) + "\n")
     if module is None:
         parser.print_help(sys.stderr)
         return 2
