@@ -149,8 +149,8 @@ def save_model_folder(
     elif old.is_dir():  # or behind them
         _carry_over(old, path)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         _write(temporary / WEIGHTS, safetensors.torch.save(state, metadata={"format": "pt"}))
         _write(temporary / CONFIG, (text + "\n").encode())
         if discriminators:
@@ -161,9 +161,9 @@ def save_model_folder(
         _read_back(temporary, state, node, path)
         _swap(temporary, path, old)
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None:
             raise
-        # Of a write, which doesn't say where.
+        # That of a write doesn't say where, others name the folder beside, which nobody asked for.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

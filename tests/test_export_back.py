@@ -182,6 +182,14 @@ def test_the_command_writes_a_folder_and_replaces_none(tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc, where not even root makes folders")
+def test_where_nothing_can_be_made_is_told_by_the_name_asked_for(tmp_path, capsys):
+    saved(tmp_path / "ours", **SMALL)
+    arguments = ["--model", str(tmp_path / "ours"), "--format", "hifigan", "-o", "/proc/theirs"]
+    assert main(["export", *arguments]) == 1
+    assert capsys.readouterr().err == "error: /proc/theirs: No such file or directory\n"
+
+
 def test_torch_s_warnings_of_itself_are_not_the_user_s(monkeypatch):
     def export(*_, **__):
         warnings.warn("isinstance(treespec, LeafSpec) is deprecated", FutureWarning, stacklevel=1)

@@ -378,6 +378,24 @@ def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch):
     assert listing(tmp_path) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc, where not even root makes folders")
+def test_where_nothing_can_be_made_is_told_by_the_name_asked_for():
+    with pytest.raises(FileNotFoundError) as caught:
+        saved(Path("/proc/m"))
+    assert caught.value.filename == "/proc/m"
+
+
+def test_a_folder_that_can_not_be_put_in_place_is_told_by_its_name(tmp_path, monkeypatch):
+    def refused(self, target):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError) as caught:
+        saved(tmp_path / "m")
+    assert str(caught.value) == f"[Errno {errno.EACCES}] Permission denied: {str(tmp_path / 'm')!r}"
+    assert listing(tmp_path) == []
+
+
 def test_a_file_size_limit_leaves_nothing(tmp_path):
     pid = os.fork()
     if pid == 0:  # the limit is the whole process's, so it is a child's

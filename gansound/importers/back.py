@@ -43,11 +43,14 @@ def export_checkpoint(model: LoadedModel, out: Path, kind: str) -> Path:
         raise ValueError(f"{out}: something is there. Choose another path")
     files = _WRITERS[kind].written(model, *_hifigan(model, kind))
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
     try:
+        temporary.mkdir(parents=True)
         for name, content in files.items():
             (temporary / name).write_bytes(content)
         temporary.replace(out)
+    except OSError as error:
+        # That of a write doesn't say where, others name the folder beside, which nobody asked for.
+        raise OSError(error.errno, error.strerror, str(out)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
