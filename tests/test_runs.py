@@ -330,6 +330,22 @@ def test_hours_of_training_between_lines_and_over_a_cut(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.array(read_run(tmp_path).hours) * 3600, expected)
 
 
+@pytest.mark.parametrize("log", [[], [{"step": 0, "valid/mel_distance": 1.0}]])
+def test_how_long_a_run_trained_that_logged_no_step_is_not_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], log: list[dict[str, float]]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    session = {"session": "1", "step": 0, "started": "2026"}
+    (run / "sessions.jsonl").write_text(json.dumps(session) + "\n")
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    assert as_json(capsys, tmp_path, "--sort", "hours")["run"]["training_hours"] is None
+    assert main(["runs", str(run)]) == 0
+    assert "– of training, – s a step" in capsys.readouterr().out
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "0 s" not in capsys.readouterr().out
+
+
 def test_what_training_began_with_is_no_best(tmp_path: Path) -> None:
     name = "valid/kernel_distance"
     log = [{"step": 0, name: 17.1}]

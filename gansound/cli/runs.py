@@ -16,8 +16,8 @@ HELP = """List runs of training below a folder, compare them, or look closely at
 
 A run is a folder with recipe.yaml and metrics.jsonl, as `gansound train` writes it. For each: the last step logged,
 and the step of its newest checkpoint, from which it goes on, where that is another; whether it still trains; its main
-held-out figure at its best (@ the step) and last; seconds a step; hours spent training, validations left out; how often
-it was resumed; the version and commit of gansound (+: with changes).
+held-out figure at its best (@ the step) and last; seconds a step; hours of training logged, validations left out; how
+often it was resumed; the version and commit of gansound (+: with changes).
 Without validations the last value of a loss stands in for the figure; a GAN's losses have no best.
 
 States: running; finished; interrupted (Ctrl-C or SIGTERM); failed (with the message); stopped (no end was written:

@@ -214,8 +214,10 @@ def _minute(moment: Any) -> str:
     return str(moment or "–")[:16].replace("T", " ")
 
 
-def _time(hours: float) -> str:
-    """In the unit that reads best."""
+def _time(hours: float | None) -> str:
+    """In the unit that reads best; a dash where it isn't known."""
+    if hours is None:
+        return "–"
     if hours < 2:
         return f"{hours * 60:.3g} min" if hours * 60 >= 2 else f"{hours * 3600:.3g} s"
     return f"{hours:.1f} h"
