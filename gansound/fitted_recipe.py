@@ -187,7 +187,7 @@ def _mel(
     if hop_length is not None:
         if not 16 <= hop_length <= rate_hz // 10:
             raise ValueError(
-                f"hop: got {hop_length} samples, expected 16 to {rate_hz // 10}, a tenth of a second"
+                f"hop: got {hop_length}, expected 16 to {rate_hz // 10} samples, a tenth of a second"
             )
         sizes |= {"hop_length": hop_length, "n_fft": 4 * hop_length, "win_length": 4 * hop_length}
         why += f"; a hop of {hop_length} as asked ({1000 * hop_length / rate_hz:.1f} ms), in a window of four"

@@ -123,7 +123,7 @@ class TestACorpusOfOneBadFile:
         return folder
 
     def test_data_check(self, make: Any, folder: Path, refused: Refused, capsys: Any) -> None:
-        assert "none of 1 files can be used" in refused(1, "data", "check", folder)
+        assert "none of 1 file can be used" in refused(1, "data", "check", folder)
 
     def test_data_check_says_why(self, make: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["data", "check", str(folder)])

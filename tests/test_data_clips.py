@@ -323,7 +323,7 @@ def test_what_cannot_be_used_is_named_and_skipped(tmp_path, caplog):
     said = caplog.text
     for words in (
         "skipped 6 files", "silent.wav: silent", "hiss.wav: silent", "stray.wav: lies in no label's folder",
-        "other.wav: label 'tom' is none of the model's", "1 samples are none at 16000 Hz",
+        "other.wav: label 'tom' is none of the model's", "1 sample is none at 16000 Hz",
     ):  # fmt: skip
         assert words in said, words
     assert "broken.flac: " in said or "and 1 more" in said
@@ -463,12 +463,12 @@ def test_check_says_what_will_happen(tmp_path, capsys):
     for words in (
         "2 labels to choose from: kick 27, clap 1",
         "a single file has the label clap: a generator can only copy it",
-        "1 of 29 files lie in no label's folder",
+        "1 of 29 files lies in no label's folder",
         "nothing of clap is held out for valid",
         "2 of 29 files last over a second",
-        "1 of 29 files last four seconds or more",
+        "1 of 29 files lasts four seconds or more",
         "1 sound lies under two labels at once",
-        "1 of 29 files are silent",
+        "1 of 29 files is silent",
         "silent.wav",
     ):
         assert words in shown, words

@@ -325,7 +325,7 @@ def test_open_corpus_says_what_is_wrong(tmp_path):
     for name, reason in (
         ("nowhere", "no such folder"),
         ("empty", "no audio files"),
-        ("bad", "none of 1 files can be used: .*a.wav: not audio"),
+        ("bad", "none of 1 file can be used: .*a.wav: not audio"),
         ("bad.jsonl", "empty"),
         ("a.wav", "expected a folder"),
     ):

@@ -309,7 +309,7 @@ def test_a_pitch_that_does_not_fit_is_refused(tmp_path, values, said):
     if values is not None:
         np.save(folder / "glide_1.npy", values)
     with pytest.raises(
-        ValueError, match=rf"data.f0 .*: 1 of 2 recordings .*{said}.*Without data.f0 it is found"
+        ValueError, match=rf"data.f0 .*: 1 of 2 recordings has no pitch.*{said}.*Without data.f0 it is found"
     ):
         open_pitches(records, folder, RATE, HOP)
     with pytest.raises(ValueError, match=r"data.f0 .*nowhere: no such folder"):

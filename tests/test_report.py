@@ -133,6 +133,7 @@ def test_page_escapes_everything_and_needs_no_network(tmp_path):
 
 def test_page_keeps_large_sound_beside_itself(tmp_path):
     html = made_page(tmp_path, evaluation(1), embed=False)
+    assert "<p class=dim>1 utterance, " in html
     sources = [attrs["src"] for tag, attrs in Reader(html).tags if "src" in attrs]
     assert len(sources) == 6
     assert all((tmp_path / source).is_file() for source in sources)

@@ -230,7 +230,7 @@ def test_sets_that_are_too_small_or_do_not_fit_are_refused(judge):
         judge.judge(hits(1, 11, SAMPLES))
     with pytest.raises(ValueError, match="generated sounds are 5000 samples long and held-out ones 4096"):
         judge.judge(hits(1, 30, 5000))
-    with pytest.raises(ValueError, match="generated sounds: 1 of 30 clips hold NaN"):
+    with pytest.raises(ValueError, match="generated sounds: 1 of 30 clips holds NaN"):
         judge.judge(np.where(np.arange(30)[:, None] == 7, np.nan, hits(1, 30, SAMPLES)))
 
 

@@ -209,7 +209,7 @@ def test_audio_that_is_none(vocoder: Vocoder, audio: np.ndarray, words: str) -> 
 
 
 def test_a_sample_of_a_high_rate_is_nothing(vocoder: Vocoder) -> None:
-    with pytest.raises(ValueError, match="1 samples at 96000 Hz are none"):
+    with pytest.raises(ValueError, match="1 sample at 96000 Hz is none"):
         vocoder.vocode_audio(noise(1), 96000)
     with pytest.raises(ValueError, match="positive"):
         vocoder.vocode_audio(noise(100), 0)

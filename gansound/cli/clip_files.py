@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gansound.cli.backend import add_allow_argument
 from gansound.cli.errors import UsageError
 from gansound.cli.progress import progress
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 from gansound.extras import install_line, missing
 
 if TYPE_CHECKING:
@@ -279,13 +279,13 @@ def write_sounds(
     free = shutil.disk_usage(parent).free
     if need > free:
         raise ValueError(
-            f"-o {args.output}: {total:,} sounds take up to {_size(need)}, the disk has {_size(free)} left. Ask for "
-            "fewer, or write elsewhere"
+            f"-o {args.output}: {total:,} {'sound takes' if total == 1 else 'sounds take'} up to {_size(need)}, the "
+            f"disk has {_size(free)} left. Ask for fewer, or write elsewhere"
         )
     if not args.force and (there := folder.existing(names)):
         raise UsageError(
-            f"-o {args.output}: {len(there)} of {total} files are there already, the first {there[0]}. --force "
-            "overwrites them; or give another folder, --seed or --first"
+            f"-o {args.output}: {some_of(len(there), total, 'file', 'is', 'are')} there already, the first {there[0]}. "
+            "--force overwrites them; or give another folder, --seed or --first"
         )
     written = Written()
     begun = time.perf_counter()

@@ -169,7 +169,7 @@ def _check(args: argparse.Namespace) -> int:
     _show(report)
     if not report.files:
         raise ValueError(
-            f"{args.folder}: none of {len(report.unusable)} files can be used, see the reasons above"
+            f"{args.folder}: none of {counted(len(report.unusable), 'file')} can be used, see the reasons above"
         )
     if report.summary["silent_files"] == len(report.files):
         raise ValueError(f"{args.folder}: all files are silent, so there is nothing to train on")

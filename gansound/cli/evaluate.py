@@ -142,8 +142,8 @@ def choose(records: "Sequence[Record]", split: str, limit: int | None, source: P
     chosen = [record for record in records if split == "all" or (record.split or "train") == split]
     if not chosen:
         raise ValueError(
-            f"{source}: none of {len(records)} files is in the split {split!r}. Use --split all, or prepare the data "
-            "with a larger share for it"
+            f"{source}: none of {counted(len(records), 'file')} is in the split {split!r}. Use --split all, or prepare "
+            "the data with a larger share for it"
         )
     chosen.sort(key=lambda record: record.path.as_posix())
     count = len(chosen) if limit is None else min(limit, len(chosen))

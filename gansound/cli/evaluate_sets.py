@@ -140,7 +140,7 @@ def run(args: argparse.Namespace, model: "LoadedModel | None") -> int:
                 args.data,
             )
         backbone = _backbone(args, wanted.sample_rate)
-        say(f"embedding {len(train.audio)} training and {len(real.audio)} held-out sounds")
+        say(f"embedding {len(train.audio)} training and {counted(len(real.audio), 'held-out sound')}")
         judge, known = _judge(args, wanted, backbone, real, train)
         found: dict[float, SetEvaluation] = {}
         for truncation in truncations:

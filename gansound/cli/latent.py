@@ -167,7 +167,7 @@ def _directions(args: argparse.Namespace) -> None:
     found = (pca if args.pca else sefa)(clips, args.count)
     every = found if kept is None else joined(found, kept)
     every.save(path)
-    _say(args, f"{path}: {len(found.names)} directions by {found.method}")
+    _say(args, f"{path}: {counted(len(found.names), 'direction')} by {found.method}")
     for number, strength in enumerate(found.strengths):
         _say(args, f"  {number}  {strength:.4g}")
     if kept is not None:
@@ -317,7 +317,7 @@ def _inverted(
     )
     _say(
         args,
-        f"{path}: distance {found.distance:.3f} nepers; the nearest of {args.candidates} random sounds "
+        f"{path}: distance {found.distance:.3f} nepers; the nearest of {counted(args.candidates, 'random sound')} "
         f"{found.best_random:.3f}, their median {found.median_random:.3f}",
     )
     return target, found

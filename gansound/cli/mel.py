@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gansound.cli.backend import add_allow_argument, add_mel_argument, given_mel
 from gansound.cli.errors import UsageError, explain
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +109,7 @@ def _one(
     if mel.numel() == 0:
         raise ValueError(f"got shape {tuple(mel.shape)}, which holds no frames")
     if bad := int((~mel.isfinite()).sum()):
-        raise ValueError(f"{bad} of {mel.numel()} values are NaN or infinite, as float32")
+        raise ValueError(f"{some_of(bad, mel.numel(), 'value', 'is', 'are')} NaN or infinite, as float32")
     lines = [f"{path}: {mel.shape[0]} x {mel.shape[1]}, {float(mel.min()):.2f} to {float(mel.max()):.2f}"]
     own = wanted.n_mels if said is None else said.n_mels
     if whole:
@@ -137,7 +137,7 @@ def _one(
     elif said is not None:
         if len(mel) != own:
             raise ValueError(
-                f"has {len(mel)} bands x {mel.shape[1]} frames, expected the {own} bands of --mel"
+                f"has {counted(len(mel), 'band')} x {counted(mel.shape[1], 'frame')}, expected the {own} bands of --mel"
             )
         against = said.suspicions(mel)
         lines.append(f"  in that convention: {'; '.join(against) if against else 'the values fit it'}")
@@ -173,7 +173,7 @@ def _by_values(mel: "Tensor", wanted: "MelSpec", recording: Path | None, lines: 
     elif not conventions(len(mel)) and wanted.n_mels != len(mel):
         n_fft = of_a_spectrum(len(mel))
         lines.append(
-            f"  no preset has {len(mel)} bands"
+            f"  no preset has {counted(len(mel), 'band')}"
             + (
                 f"; a spectrum of n_fft {n_fft} has so many rows, and is no mel before its filters"
                 if n_fft

@@ -205,8 +205,8 @@ def frames_as_they_come(descriptor: int, n_mels: int, name: str) -> "Iterator[np
             yield whole.reshape(count, n_mels).T
     if have:
         raise BadFramesError(
-            f"{name}: ended in the middle of a frame: {len(have)} bytes left over after {frames} frames, expected a "
-            f"multiple of {frame_bytes} (float32 x {n_mels} bands)"
+            f"{name}: ended in the middle of a frame: {counted(len(have), 'byte')} left over after "
+            f"{counted(frames, 'frame')}, expected a multiple of {frame_bytes} (float32 x {n_mels} bands)"
         )
 
 

@@ -16,6 +16,7 @@ from gansound.cli.backend import add_allow_argument, add_backend_arguments, add_
 from gansound.cli.cluster import add_ray_argument, pool
 from gansound.cli.errors import UsageError, explain
 from gansound.cli.streams import tell
+from gansound.counts import some_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         asked = len(work)
         work = [(source, target) for source, target in work if not target.is_file()]
         if len(work) < asked:
-            log.info("%d of %d sounds are there already", asked - len(work), asked)
+            log.info("%s there already", some_of(asked - len(work), asked, "sound", "is", "are"))
     if not work:
         return 0
     failed: list[Path] = []

@@ -19,7 +19,7 @@ import torch
 
 from gansound import audio
 from gansound.audio import SILENT_PEAK_DB
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 from gansound.data.corpus import by_split, in_threads
 from gansound.data.decoded import Source
 from gansound.data.disk_cache import DiskCache
@@ -195,7 +195,9 @@ class ClipDataset(PositionDataset):
             if self.labels and r.label not in numbers:
                 skipped.append((r.path, self._why_unlabelled(r)))
             elif not audio.resampled_frames(r.frames, r.sample_rate, sample_rate):
-                skipped.append((r.path, f"{r.frames} samples are none at {sample_rate} Hz"))
+                skipped.append(
+                    (r.path, f"{counted(r.frames, 'sample is', 'samples are')} none at {sample_rate} Hz")
+                )
             else:
                 self._used.append(index)
         used = self.records.take(self._used)
@@ -279,7 +281,7 @@ class ClipDataset(PositionDataset):
             more = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
             if len(skipped) == len(self.records):
                 raise ValueError(
-                    f"none of {len(skipped)} files holds a sound that can be used: {named}{more}"
+                    f"none of {counted(len(skipped), 'file')} holds a sound that can be used: {named}{more}"
                 )
             logger.warning("skipped %s: %s%s", counted(len(skipped), "file"), named, more)
         whole = [f for f in found if f.kind == "one-shot"]
@@ -304,10 +306,9 @@ class ClipDataset(PositionDataset):
         short = sum(f.samples < self.clip_samples / 4 for f in whole)
         if 2 * short > len(found):
             logger.warning(
-                "%d of %d sounds fill less than a quarter of %.2f s: the rest is zeros, which cost time and "
+                "%s less than a quarter of %.2f s: the rest is zeros, which cost time and "
                 "teach nothing; a shorter segment_samples would do",
-                short,
-                len(whole),
+                some_of(short, len(whole), "sound", "fills", "fill"),
                 seconds,
             )
         others = Counter(f.channels for f in found if f.channels not in (0, self.channels))
@@ -338,7 +339,10 @@ def one_clip(
     sound = audio.resample(samples if kept else np.tile(samples, (channels, 1)), rate, sample_rate)
     frames = sound.shape[1]
     if not frames:
-        raise ValueError(f"{path}: {info.frames} samples at {rate} Hz are none at {sample_rate} Hz")
+        raise ValueError(
+            f"{path}: {counted(info.frames, f'sample at {rate} Hz is', f'samples at {rate} Hz are')} none at "
+            f"{sample_rate} Hz"
+        )
     if rate != sample_rate:
         done.append(f"resampled from {rate} to {sample_rate} Hz")
     if not kept:

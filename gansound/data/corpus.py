@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gansound import audio
+from gansound.counts import counted, some_of
 from gansound.data.manifest import SPLITS, Record, read_manifest
 from gansound.data.readers import READERS
 from gansound.data.readers.entry import Entry, Reader, names
@@ -68,15 +69,14 @@ def entries(
         unmatched = [entry.name for entry, match in zip(found, matches, strict=True) if not match]
         if found and len(unmatched) == len(found):
             raise ValueError(
-                f"speaker pattern {speaker_pattern!r} is found in none of {len(found)} paths such as {unmatched[0]}. "
-                "Its first (group) must be the speaker's part of such a path"
+                f"speaker pattern {speaker_pattern!r} is found in none of {counted(len(found), 'path')} such as "
+                f"{unmatched[0]}. Its first (group) must be the speaker's part of such a path"
             )
         if unmatched:
             logger.warning(
-                "speaker pattern %r isn't found in %d of %d paths, which get no speaker, such as %s",
+                "speaker pattern %r isn't found in %s, which get no speaker, such as %s",
                 speaker_pattern,
-                len(unmatched),
-                len(found),
+                some_of(len(unmatched), len(found), "path"),
                 unmatched[0],
             )
         found = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gansound import audio
+from gansound.counts import counted
 from gansound.data import sound
 from gansound.data.corpus import in_threads
 from gansound.data.disk_cache import DiskCache
@@ -58,10 +59,9 @@ class Source:
             self.frames = narrowed(self.frames)
         if len(self.frames) and not self.frames.min():
             record = self.records[int(self.frames.argmin())]
-            raise ValueError(
-                f"{record.place}: {record.frames} samples at {record.sample_rate} Hz are none at {sample_rate} Hz. "
-                "Leave it out"
-            )
+            rate = record.sample_rate
+            samples = counted(record.frames, f"sample at {rate} Hz is", f"samples at {rate} Hz are")
+            raise ValueError(f"{record.place}: {samples} none at {sample_rate} Hz. Leave it out")
         if others:
             empty = (
                 f", which leaves nothing above {others[0] // 2} Hz of some" if others[0] < sample_rate else ""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gansound import audio
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 from gansound.data import sound as sounds
 from gansound.data.corpus import in_threads
 from gansound.data.manifest import Record
@@ -83,7 +83,8 @@ class Pair:
             raise audio.AudioError(str(error)) from None
         if (found.shape[1], turned) != (self.frames, self.turned):
             raise audio.AudioError(
-                f"{self.record.mel}: holds {found.shape[1]} frames, and held {self.frames} when training began"
+                f"{self.record.mel}: holds {counted(found.shape[1], 'frame')}, and held {self.frames} when training "
+                "began"
             )
         return found.numpy()
 
@@ -144,7 +145,7 @@ def checked(records: Sequence[Record], spec: MelSpec) -> tuple[list[Pair], list[
             pairs.append(pair)
     if not pairs:
         raise ValueError(
-            f"none of {len(records)} mels belongs to its recording: {_named(unfit)}"
+            f"none of {counted(len(records), 'mel')} belongs to its recording: {_named(unfit)}"
             + (_said_by_doctor(records[0], spec, ALIKE) if records else "")
         )
     return pairs, unfit
@@ -157,8 +158,9 @@ def open_pairs(
     paired, without = with_mels(records, mels)
     if not paired:
         raise ValueError(
-            f"data.mels {mels}: none of {len(records)} recordings has a mel: {_named(without)}. Mels are found by the "
-            f"names of the recordings ({', '.join(sorted(MEL_SUFFIXES))}), or by a list of lines recording|mel"
+            f"data.mels {mels}: none of {counted(len(records), 'recording')} has a mel: {_named(without)}. Mels are "
+            f"found by the names of the recordings ({', '.join(sorted(MEL_SUFFIXES))}), or by a list of lines "
+            "recording|mel"
         )
     pairs, unfit = checked(paired, spec)
     offsets = collections.Counter(pair.offset_frames for pair in pairs)
@@ -187,11 +189,10 @@ def _warn_of(pairs: Sequence[Pair], spec: MelSpec) -> None:
         logger.warning("the mels seem to be in another convention%s", by_preset)
     elif 2 * len(far := [pair for pair in pairs if pair.distance > ALIKE]) > len(pairs):
         logger.warning(
-            "%d of %d mels lie further than %g from their recordings' own (mean, ln), where an acoustic model's lie at "
+            "%s further than %g from their recordings' own (mean, ln), where an acoustic model's lie at "
             "about 0.3. Are they of other takes, of another level or pace, or of recordings that were filtered? What "
             "is learnt from them is that difference",
-            len(far),
-            len(pairs),
+            some_of(len(far), len(pairs), "mel", "lies", "lie"),
             ALIKE,
         )
 
@@ -241,8 +242,8 @@ def _too_long_or_short(pair: Pair, spec: MelSpec) -> str | None:
     if abs(pair.offset_frames + pair.frames - there) <= MOST_MISSING_FRAMES:
         return None
     return (
-        f"has {pair.frames} frames from frame {pair.offset_frames} of {record.path} on, which has {there}; expected as "
-        f"many to within {MOST_MISSING_FRAMES}"
+        f"has {counted(pair.frames, 'frame')} from frame {pair.offset_frames} of {record.path} on, which has {there}; "
+        f"expected as many to within {MOST_MISSING_FRAMES}"
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from gansound import audio
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 from gansound.data import sound
 from gansound.data.corpus import in_threads
 from gansound.data.index import cache_folder, on_all_cores
@@ -115,7 +115,7 @@ def _brought(records: Sequence[Record], folder: Path, sample_rate: int, hop_leng
     if wrong:
         more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
         raise ValueError(
-            f"data.f0 {folder}: {len(wrong)} of {len(records)} recordings have no pitch that fits: "
+            f"data.f0 {folder}: {some_of(len(wrong), len(records), 'recording', 'has', 'have')} no pitch that fits: "
             f"{'; '.join(wrong[:_NAMED])}{more}. Without data.f0 it is found"
         )
     return tracks
@@ -132,7 +132,7 @@ def _track(path: Path, frames: int, frame_seconds: float) -> np.ndarray:
         raise ValueError(f"{path}: {error}") from None
     if f0.numel() < 1 or abs(f0.numel() - frames) > MOST_MISSING_FRAMES:
         raise ValueError(
-            f"{path}: has {f0.numel()} frames beside a recording of {frames}, expected one every "
+            f"{path}: has {counted(f0.numel(), 'frame')} beside a recording of {frames}, expected one every "
             f"{1000 * frame_seconds:.2f} ms, the model's hop, from the recording's first sample on"
         )
     return f0.flatten().numpy()
@@ -162,7 +162,7 @@ def _found(records: Sequence[Record], sample_rate: int, hop_length: int) -> list
             lost += [wrong] if wrong else []
             if time.monotonic() > said + _SAID_EVERY_SECONDS:
                 said = time.monotonic()
-                logger.info("the pitch of %d of %d recordings is found", done, len(missing))
+                logger.info("the pitch of %s is found", some_of(done, len(missing), "recording"))
     if lost:
         logger.warning(
             "%s, for %s can't be read: %s",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gansound.counts import counted
 from gansound.data.corpus import Entry, entries, in_threads, listed, recognised
 from gansound.data.journal import Journal, Stamp
 from gansound.data.manifest import MANIFEST_NAME, Record, json_line, read_manifest, write_manifest
@@ -155,7 +156,7 @@ def prepare(
     if not done.records:
         named = "; ".join(f"{path}: {reason}" for path, reason in done.unusable[:5])
         more = f"; and {len(done.unusable) - 5} more" if len(done.unusable) > 5 else ""
-        raise ValueError(f"{root}: none of {len(done.unusable)} files can be used: {named}{more}")
+        raise ValueError(f"{root}: none of {counted(len(done.unusable), 'file')} can be used: {named}{more}")
     if all(record.split for record in done.records):
         done.grouping = f"the corpus itself ({layout})"
     else:

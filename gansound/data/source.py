@@ -92,6 +92,8 @@ def usable(found: Scan) -> list[Record]:
         named = "; ".join(f"{path}: {reason}" for path, reason in found.unusable[:_NAMED])
         more = f"; and {len(found.unusable) - _NAMED} more" if len(found.unusable) > _NAMED else ""
         if not found.records:
-            raise ValueError(f"{found.root}: none of {len(found.unusable)} files can be used: {named}{more}")
+            raise ValueError(
+                f"{found.root}: none of {counted(len(found.unusable), 'file')} can be used: {named}{more}"
+            )
         logger.warning("%s: skipped %s: %s%s", found.root, counted(len(found.unusable), "file"), named, more)
     return found.records

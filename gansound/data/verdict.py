@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 from gansound.data.split import SHORT_SECONDS
 
 _ENOUGH_HOURS = 10.0
@@ -39,7 +39,7 @@ def _for_clips(s: dict[str, Any]) -> str:
             f"for a generator of clips, long: {s['duration_seconds']['median']:.1f} s is the median, of one-shots it "
             f"is under {SHORT_SECONDS:g} s"
         )
-    amount = f"for a generator of clips, {s['files']} short sounds: "
+    amount = f"for a generator of clips, {counted(s['files'], 'short sound')}: "
     if s["files"] < _FEW_SOUNDS:
         return (
             amount + f"too few, it would learn them by heart; {_FEW_SOUNDS} is little, {_MANY_SOUNDS:,} good"
@@ -82,7 +82,8 @@ def _sounds(s: dict[str, Any]) -> list[str]:
             )
         if s["without_label_files"]:
             said.append(
-                f"{_files(s['without_label_files'], s)} lie in no label's folder: training with labels skips them"
+                f"{_files(s['without_label_files'], s, 'lies', 'lie')} in no label's folder: training with labels "
+                "skips them"
             )
         for name, lacking in s["classes_not_in"].items():
             if lacking:
@@ -92,13 +93,13 @@ def _sounds(s: dict[str, Any]) -> list[str]:
                 )
     if s["longer_than_1_s_files"]:
         said.append(
-            f"{_files(s['longer_than_1_s_files'], s)} last over a second: a model of one-second clips cuts them there, "
-            "with a fade-out"
+            f"{_files(s['longer_than_1_s_files'], s, 'lasts', 'last')} over a second: a model of one-second clips cuts "
+            "them there, with a fade-out"
         )
     if s["longer_than_4_s_files"]:
         said.append(
-            f"{_files(s['longer_than_4_s_files'], s)} last four seconds or more: those that don't just ring out are "
-            "sliced into hits or crops"
+            f"{_files(s['longer_than_4_s_files'], s, 'lasts', 'last')} four seconds or more: those that don't just "
+            "ring out are sliced into hits or crops"
         )
     if s["copies_in_two_labels"]:
         said.append(
@@ -121,19 +122,19 @@ def _rates(s: dict[str, Any]) -> list[str]:
     if s["band_limited_files"]:
         limit, count = s["band_limit_hz"]["median"], s["band_limited_files"]
         said.append(
-            f"{_files(count, s)} hold nothing above about {limit / 1000:.1f} kHz, less than their sample rate has room "
-            f"for (up-sampled or lossy before?): a model trained on them stays as dull"
+            f"{_files(count, s, 'holds', 'hold')} nothing above about {limit / 1000:.1f} kHz, less than their sample "
+            f"rate has room for (up-sampled or lossy before?): a model trained on them stays as dull"
         )
     cancelling = s["cancelling_files"]
     if wide := sum(n for channels, n in s["channels"].items() if int(channels) > 1) - cancelling:
         said.append(
-            f"{_files(wide, s)} have several channels: mixed to mono as they are read, but by a generator of clips in "
-            "stereo (docs/sounds.md)"
+            f"{_files(wide, s, 'has', 'have')} several channels: mixed to mono as they are read, but by a generator of "
+            "clips in stereo (docs/sounds.md)"
         )
     if cancelling:
         said.append(
-            f"{_files(cancelling, s)} have channels that cancel each other (one is upside down): the strongest "
-            "alone is read"
+            f"{_files(cancelling, s, 'has', 'have')} channels that cancel each other (one is upside down): the "
+            "strongest alone is read"
         )
     return said
 
@@ -161,27 +162,36 @@ def _levels(s: dict[str, Any]) -> list[str]:
 def _defects(s: dict[str, Any]) -> list[str]:
     said = []
     if s["silent_files"]:
-        said.append(f"{_files(s['silent_files'], s)} are silent from beginning to end: leave them out")
+        said.append(
+            f"{_files(s['silent_files'], s, 'is', 'are')} silent from beginning to end: leave them out"
+        )
     if s["clipped_files"]:
         said.append(
-            f"{_files(s['clipped_files'], s)} are clipped ({counted(s['clipped_samples'], 'sample')}): "
+            f"{_files(s['clipped_files'], s, 'is', 'are')} clipped ({counted(s['clipped_samples'], 'sample')}): "
             "the model learns the crackle"
         )
     if s["over_full_scale_files"]:
         said.append(
-            f"{_files(s['over_full_scale_files'], s)} pass full scale (floating point): lower their level"
+            f"{_files(s['over_full_scale_files'], s, 'passes', 'pass')} full scale (floating point): lower their level"
         )
     if s["offset_files"]:
         said.append(
-            f"{_files(s['offset_files'], s)} have a constant offset above 1 %: remove it with a high-pass filter"
+            f"{_files(s['offset_files'], s, 'has', 'have')} a constant offset above 1 %: remove it with a high-pass "
+            "filter"
         )
     if s["duplicate_files"]:
-        said.append(f"{_files(s['duplicate_files'], s)} are exact copies of another: prepare leaves them out")
+        said.append(
+            f"{_files(s['duplicate_files'], s, 'is an exact copy', 'are exact copies')} of another: prepare leaves "
+            "them out"
+        )
     if s["unusable_files"]:
         unfit = counted(s["unusable_files"], "file can't be used and is", "files can't be used and are")
         said.append(f"{unfit} skipped: see the reasons")
     return said
 
 
-def _files(count: int, s: dict[str, Any]) -> str:
-    return "all files" if count == s["files"] else f"{count} of {s['files']} files"
+def _files(count: int, s: dict[str, Any], does: str, do: str) -> str:
+    """So many files with the verb of one or of several."""
+    if count == s["files"]:
+        return f"the file {does}" if count == 1 else f"all files {do}"
+    return some_of(count, s["files"], "file", does, do)

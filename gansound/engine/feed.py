@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gansound import audio
-from gansound.counts import counted
+from gansound.counts import counted, some_of
 from gansound.data import sound
 from gansound.data.clips import ClipDataset
 from gansound.data.corpus import by_split
@@ -155,7 +155,9 @@ class Feed:
                 whole_frames = len(samples) // self.valid_pitch.hop_length
                 given.append({"f0": self.valid_pitch.at(index, 0, whole_frames)})
         if bad and not sounds:
-            raise ValueError(f"none of {len(bad)} files to validate on can be used: {'; '.join(bad)}")
+            raise ValueError(
+                f"none of {counted(len(bad), 'file')} to validate on can be used: {'; '.join(bad)}"
+            )
         if bad:
             log.warning("validated without %s: %s", counted(len(bad), "file"), "; ".join(bad))
         return sounds, [], given
@@ -221,7 +223,7 @@ class Feed:
             named = "; ".join(list(self.bad.values())[-_NAMED:])
             more = f"; and {len(self.bad) - _NAMED} more, named above" if len(self.bad) > _NAMED else ""
             raise ValueError(
-                f"{len(self.bad)} of {len(self.train_records)} files can't be used any more, more than {most}: "
+                f"{some_of(len(self.bad), len(self.train_records), 'file')} can't be used any more, more than {most}: "
                 f"{named}{more}. Put them back, or prepare the corpus again without them ('gansound data prepare'); "
                 "data.max_bad_files says how many there may be, and half of all is the most"
             )
@@ -368,13 +370,15 @@ class Feed:
             [pair for pair in pairs if (pair.record.path in known) == held_out] for held_out in (False, True)
         )
         if not train:
-            raise ValueError(f"data.mels {mels}: none of {count} recordings to train on has a mel of its own")
+            raise ValueError(
+                f"data.mels {mels}: none of {counted(count, 'recording')} to train on has a mel of its own"
+            )
         self.train_records = Records.of([pair.record for pair in train])
         if self.valid_records and not valid and self.settings.validate_every is not None:
             log.warning(
-                "data.mels %s: none of %d held-out recordings has a mel of its own, so nothing is validated",
+                "data.mels %s: none of %s has a mel of its own, so nothing is validated",
                 mels,
-                len(self.valid_records),
+                counted(len(self.valid_records), "held-out recording"),
             )
         self.valid_records = [pair.record for pair in valid]
         pitch = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from accelerate import Accelerator
 
+from gansound.counts import counted
 from gansound.engine.events import Events
 from gansound.engine.guards import ADVICE, NonFiniteLoss, SkippedSteps, TrainingError
 from gansound.engine.kept import Kept
@@ -92,8 +93,8 @@ class Recovery:
             raise TrainingError(f"step {explosion.step}: {end}. There is no checkpoint from before it")
         if len(self.rollbacks) >= self.guards.max_rollbacks:
             raise TrainingError(
-                f"step {explosion.step}: {end}. It has gone back {len(self.rollbacks)} times; the last good checkpoint "
-                f"is that of step {target}"
+                f"step {explosion.step}: {end}. It has gone back {counted(len(self.rollbacks), 'time')}; the last good "
+                f"checkpoint is that of step {target}"
             )
         self.rollbacks.add(explosion.step, target, write=self.accelerator.is_main_process)
         self.kept.load(target)

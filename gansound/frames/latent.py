@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from gansound.counts import some_of
 from gansound.frames.fields import check_keys, check_whole
 from gansound.frames.interpolation import Interpolation, checked_factors
 from gansound.mel.frames import from_outside
@@ -113,8 +114,9 @@ class LatentSpec:
         latent = from_outside(latent, self.channels, "latent", "channels")
         if bad := int(self.beyond_sound(latent).sum()):
             raise ValueError(
-                f"latent: {bad} of {latent.numel()} values lie beyond ±{_GREATEST:,.0f}, where no acoustic model puts "
-                f"them, the greatest at {float(latent.abs().max()):.3g}. Look at how it was saved and read"
+                f"latent: {some_of(bad, latent.numel(), 'value', 'lies', 'lie')} beyond ±{_GREATEST:,.0f}, where no "
+                f"acoustic model puts them, the greatest at {float(latent.abs().max()):.3g}. Look at how it was saved "
+                "and read"
             )
         return latent
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.counts import some_of
 from gansound.frames.latent import LatentSpec
 from gansound.mel import MelSpec
 from gansound.mel.frames import check_not_whole, check_numbers, from_outside
@@ -164,8 +165,8 @@ def check_f0(f0: Tensor) -> None:
     """Raises ValueError for a pitch of any shape that isn't Hz, or 0 where unvoiced."""
     if bad := int(_no_pitch(f0).sum()):
         raise ValueError(
-            f"f0: {bad} of {f0.numel()} values are no pitch, the least {float(f0.min()):.3g} and the greatest "
-            f"{float(f0.max()):.3g}, expected Hz up to {GREATEST_HZ:g}, and 0 where unvoiced"
+            f"f0: {some_of(bad, f0.numel(), 'value', 'is', 'are')} no pitch, the least {float(f0.min()):.3g} and the "
+            f"greatest {float(f0.max()):.3g}, expected Hz up to {GREATEST_HZ:g}, and 0 where unvoiced"
         )
     voiced = f0[f0 > 0]
     if len(voiced) >= _JUDGED_FRAMES and float(voiced.max()) < _LOWEST_HZ:

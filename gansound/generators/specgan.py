@@ -138,7 +138,7 @@ def halvings_of(n_mels: int, frames: int) -> int:
         ValueError: fewer than 2 bands or frames.
     """
     if min(n_mels, frames) < 2:
-        raise ValueError(f"expected 2 or more bands and frames, got {n_mels} bands and {frames} frames")
+        raise ValueError(f"expected 2 or more bands and frames, got {n_mels} and {frames}")
     return max(1, int(math.log2(min(n_mels, frames) / LEAST_SIDE)))
 
 

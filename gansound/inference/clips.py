@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gansound.audio import fade
+from gansound.counts import counted, some_of
 from gansound.draw import Draws
 from gansound.generators.latent import LatentGenerator
 from gansound.inference.clip_form import clip_form, mixed
@@ -311,7 +312,8 @@ class ClipGenerator:
         whole = not found.is_floating_point()
         if found.shape != ((n,) if whole else (n, len(self.labels))):
             raise ValueError(
-                f"expected {n} labels, or mixtures of shape ({n}, {len(self.labels)}), got shape {tuple(found.shape)}"
+                f"expected {counted(n, 'label')}, or mixtures of shape ({n}, {len(self.labels)}), got shape "
+                f"{tuple(found.shape)}"
             )
         if whole and not bool(((found >= 0) & (found < len(self.labels))).all()):
             raise ValueError(f"labels count from 0 to {len(self.labels) - 1}, got {found.tolist()}")
@@ -366,6 +368,6 @@ def turned_down(peaks: NDArray[np.float32]) -> str:
     if not loud.size:
         return ""
     return (
-        f"{loud.size} of {peaks.size} clips peaked above full scale, by up to {20 * np.log10(loud.max()):.1f} dB; "
-        "turned down to it"
+        f"{some_of(loud.size, peaks.size, 'clip')} peaked above full scale, by up to {20 * np.log10(loud.max()):.1f} "
+        "dB; turned down to it"
     )

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gansound.adapters import HostModule, as_module
 from gansound.audio import Resampler
+from gansound.counts import counted
 from gansound.frames import FrameSpec, PitchedSpec, mel_of
 from gansound.frames.pitch import pitch_of
 from gansound.generators.converted import ConvertedGenerator
@@ -268,7 +269,10 @@ class Vocoder:
             done += len(piece)
             yield piece
         if not done:
-            raise ValueError(f"{given} samples at {sample_rate} Hz are none at {self.sample_rate} Hz")
+            raise ValueError(
+                f"{counted(given, f'sample at {sample_rate} Hz is', f'samples at {sample_rate} Hz are')} none at "
+                f"{self.sample_rate} Hz"
+            )
 
     def frames_of(self, audio: Tensor) -> Tensor:
         """The frames of a recording: its mel, with its pitch below it where the vocoder takes one.

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.counts import some_of
 from gansound.mel.presets import PRESETS
 
 _WHOLE = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
@@ -55,7 +56,9 @@ def from_outside(
         frames = torch.from_numpy(array)
     frames = frames.detach().to(torch.float32)
     if bad := int((~torch.isfinite(frames)).sum()):
-        raise ValueError(f"{what}: {bad} of {frames.numel()} values are NaN or infinite, as float32")
+        raise ValueError(
+            f"{what}: {some_of(bad, frames.numel(), 'value', 'is', 'are')} NaN or infinite, as float32"
+        )
     return frames if frames.ndim == 3 else frames.unsqueeze(0)
 
 

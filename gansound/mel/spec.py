@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gansound.counts import some_of
 from gansound.mel import filters
 from gansound.mel.conversion import LN_PER_UNIT, conversion
 from gansound.mel.frames import from_outside
@@ -251,8 +252,8 @@ class MelSpec:
         if bad := int(self.beyond_sound(mel).sum()):
             said = self.suspicions(mel[..., :JUDGED_FRAMES])
             raise ValueError(
-                f"mel: {bad} of {mel.numel()} values are such as no sound has in this convention, the least "
-                f"{float(mel.min()):.3g} and the greatest {float(mel.max()):.3g}: "
+                f"mel: {some_of(bad, mel.numel(), 'value', 'is', 'are')} such as no sound has in this convention, the "
+                f"least {float(mel.min()):.3g} and the greatest {float(mel.max()):.3g}: "
                 f"{said[0] if said else 'look at how it was saved and read; gansound mel may tell what it is'}"
             )
         return mel

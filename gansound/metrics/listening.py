@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gansound.counts import counted
 from gansound.metrics.summary import Interval, mean_interval, paired_difference
 
 REFERENCE, ANCHOR = "reference", "anchor"
@@ -101,7 +102,9 @@ def read_answers(paths: Iterable[Path]) -> Answers:
             if not row:
                 continue
             if len(row) != len(COLUMNS):
-                raise ValueError(f"{path}:{number}: got {len(row)} values, expected {len(COLUMNS)}")
+                raise ValueError(
+                    f"{path}:{number}: got {counted(len(row), 'value')}, expected {len(COLUMNS)}"
+                )
             listener, test, item, system, rating, other, correct = row
             answer: Rating | Choice
             if test == "mushra":

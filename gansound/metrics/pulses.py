@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
+from gansound.counts import counted
 from gansound.metrics.pair import Audio, UndefinedMeasure, is_silent, matched
 
 BAND_HZ = (4000.0, 7500.0)
@@ -44,7 +45,8 @@ def pitch_modulation_kept_percent(reference: ArrayLike, estimate: ArrayLike, sam
     pulsed = (real > PULSED_DEPTH) & (level > level.max(initial=0.0) * 10 ** (-_LOUD_DB / 20))
     if pulsed.sum() < LEAST_FRAMES:
         raise UndefinedMeasure(
-            f"pitch modulation: {pulsed.sum()} frames are pulsed, expected {LEAST_FRAMES} or more"
+            f"pitch modulation: {counted(pulsed.sum(), 'frame is', 'frames are')} pulsed, expected {LEAST_FRAMES} or "
+            "more"
         )
     return 100.0 * float(np.sqrt(np.mean(fake[pulsed] ** 2) / np.mean(real[pulsed] ** 2)))
 

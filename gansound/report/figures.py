@@ -151,7 +151,7 @@ STYLES = {
 }
 
 
-def counted(intervals: Iterable[Interval | None]) -> str:
+def over_how_many(intervals: Iterable[Interval | None]) -> str:
     """Over how many utterances the means are: one number, or one for each system where they differ."""
     counts = [interval.count for interval in intervals if interval is not None]
     return str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gansound.audio import write
+from gansound.counts import counted
 from gansound.extras import require
 from gansound.metrics.evaluation import GROUND_TRUTH, Evaluation, Item, Utterance
-from gansound.report.figures import counted, style
+from gansound.report.figures import over_how_many, style
 from gansound.report.pictures import colour_range_db, png_bytes, spectrogram, write_bytes
 from gansound.report.tables import alarm_lines, figure_names, left_out
 from gansound.visible import visible_html as escape
@@ -123,7 +124,7 @@ class EvaluationPage:
         yield f"<header><h1>{escape(self.title)}</h1>"
         minutes = sum(u.seconds for u in evaluation.utterances) / 60
         yield (
-            f"<p class=dim>{len(evaluation.utterances)} utterances, {minutes:.1f} minutes, "
+            f"<p class=dim>{counted(len(evaluation.utterances), 'utterance')}, {minutes:.1f} minutes, "
             f"{evaluation.sample_rate} Hz. Copy synthesis: each recording's mel spectrogram turned back into sound."
             "</p>"
         )
@@ -183,7 +184,7 @@ def _summary(evaluation: Evaluation) -> Iterator[str]:
         for system in shown:
             mean, interval = style(figure).interval(summaries[system].get(figure))
             yield f"<td>{mean}<small>{interval}</small></td>"
-        yield f"<td>{counted(summaries[system].get(figure) for system in shown)}</td></tr>"
+        yield f"<td>{over_how_many(summaries[system].get(figure) for system in shown)}</td></tr>"
     yield "</tbody></table></div></section>"
 
 

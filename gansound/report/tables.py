@@ -3,8 +3,9 @@
 from rich.table import Table
 from rich.text import Text
 
+from gansound.counts import some_of
 from gansound.metrics.evaluation import Evaluation
-from gansound.report.figures import counted, style
+from gansound.report.figures import over_how_many, style
 
 _NARROW = (
     "pesq_wb",
@@ -37,7 +38,7 @@ def summary_table(evaluation: Evaluation, *, title: str = "") -> Table:
         for system in shown:
             mean, interval = style(figure).interval(summaries[system].get(figure))
             cells.append(Text(mean, "bold") + Text(f"  {interval}" if interval else "", "dim"))
-        count = counted(summaries[system].get(figure) for system in shown)
+        count = over_how_many(summaries[system].get(figure) for system in shown)
         all_of_them = count == str(len(evaluation.utterances))
         table.add_row(Text(style(figure).heading), *cells, Text(count, "" if all_of_them else "yellow"))
     return table
@@ -51,7 +52,7 @@ def left_out(evaluation: Evaluation) -> list[str]:
             for reason in dict.fromkeys(undefined.values()):
                 reasons.setdefault((system, reason), []).append(utterance.id)
     return [
-        f"{system}, {len(names)} of {len(evaluation.utterances)} utterances: {reason} ({', '.join(names[:3])}"
+        f"{system}, {some_of(len(names), len(evaluation.utterances), 'utterance')}: {reason} ({', '.join(names[:3])}"
         f"{', …' if len(names) > 3 else ''})"
         for (system, reason), names in reasons.items()
     ]
@@ -66,9 +67,9 @@ def alarm_lines(evaluation: Evaluation) -> list[str]:
                 zip((u.id for u in evaluation.utterances), evaluation.values(system, figure), strict=True)
             )
             worst = max(ids, key=lambda name: values[name] or float("-inf"))
-            counted = sum(value is not None for value in values.values())
+            judged = sum(value is not None for value in values.values())
             lines.append(
-                f"{system}: {style(figure).label} in {len(ids)} of {counted} utterances, "
+                f"{system}: {style(figure).label} in {some_of(len(ids), judged, 'utterance')}, "
                 f"{style(figure).text(values[worst])} {style(figure).unit} in {worst} at most"
             )
     return lines

@@ -102,7 +102,7 @@ def _table(path: Path) -> Iterator[tuple[str, str, str, str]]:
                     if not row:
                         continue
                     raise ValueError(
-                        f"{path}:{reader.line_num}: got {len(row)} columns, expected {len(header)}"
+                        f"{path}:{reader.line_num}: got {counted(len(row), 'column')}, expected {len(header)}"
                     )
                 yield f"{path.name}:{reader.line_num}", row[client], row[clip], row[sentence].strip()
         except (csv.Error, UnicodeDecodeError) as error:

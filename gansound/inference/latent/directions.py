@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from gansound.counts import counted
 from gansound.draw import Draws
 from gansound.inference.clips import ClipGenerator
 
@@ -99,7 +100,8 @@ class Directions:
             )
         if vectors.shape != (len(names), clips.latent_dim) or len(strengths) != len(names):
             raise ValueError(
-                f"{path}: expected {len(names)} directions of {clips.latent_dim} values, got {tuple(vectors.shape)}"
+                f"{path}: expected {counted(len(names), 'direction')} of {clips.latent_dim} values, got "
+                f"{tuple(vectors.shape)}"
             )
         return cls(
             vectors.float(), tuple(names), tuple(strengths), about.get("method", ""), clips.weights_hash

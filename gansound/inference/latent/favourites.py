@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gansound.audio import AUDIO_SUFFIXES, read_tags
+from gansound.counts import counted
 from gansound.inference.clip_folder import LIST, entries, latent_hash
 from gansound.inference.clips import NO_LABELS, ClipGenerator
 from gansound.inference.latent.directions import read_tensors, write_tensors
@@ -115,7 +116,9 @@ def load(path: str | os.PathLike[str], clips: ClipGenerator) -> list[Favourite]:
     names, labels = json.loads(about["names"]), tuple(json.loads(about["labels"]))
     rows = tensors.get("mixtures")
     if len(names) != len(latents) or (rows is not None and rows.shape != (len(latents), len(labels))):
-        raise ValueError(f"{path}: damaged: {len(names)} names for latents of shape {tuple(latents.shape)}")
+        raise ValueError(
+            f"{path}: damaged: {counted(len(names), 'name')} for latents of shape {tuple(latents.shape)}"
+        )
     _check_weights(path, about.get("weights", ""), clips)
     return [
         _checked(

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gansound.counts import counted
 from gansound.draw import Draws
 from gansound.generators.prior import Joint, Normal, Prior, Uniform
 from gansound.inference.clips import ClipGenerator
@@ -122,8 +123,8 @@ def invert(
         )
     if not (1 <= starts <= candidates and steps >= 1):
         raise ValueError(
-            f"expected 1 start or more, at least as many candidates and 1 step or more, got {starts} starts, "
-            f"{candidates} candidates, {steps} steps"
+            f"expected 1 start or more, at least as many candidates and 1 step or more, got "
+            f"{counted(starts, 'start')}, {counted(candidates, 'candidate')}, {counted(steps, 'step')}"
         )
     distance = LogMelDistance(target, clips.sample_rate, clips.device)
     drawn = Draws(seed, range(candidates)).each("inversion", clips.generator.prior.sample)

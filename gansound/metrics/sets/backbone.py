@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from gansound.counts import some_of
 from gansound.mel import MelSpec
 from gansound.metrics.sets.points import Points
 
@@ -139,7 +140,7 @@ def checked_clips(clips: ArrayLike) -> NDArray[np.float32]:
     finite = np.isfinite(sounds).all(axis=1)
     if not finite.all():
         raise ValueError(
-            f"{int((~finite).sum())} of {len(sounds)} clips hold NaN or infinite samples, the first is clip "
-            f"{int(np.argmin(finite))}"
+            f"{some_of(int((~finite).sum()), len(sounds), 'clip', 'holds', 'hold')} NaN or infinite samples, the first "
+            f"is clip {int(np.argmin(finite))}"
         )
     return np.ascontiguousarray(sounds, dtype=np.float32)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from gansound.counts import counted
 from gansound.draw import draw
 from gansound.metrics.sets.backbone import UNIT_DB
 from gansound.metrics.sets.classifier import BANDS, ClassifierBackbone, LogMelNet
@@ -72,8 +73,8 @@ def train_classifier(
     counts = np.bincount(targets, minlength=len(labels))
     if len(labels) < 2 or len(counts) > len(labels) or (len(tested) and tested.max() >= len(labels)):
         raise ValueError(
-            f"expected classes 0 to {len(labels) - 1} of 2 labels or more, got {len(labels)} labels and classes up to "
-            f"{max(targets.max(initial=0), tested.max(initial=0))}"
+            f"expected classes 0 to {len(labels) - 1} of 2 labels or more, got {counted(len(labels), 'label')} and "
+            f"classes up to {max(targets.max(initial=0), tested.max(initial=0))}"
         )
     if not counts.all():
         raise ValueError(

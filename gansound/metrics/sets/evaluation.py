@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from gansound.audio import resample
+from gansound.counts import counted
 from gansound.draw import draw
 from gansound.metrics.sets.backbone import UNIT_DB, Backbone, Classifying, LogMelBackbone, checked_clips
 from gansound.metrics.sets.distances import frechet_distance, kernel, unbiased
@@ -208,8 +209,8 @@ class SetJudge:
         least = least_sounds(self.k)
         if len(sounds) < least:
             raise ValueError(
-                f"got {len(sounds)} {name} sounds, expected at least {least} for figures with {self.k} neighbours and "
-                "their intervals; 100 say something, 1000 say it well"
+                f"got {counted(len(sounds), f'{name} sound')}, expected at least {least} for figures with {self.k} "
+                "neighbours and their intervals; 100 say something, 1000 say it well"
             )
         if sounds.shape[1] != self._samples:
             raise ValueError(

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gansound.counts import counted
+
 Points = NDArray[np.float64]
 
 
@@ -16,7 +18,7 @@ def checked(points: ArrayLike, name: str, *, least: int = 2) -> Points:
     if found.ndim != 2 or found.shape[1] == 0:
         raise ValueError(f"{name}: got shape {found.shape}, expected points (N, D)")
     if len(found) < least:
-        raise ValueError(f"{name}: got {len(found)} points, expected at least {least}")
+        raise ValueError(f"{name}: got {counted(len(found), 'point')}, expected at least {least}")
     if not np.isfinite(found).all():
         raise ValueError(f"{name}: holds NaN or infinity, expected finite numbers")
     return found
