@@ -1,14 +1,15 @@
-"""Coqui's HiFi-GANs: its names, its mels, and the frames that its inference repeats."""
+"""Coqui's HiFi-GANs and MelGANs: its names, its mels, and the frames that its inference repeats."""
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from torch.nn import functional
 
 from gansound.importers import ImportFailed, import_checkpoint
 from gansound.mel import MelSpec
-from tests.reference import hifigan
-from tests.test_importers import HIFIGAN, SIZES, assert_same, heard, loud, mels, write
+from tests.reference import hifigan, melgan
+from tests.test_importers import HIFIGAN, SIZES, assert_same, heard, in_stacks, loud, mels, write
 
 AUDIO = {
     "sample_rate": 16000, "fft_size": 64, "win_length": 64, "hop_length": 8, "num_mels": 20, "mel_fmin": 0.0,
@@ -68,6 +69,50 @@ def test_its_padding_at_inference_on_request(tmp_path, net):
     _, ours = heard(tmp_path / "out", functional.pad(mels(), (5, 5), mode="replicate"))
     assert ours.shape[-1] == (23 + 10) * 8
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+class CoquisMelGAN(torch.nn.Module):
+    """The reference with any number of bands, and Coqui's bank of four by scipy: `TTS.vocoder.layers.pqmf.PQMF`."""
+
+    def __init__(self, bands, ratios, blocks):
+        super().__init__()
+        self.net = loud(melgan.Generator(20, 8, ratios, blocks))
+        self.net.model[-2] = melgan.WNConv(8, bands, 7)
+        low_pass = scipy.signal.firwin(63, 0.15, window=("kaiser", 9.0))
+        k = np.arange(bands)[:, None]
+        turn = (2 * k + 1) * np.pi / 8 * (np.arange(63) - 61 / 2)
+        self.bank = torch.tensor(2 * low_pass * np.cos(turn - (-1.0) ** k * np.pi / 4), dtype=torch.float32)
+
+    def forward(self, mel):
+        signals = self.net(mel)
+        if len(self.bank) == 1:
+            return signals
+        spread = signals.new_zeros(*signals.shape, 4)
+        spread[..., 0] = 4 * signals
+        return functional.conv1d(spread.flatten(2), self.bank[None], padding=31)
+
+    def file(self, blocks, ratios):
+        state = in_stacks(self.net.state_dict(), "model_g.layers", len(ratios), blocks)
+        state["model_d.discriminators.0.layers.0.1.bias"] = torch.ones(2)
+        if len(self.bank) > 1:
+            state |= {"model_g.pqmf_layer.G": self.bank[None], "model_g.pqmf_layer.H": self.bank[:, None]}
+        return {"model": state, "step": 5}
+
+
+@pytest.mark.parametrize("bands, ratios, blocks", [(1, (4, 2), 4), (4, (2,), 3), (1, (4, 2), 3)])
+def test_its_melgans_of_one_band_and_of_four(tmp_path, bands, ratios, blocks):
+    theirs = CoquisMelGAN(bands, ratios, blocks)
+    said = config() | {"generator_model_params": {"upsample_factors": ratios, "num_res_blocks": blocks}}
+    file = write(tmp_path / "in", "best_model.pth", theirs.file(blocks, ratios), said)
+    described = import_checkpoint([file], tmp_path / "out")
+    assert "four hops longer" in described.notes[0]
+    assert_same(tmp_path / "out", theirs, 3 * mels())
+
+
+def test_its_melgan_without_a_configuration_is_told_what_is_missing(tmp_path):
+    file = write(tmp_path / "in", "best_model.pth", CoquisMelGAN(1, (4, 2), 3).file(3, (4, 2)))
+    with pytest.raises(ImportFailed, match="no configuration in it or beside it"):
+        import_checkpoint([file], tmp_path / "out")
 
 
 def value_of(magnitude, audio):

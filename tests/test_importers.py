@@ -82,7 +82,7 @@ def heard(path, mel):
 def assert_same(folder, net, mel):
     """Its sound is the net's, and streamed the same again."""
     expected = net(mel).flatten(1)
-    assert expected.square().mean().sqrt() > 0.01
+    assert expected.square().mean().sqrt() > 0.1
     vocoder, audio = heard(folder, mel)
     torch.testing.assert_close(audio[:, : expected.shape[1]], expected, atol=1e-5, rtol=0)
     with vocoder.stream() as stream:
@@ -91,6 +91,24 @@ def assert_same(folder, net, mel):
         ]
     np.testing.assert_allclose(np.concatenate(parts), audio[0].numpy(), atol=1e-5)
     return vocoder
+
+
+def in_stacks(state, root, stages, blocks):
+    """The reference's MelGAN as seungwonpark and Coqui name it: a stage's blocks are one layer."""
+
+    def theirs(key):
+        _, index, *rest = key.split(".")
+        stage, place = divmod(int(index) - 2, blocks + 2)
+        if int(index) < 2:
+            return f"{root}.{index}.{rest[-1]}"
+        if stage >= stages:
+            return f"{root}.{3 * stages + 4}.{rest[-1]}"
+        if place == 1:
+            return f"{root}.{3 * stage + 3}.{rest[-1]}"
+        inside = f"shortcuts.{place - 2}" if rest[0] == "shortcut" else f"blocks.{place - 2}.{rest[1]}"
+        return f"{root}.{3 * stage + 4}.{inside}.{rest[-1]}"
+
+    return {theirs(key): value for key, value in state.items()}
 
 
 SPELLINGS = ("pairs", "parametrizations", "folded")
@@ -273,23 +291,14 @@ def test_melgan_of_three_projects(tmp_path, whose):
     state = net.state_dict()
     config, name, files, mel = None, "config.yml", [], mels(80)
     if whose == "seungwonpark":
-
-        def theirs(key):
-            _, index, *rest = key.split(".")
-            stage, place = divmod(int(index) - 2, 5)
-            if int(index) < 2:
-                return f"generator.{index}.{rest[-1]}"
-            if stage >= 4:
-                return f"generator.16.{rest[-1]}"
-            if place == 1:
-                return f"generator.{3 * stage + 3}.{rest[-1]}"
-            inside = f"shortcuts.{place - 2}" if rest[0] == "shortcut" else f"blocks.{place - 2}.{rest[1]}"
-            return f"generator.{3 * stage + 4}.{inside}.{rest[-1]}"
-
         settings = (
             "train:\n  rep_discriminator: 1\n---\naudio:\n  sampling_rate: 24000\n  mel_fmax: 12000.0\n"
         )
-        content = {"model_g": {theirs(k): v for k, v in state.items()}, "step": 3, "hp_str": settings}
+        content = {
+            "model_g": in_stacks(state, "generator", stages=4, blocks=3),
+            "step": 3,
+            "hp_str": settings,
+        }
     elif whose == "parallel_wavegan":
         renamed = {re.sub(r"^model", "melgan", k).replace(".block.", ".stack.").replace(".shortcut.", ".skip_layer."): v
                    for k, v in state.items()}  # fmt: skip

@@ -24,6 +24,7 @@ class MultiBandMelGANGenerator(StreamingGenerator):
         bands: sub-bands of the waveform.
         pqmf_taps, pqmf_cutoff_ratio, pqmf_beta: of the filter bank, see `PQMF`. It is not in a checkpoint:
             ParallelWaveGAN up to 0.4.2 trained with a cut-off of 0.15.
+        pqmf_coqui: it is that of Coqui's multi-band MelGAN.
         causal: look at the past only, padded with zeros; the filter bank still waits for `pqmf_taps / 2` samples.
 
     Shape:
@@ -44,11 +45,12 @@ class MultiBandMelGANGenerator(StreamingGenerator):
         pqmf_cutoff_ratio: float = 0.142,
         pqmf_beta: float = 9.0,
         causal: bool = False,
+        pqmf_coqui: bool = False,
     ) -> None:
         super().__init__()
         self.n_mels = n_mels
         self.layers = nn.Sequential(
             *melgan_layers(n_mels, channels, upsample_rates, residual_dilations, causal, out_channels=bands),
-            PQMF(bands, pqmf_taps, pqmf_cutoff_ratio, pqmf_beta),
+            PQMF(bands, pqmf_taps, pqmf_cutoff_ratio, pqmf_beta, pqmf_coqui),
         )
         self.hop_length = math.prod(upsample_rates) * bands

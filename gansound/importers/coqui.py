@@ -1,21 +1,23 @@
-"""Coqui's TTS (idiap/coqui-ai-TTS): HiFi-GANs of its `GAN` model, `model_g.…`, with config.json.
+"""Coqui's TTS (idiap/coqui-ai-TTS): HiFi-GANs and MelGANs of its `GAN` model, `model_g.…`, with config.json.
 
 Its mel is librosa's, centred, and whatever its AudioProcessor is told: a gain, decibels shifted and scaled into a
-range, or mean and scale of each band. At inference it repeats the first and the last frame five times over, which makes
-its sound ten hops longer; `docs/hosts.md` says how to have that.
+range, or mean and scale of each band. At inference it repeats the first and the last frame five times over, two times
+for a MelGAN, which makes its sound ten hops longer, or four; `docs/hosts.md` says how to have that.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gansound.generators.hifigan import hifigan_keys
 from gansound.importers.checkpoint import Checkpoint, ImportFailed
 from gansound.importers.hifigan import notes_on, residual_blocks
+from gansound.importers.melgan import keys_of_stacks, sizes_of
 from gansound.importers.project import Described
 from gansound.mel import MelSpec
 from gansound.mel.spec import Log
 
-TITLE = "Coqui's TTS (idiap/coqui-ai-TTS), HiFi-GAN"
+TITLE = "Coqui's TTS (idiap/coqui-ai-TTS)"
 _FLOOR = 1e-8  # of its `amp_to_db`
 # What its BaseAudioConfig takes where a configuration is silent.
 _AUDIO = {
@@ -23,18 +25,23 @@ _AUDIO = {
     "signal_norm": True, "min_level_db": -100, "ref_level_db": 20, "symmetric_norm": True, "max_norm": 4.0,
     "clip_norm": True,
 }  # fmt: skip
+_MELGAN = {"layers.1.weight", "layers.3.weight", "layers.4.blocks.0.2.weight"}
+_BANK = "pqmf_layer."
 _LOGS: dict[str, Log] = {"np.log": "ln", "np.log10": "log10"}
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """By the configuration; the names are jik876's."""
-    return "generator_model_params" in checkpoint.config and "conv_pre.weight" in checkpoint.weights
+    """A HiFi-GAN by the configuration, for its names are jik876's; a MelGAN by its names."""
+    hifigan = "generator_model_params" in checkpoint.config and "conv_pre.weight" in checkpoint.weights
+    return hifigan or checkpoint.weights.keys() >= _MELGAN
 
 
 def describe(checkpoint: Checkpoint) -> Described:
     """By config.json: `generator_model_params` and `audio`."""
     audio = _AUDIO | checkpoint.setting("audio")
     spec = _mel(checkpoint, audio)
+    if checkpoint.weights.keys() >= _MELGAN:
+        return _melgan(checkpoint, spec)
     sizes = {
         "n_mels": checkpoint.weights["conv_pre.weight"].shape[1],
         "channels": checkpoint.setting("generator_model_params", "upsample_initial_channel"),
@@ -52,6 +59,25 @@ def describe(checkpoint: Checkpoint) -> Described:
         notes=[
             "Coqui's inference repeats five frames at both ends and is ten hops longer; here nothing is padded",
             *notes_on(sizes),
+        ],
+    )
+
+
+def _melgan(checkpoint: Checkpoint, spec: MelSpec) -> Described:
+    """Of one band, full-band ones among them, or of four; the sizes are told by the shapes."""
+    sizes = sizes_of(checkpoint.weights, r"layers\.\d+\.weight", r"layers\.\d+\.blocks\.\d+\.2\.weight")
+    name = "melgan.MelGANGenerator"
+    if any(name.startswith(_BANK) for name in checkpoint.weights):
+        name = "multi_band_melgan.MultiBandMelGANGenerator"
+        sizes |= {"pqmf_cutoff_ratio": 0.15, "pqmf_coqui": True}  # of which it has one only
+    return Described(
+        f"gansound.generators.{name}",
+        sizes,
+        spec,
+        partial(keys_of_stacks, "layers"),
+        constants=(_BANK,),
+        notes=[
+            "Coqui's inference repeats two frames at both ends and is four hops longer; here nothing is padded"
         ],
     )
 

@@ -6,6 +6,7 @@ Kumar et al., arXiv 1910.06711. Neither writes its sizes down beside the weights
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -39,7 +40,7 @@ def describe(checkpoint: Checkpoint) -> Described:
         _CLASS,
         sizes,
         _seungwonpark_mel(checkpoint),
-        _seungwonpark_keys,
+        partial(keys_of_stacks, "generator"),
         notes=["its inference pads ten frames at the end and cuts them off; here nothing is padded"],
     )
 
@@ -81,8 +82,11 @@ def _seungwonpark_mel(checkpoint: Checkpoint) -> MelSpec:
     return replace(MelSpec.preset("seungwonpark_melgan"), **changed)
 
 
-def _seungwonpark_keys(generator: StreamingGenerator) -> dict[str, str]:
-    """Stage i is `generator.3+3i`, its blocks `generator.4+3i`.blocks and `.shortcuts`."""
+def keys_of_stacks(root: str, generator: StreamingGenerator) -> dict[str, str]:
+    """Where a stage's blocks are one layer, as in seungwonpark's and Coqui's: our names, and for each theirs.
+
+    Stage i is `root.3+3i`, its blocks `root.4+3i`.blocks and `.shortcuts`.
+    """
     stages = sum(key.count(".") == 3 and key.endswith(".1.weight") for key in generator.state_dict())
     keys = {}
     for ours in generator.state_dict():
@@ -97,5 +101,5 @@ def _seungwonpark_keys(generator: StreamingGenerator) -> dict[str, str]:
                 theirs = f"{1 if layer == '0' else 3 * stages + 4}.{tensor}"
             case _:
                 raise AssertionError(ours)
-        keys[ours] = f"generator.{theirs}"
+        keys[ours] = f"{root}.{theirs}"
     return keys

@@ -27,11 +27,15 @@ class PQMF(nn.Module):
 
     Streaming, a sample waits for `taps / 2` samples.
 
+    Coqui's multi-band MelGAN was trained with another bank, as ParallelWaveGAN had it up to 0.4.2: its cosines lie
+    half a sample beside, and its low-pass filter is scaled so that a constant passes as it is.
+
     Args:
         bands: number of them; each has the signal's rate divided by it.
         taps: of each filter, less one; even.
         cutoff_ratio: of the low-pass filter, as a fraction of half the signal's rate.
         beta: of its Kaiser window; higher stops more and passes more of the neighbours.
+        coqui: the bank of Coqui's multi-band MelGAN, for `forward` alone.
 
     Shape:
         `(B, bands, T)` → `(B, 1, T * bands)`.
@@ -43,7 +47,12 @@ class PQMF(nn.Module):
     filters: Tensor
 
     def __init__(
-        self, bands: int = 4, taps: int = 62, cutoff_ratio: float = 0.142, beta: float = 9.0
+        self,
+        bands: int = 4,
+        taps: int = 62,
+        cutoff_ratio: float = 0.142,
+        beta: float = 9.0,
+        coqui: bool = False,
     ) -> None:
         super().__init__()
         if bands < 2 or taps % 2 or taps < bands or not 0 < cutoff_ratio < 1 or beta < 0:
@@ -54,7 +63,7 @@ class PQMF(nn.Module):
         self.bands = bands
         self.half_samples = taps // 2
         # Constants of the design, not weights: derived again at construction, so they aren't stored.
-        self.register_buffer("filters", _filters(bands, taps, cutoff_ratio, beta), persistent=False)
+        self.register_buffer("filters", _filters(bands, taps, cutoff_ratio, beta, coqui), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: `(B, bands, T)` → `(B, 1, T * bands)`. In full precision also under autocast."""
@@ -80,11 +89,16 @@ class PQMF(nn.Module):
             )
 
 
-def _filters(bands: int, taps: int, cutoff_ratio: float, beta: float) -> Tensor:
-    """`(bands, 1, taps + 1)`: filter k is the low-pass filter p times `2 cos((2k + 1) pi n / 2K + (-1)^k pi / 4)`."""
+def _filters(bands: int, taps: int, cutoff_ratio: float, beta: float, coqui: bool) -> Tensor:
+    """`(bands, 1, taps + 1)`: filter k is the low-pass filter p times `2 cos((2k + 1) pi n / 2K + (-1)^k pi / 4)`.
+
+    Coqui's has `n - 1 / 2` there, and p over its sum.
+    """
     n = torch.arange(taps + 1, dtype=torch.float64) - taps // 2
     window = torch.kaiser_window(taps + 1, periodic=False, beta=beta, dtype=torch.float64)
     low_pass = cutoff_ratio * torch.sinc(cutoff_ratio * n) * window
+    if coqui:
+        low_pass, n = low_pass / low_pass.sum(), n - 0.5
     k = torch.arange(bands, dtype=torch.float64)[:, None]
     phase = math.pi / 4 * (1 - 2 * (k % 2))
     modulation = 2 * torch.cos((2 * k + 1) * math.pi / (2 * bands) * n + phase)
