@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import gansound.engine.memory as memory
 from gansound.engine.plan import plan
@@ -58,6 +59,51 @@ def test_what_takes_more_than_a_line_says_is_measured() -> None:
 
     assert memory.choose(250 * ROOM, 16, steeper)[0] == 4
     assert seen[-2:] == [(2, 8), (4, 4)]
+
+
+def heaviest(task: Any, segments: int, samples: int) -> float:
+    """The bytes that the forward pass of a generator takes."""
+    mel = torch.randn(segments, task.mel.n_mels, samples // task.mel.hop_length)
+    return memory.peak_bytes(torch.device("cpu"), lambda: task.generator(mel))
+
+
+@pytest.mark.parametrize("more", [{}, {"batch_size": 6, "micro_batches": 3}, {"memory_gb": 50, **MEAN}])
+def test_what_cannot_fit_is_refused_before_it_is_made(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    """Of 64 times the usual length, where a machine has half, then four thirds of what their forward pass takes."""
+    segments = 1 if "memory_gb" in more else 2
+    made = plan(tiny(corpus, 2, **{"data.segment_samples": 2**17} | more))
+    bands, layers = made.task.mel.n_mels, made.task.generator.layers
+    made.task.generator.layers = nn.Sequential(
+        nn.BatchNorm1d(bands), nn.Dropout(0.1), *layers
+    )  # a state, draws
+    taken = heaviest(made.task, segments, 2**17)
+    before = {name: value.clone() for name, value in made.task.generator.state_dict().items()}
+    for there, fits in ((taken / 2, False), (taken * 4 / 3, True)):
+        monkeypatch.setattr(memory.machine, "memory_bytes", lambda there=there: int(there))
+        rng = torch.get_rng_state()
+        longest = memory.peak_bytes(torch.device("cpu"), functools.partial(check, made, fits))
+        assert longest < taken / 8  # measured on segments far shorter
+        assert torch.equal(torch.get_rng_state(), rng)
+    assert all(torch.equal(value, before[name]) for name, value in made.task.generator.state_dict().items())
+
+
+def check(made: Any, fits: bool) -> None:
+    arguments = made.task, made.settings, 1, torch.device("cpu")
+    if fits:
+        memory.check_room(*arguments)
+        return
+    with pytest.raises(
+        RecipeError, match=r"data.segment_samples: the generator alone takes .* make one of them smaller"
+    ):
+        memory.check_room(*arguments)
+
+
+def test_a_run_of_segments_that_cannot_be_is_refused_with_what_to_do(corpus: Path, tmp_path: Path) -> None:
+    """A hundred million samples, 2.4 GB of audio, which the machine may have: it was killed at the first step."""
+    with pytest.raises(RecipeError, match=r"for 6 segments of 99999744 samples.*micro_batches, up to 6$"):
+        Run(plan(tiny(corpus, 2, **{"data.segment_samples": 99_999_744, "batch_size": 6})), tmp_path / "run")
 
 
 def chosen(run: Path) -> dict[str, Any]:

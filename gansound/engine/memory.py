@@ -21,9 +21,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gansound import machine
+from gansound.counts import counted
+from gansound.draw import Draws
 from gansound.engine.folder import write_beside
 from gansound.engine.guards import NonFiniteLoss
 from gansound.engine.own_files import read_own
+from gansound.engine.settings import RunSettings
+from gansound.engine.task import Task
 from gansound.recipe import RecipeError
 
 if TYPE_CHECKING:
@@ -37,8 +42,51 @@ HEAVIEST_STEP = 232_792_560 * 2**6 * 5**2
 _ROOM = 1.2
 """For what isn't counted: fragments, CUDA's context, what a library takes by itself, the copies of a checkpoint."""
 
+_HEAVIEST_NET = 25_000
+"""Bytes of a generator's graph for each byte of its sound: BigVGAN's, the most of all."""
+
 Measure = Callable[[int, int], float]
 """The bytes that a step takes on so many parts of so many segments."""
+
+
+def check_room(task: Task, settings: RunSettings, processes: int, device: torch.device) -> None:
+    """Refuse segments on which a vocoder's forward pass alone takes more than the machine has, before one is made.
+
+    On a processor nothing else does: the system grants memory that isn't there, and ends the process at its use. Of a
+    step it is the smallest part, known from a line through two short segments.
+
+    Raises:
+        RecipeError: it would take more.
+    """
+    there, samples = machine.memory_bytes(), settings.data.segment_samples
+    segments = 1 if settings.memory_gb else settings.batch_size // processes // settings.micro_batches
+    if device.type != "cpu" or there is None or task.mel is None or settings.compile:
+        return
+    if segments * samples * 4 * _HEAVIEST_NET < there:
+        return
+    hop = task.mel.hop_length
+    generator = copy.deepcopy(task.generator)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
+
+    def taken(frames: int) -> float:
+        draws = Draws(settings.seed, range(1))
+        batch = {"audio": 0.1 * draws.normal("trial", frames * hop), "f0": torch.full((1, frames), 200.0)}
+        inputs = task.generator_inputs(batch, draws)
+        with torch.autocast("cpu", half, enabled=half is not None):
+            return peak_bytes(device, lambda: generator(*inputs))
+
+    try:
+        with torch.random.fork_rng([]):
+            bytes_ = (taken(32) - taken(16)) / (16 * hop) * samples * segments
+    except Exception:  # whatever a net of one's own raises; a step will tell
+        return
+    if bytes_ > there:
+        raise RecipeError(
+            f"batch_size, data.segment_samples: the generator alone takes {bytes_ / 2**30:,.0f} GiB for "
+            f"{counted(segments, 'segment')} of {samples} samples, the machine has {there / 2**30:,.0f}; make one of "
+            "them smaller"
+            + (f", or set micro_batches, up to {settings.batch_size // processes}" if segments > 1 else "")
+        )
 
 
 def fit_to_memory(run: "Run", start: int) -> None:

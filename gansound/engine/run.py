@@ -35,7 +35,7 @@ from gansound.engine.heartbeat import Heartbeat, beating
 from gansound.engine.kept import Best, Kept
 from gansound.engine.lock import RunLock
 from gansound.engine.log import RunLog
-from gansound.engine.memory import fit_to_memory
+from gansound.engine.memory import check_room, fit_to_memory
 from gansound.engine.own_files import check_own
 from gansound.engine.phases import Phases
 from gansound.engine.plan import Plan
@@ -98,6 +98,7 @@ class Run:
         device = self.accelerator.device
         for part in (self.task, self.task.generator, self.task.discriminator):
             part.to(device)
+        check_room(self.task, self.settings, self.accelerator.num_processes, device)
         try:
             self.task.try_own(self.settings.data.segment_samples, device)
         except ValueError as error:
