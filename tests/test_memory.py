@@ -89,20 +89,31 @@ def test_what_cannot_fit_is_refused_before_it_is_made(
     assert all(torch.equal(value, before[name]) for name, value in made.task.generator.state_dict().items())
 
 
+def test_memory_gb_is_what_segments_must_fit(corpus: Path) -> None:
+    made = plan(tiny(corpus, 2, memory_gb=4, **{"data.segment_samples": 99_999_744} | MEAN))
+    with pytest.raises(
+        RecipeError, match=r"takes 11 GiB for 1 segment of .*, memory_gb gives 4; take shorter ones$"
+    ):
+        memory.check_room(made.task, made.settings, 1, torch.device("cpu"))
+
+
 def check(made: Any, fits: bool) -> None:
     arguments = made.task, made.settings, 1, torch.device("cpu")
     if fits:
         memory.check_room(*arguments)
         return
     with pytest.raises(
-        RecipeError, match=r"data.segment_samples: the generator alone takes .* make one of them smaller"
+        RecipeError, match=r"data.segment_samples: the generator alone takes .*; take shorter ones"
     ):
         memory.check_room(*arguments)
 
 
 def test_a_run_of_segments_that_cannot_be_is_refused_with_what_to_do(corpus: Path, tmp_path: Path) -> None:
     """A hundred million samples, 2.4 GB of audio, which the machine may have: it was killed at the first step."""
-    with pytest.raises(RecipeError, match=r"for 6 segments of 99999744 samples.*micro_batches, up to 6$"):
+    with pytest.raises(
+        RecipeError,
+        match=r"for 6 segments of .*; take shorter ones, a smaller batch_size, or micro_batches, up to 6$",
+    ):
         Run(plan(tiny(corpus, 2, **{"data.segment_samples": 99_999_744, "batch_size": 6})), tmp_path / "run")
 
 

@@ -50,7 +50,7 @@ Measure = Callable[[int, int], float]
 
 
 def check_room(task: Task, settings: RunSettings, processes: int, device: torch.device) -> None:
-    """Refuse segments on which a vocoder's forward pass alone takes more than the machine has, before one is made.
+    """Refuse segments on which a vocoder's forward pass alone takes more than there is, before one is made.
 
     On a processor nothing else does: the system grants memory that isn't there, and ends the process at its use. Of a
     step it is the smallest part, known from a line through two short segments.
@@ -59,10 +59,15 @@ def check_room(task: Task, settings: RunSettings, processes: int, device: torch.
         RecipeError: it would take more.
     """
     there, samples = machine.memory_bytes(), settings.data.segment_samples
-    segments = 1 if settings.memory_gb else settings.batch_size // processes // settings.micro_batches
     if device.type != "cpu" or there is None or task.mel is None or settings.compile:
         return
-    if segments * samples * 4 * _HEAVIEST_NET < there:
+    most, who = float(there), "the machine has"
+    segments = settings.batch_size // processes // settings.micro_batches
+    if settings.memory_gb is not None and settings.memory_gb * 1e9 < most:
+        most, who = settings.memory_gb * 1e9, "memory_gb gives"
+    if settings.memory_gb is not None:
+        segments = 1
+    if segments * samples * 4 * _HEAVIEST_NET < most:
         return
     hop = task.mel.hop_length
     generator = copy.deepcopy(task.generator)
@@ -80,12 +85,12 @@ def check_room(task: Task, settings: RunSettings, processes: int, device: torch.
             bytes_ = (taken(32) - taken(16)) / (16 * hop) * samples * segments
     except Exception:  # whatever a net of one's own raises; a step will tell
         return
-    if bytes_ > there:
+    if bytes_ > most:
+        fewer = f", a smaller batch_size, or micro_batches, up to {settings.batch_size // processes}"
         raise RecipeError(
-            f"batch_size, data.segment_samples: the generator alone takes {bytes_ / 2**30:,.0f} GiB for "
-            f"{counted(segments, 'segment')} of {samples} samples, the machine has {there / 2**30:,.0f}; make one of "
-            "them smaller"
-            + (f", or set micro_batches, up to {settings.batch_size // processes}" if segments > 1 else "")
+            f"data.segment_samples: the generator alone takes {bytes_ / 2**30:,.0f} GiB for "
+            f"{counted(segments, 'segment')} of {samples} samples, {who} {most / 2**30:,.0f}; take shorter ones"
+            + (fewer if segments > 1 else "")
         )
 
 
