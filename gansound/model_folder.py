@@ -293,10 +293,10 @@ def download(repository: str, files: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=list(files)))
     except Exception as error:  # its HTTP library's own errors are no OSError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelFolderError(
             f"{repository}: no folder of that name here, and it can't be fetched from the Hugging "
-            f"Face Hub: {reason} Check the name and the network, or give a local folder"
+            f"Face Hub: {reason}. Check the name and the network, or give a local folder"
         ) from error
 
 

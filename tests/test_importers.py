@@ -581,6 +581,11 @@ def spoiled(how, folder):
         return [
             write(folder, "g_1", {"generator": state}, config)
         ], r"conv_pre\.\w+ has shape .*, expected .*32"
+    if how == "a larger sister's config":
+        config["upsample_initial_channel"] = 512
+        return [
+            write(folder, "g_1", {"generator": state}, config)
+        ], r"conv_pre\.bias has shape \(16,\), expected \(512,\) by its configuration"
     if how == "one tensor less":
         del state["ups.1.bias"]
         return [write(folder, "g_1", {"generator": state}, config)], r"has no ups\.1\.bias"
@@ -630,9 +635,9 @@ def spoiled(how, folder):
 
 
 FAULTS = (
-    "no config", "another config", "one tensor less", "half a pair", "more", "nan", "hop", "enormous", "unknown",
-    "expanded", "lfs", "garbage", "a key less", "config of lfs", "optimizer", "stats", "empty", "zeros", "text",
-    "istftnet",
+    "no config", "another config", "a larger sister's config", "one tensor less", "half a pair", "more", "nan", "hop",
+    "enormous", "unknown", "expanded", "lfs", "garbage", "a key less", "config of lfs", "optimizer", "stats", "empty",
+    "zeros", "text", "istftnet",
 )  # fmt: skip
 
 
@@ -696,6 +701,7 @@ def test_a_repository_of_the_hub_is_fetched_and_imported(hub, tmp_path, capsys, 
     said = capsys.readouterr().err
     assert "them/three: no folder of that name here, and it can't be fetched" in said
     assert said.count("\n") == 1
+    assert "404 Client Error. Check the name" in said
     for path in (
         "them/three.pt",
         "one/g_1",

@@ -162,36 +162,13 @@ def kind_of(checkpoint: Checkpoint) -> str:
 def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
     """The generator with the checkpoint's weights."""
     weights = checkpoint.weights if described.weights is None else described.weights
-    elements = sum(tensor.numel() for tensor in weights.values())
-    with (
-        torch.random.fork_rng(devices=[]),
-        budget(12 * elements + _CONSTANT_BYTES, 8 * len(weights) + 64, "the file holds fewer"),
-    ):
-        try:
-            generator = build(
-                {"class_path": described.class_path, "init_args": described.init_args},
-                StreamingGenerator,
-                "generator",
-                context={"mel": described.takes} if isinstance(described.takes, MelSpec) else {},
-                roots=("gansound.generators",),
-            )
-        except RecipeError as error:
-            raise ImportFailed(f"{checkpoint.path}: its configuration makes no such net: {error}") from error
-    generator = fold_parametrizations(generator.float().eval())
+    try:
+        generator = _drawn(described, weights)
+    except RecipeError as error:
+        _name_what_is_unlike(checkpoint, described, weights)
+        raise ImportFailed(f"{checkpoint.path}: its configuration makes no such net: {error}") from error
     keys = described.keys(generator)
-    state = {}
-    for ours, expected in generator.state_dict().items():
-        theirs = keys[ours]
-        if theirs not in weights:
-            raise ImportFailed(f"{checkpoint.path}: has no {theirs}, which its configuration asks for")
-        found = weights[theirs]
-        if _sides(found) != _sides(expected):
-            raise ImportFailed(
-                f"{checkpoint.path}: {theirs} has shape {tuple(found.shape)}, expected {tuple(expected.shape)} by its "
-                "configuration. Is the configuration that of these weights?"
-            )
-        state[ours] = found.reshape(expected.shape)
-    generator.load_state_dict(state)
+    generator.load_state_dict(_fitting(checkpoint, weights, keys, generator))
     used = set(keys.values())
     rest = [
         name for name in weights if name not in used and not any(part in name for part in described.constants)
@@ -208,6 +185,59 @@ def _built(checkpoint: Checkpoint, described: Described) -> StreamingGenerator:
             f"{described.takes.hop_length}. Is the configuration that of these weights?"
         )
     return generator
+
+
+def _drawn(described: Described, weights: Mapping[str, Tensor], leeway: int = 1) -> StreamingGenerator:
+    """The generator with weights of its own, of hardly more bytes than the file's, or `leeway` times as many."""
+    elements = sum(tensor.numel() for tensor in weights.values())
+    with (
+        torch.random.fork_rng(devices=[]),
+        budget(leeway * (12 * elements + _CONSTANT_BYTES), 8 * len(weights) + 64, "the file holds fewer"),
+    ):
+        generator = build(
+            {"class_path": described.class_path, "init_args": described.init_args},
+            StreamingGenerator,
+            "generator",
+            context={"mel": described.takes} if isinstance(described.takes, MelSpec) else {},
+            roots=("gansound.generators",),
+        )
+    return fold_parametrizations(generator.float().eval())
+
+
+def _name_what_is_unlike(checkpoint: Checkpoint, described: Described, weights: Mapping[str, Tensor]) -> None:
+    """Of a net too large for its file, a published one's larger sister as a rule, the first shape that differs.
+
+    It is built of shapes alone. Raises ImportFailed; returns where that is no way to build it, either.
+    """
+    try:
+        with torch.device("meta"):
+            generator = _drawn(described, weights, leeway=100)
+        keys = described.keys(generator)
+    except (RecipeError, RuntimeError, NotImplementedError):  # what meta tensors can't do
+        return
+    _fitting(checkpoint, weights, keys, generator)
+
+
+def _fitting(
+    checkpoint: Checkpoint,
+    weights: Mapping[str, Tensor],
+    keys: Mapping[str, str],
+    generator: StreamingGenerator,
+) -> dict[str, Tensor]:
+    """The weights as the generator's state. Raises ImportFailed for the first that doesn't fit."""
+    state = {}
+    for ours, expected in generator.state_dict().items():
+        theirs = keys[ours]
+        if theirs not in weights:
+            raise ImportFailed(f"{checkpoint.path}: has no {theirs}, which its configuration asks for")
+        found = weights[theirs]
+        if _sides(found) != _sides(expected):
+            raise ImportFailed(
+                f"{checkpoint.path}: {theirs} has shape {tuple(found.shape)}, expected {tuple(expected.shape)} by its "
+                "configuration. Is the configuration that of these weights?"
+            )
+        state[ours] = found.reshape(expected.shape)
+    return state
 
 
 def _sides(tensor: Tensor) -> list[int]:
