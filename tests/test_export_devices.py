@@ -9,8 +9,10 @@ import torch
 from gansound.cli import main
 from gansound.extras import EXTRAS
 from gansound.inference.export import export_executorch, export_litert
+from gansound.inference.export.graphs import fixed_step, streaming_generator
 from gansound.inference.export.to_devices import load_executorch, load_litert, streamed
 from gansound.mel import MelSpec
+from gansound.nn.inference_form import InferenceForm
 from tests.test_export import HOP, SPEC, mel_of, vocoder_of
 
 FORMATS = {
@@ -39,6 +41,13 @@ def test_a_step_for_devices_gives_the_generator_s_samples(format, family, tmp_pa
         if frames > 20:
             assert float(expected.square().mean().sqrt()) > 0.1
         torch.testing.assert_close(streamed(run, mel, about), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["freev", "hifigan"])
+def test_a_fixed_step_takes_plain_layouts(family):
+    """A runtime keeps the layout that it was exported with, and whoever runs it hands over plain arrays."""
+    step, (mel, state) = fixed_step(InferenceForm(streaming_generator(vocoder_of(family)), graph=True), 5)
+    assert all(tensor.is_contiguous() for tensor in (mel, *state, *step.parameters()))
 
 
 @pytest.mark.parametrize(

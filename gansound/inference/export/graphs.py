@@ -67,11 +67,13 @@ def program(
 def fixed_step(generator: StreamingGenerator, frames: int) -> tuple[nn.Module, tuple[Tensor, State]]:
     """A generator's step as a module, and what it takes where one utterance gets so many frames a step.
 
-    Its weights are laid out anew: XNNPACK has layouts of its own, and refuses those that are channels last already.
+    Its weights and what begins its state are laid out anew: XNNPACK has layouts of its own and refuses weights that are
+    channels last already, and ExecuTorch reads every state in the layout of the one that the step was exported with.
     """
     for weight in generator.parameters():
         weight.data = weight.detach().contiguous()
-    return _Step(generator).eval(), (torch.zeros(1, generator.n_mels, frames), generator.init_state(1))
+    state = tuple(buffer.contiguous() for buffer in generator.init_state(1))
+    return _Step(generator).eval(), (torch.zeros(1, generator.n_mels, frames), state)
 
 
 def _traced(
