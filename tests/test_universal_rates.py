@@ -11,7 +11,7 @@ import gansound
 from gansound.audio import resample
 from gansound.generators.universal import UniversalGenerator
 from gansound.mel import MelSpec
-from gansound.mel.inverse import MelInverse
+from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.metrics.pesq import pesq_wb
 from gansound.model_folder import save_model_folder
 from gansound.nn.inference_form import InferenceForm
@@ -108,7 +108,7 @@ def test_another_rate_shares_the_weights_and_hears_the_same_frames(rate, window,
         for name, layer in one.layers.core.named_children():
             if name == "istft":
                 break
-            given = layer(given)
+            given = (layer.where(None) if name == "spectrum" else layer)(given)
         spectra.append(given)
     assert torch.equal(*spectra)
     assert other(spec.mel(voice(40 * hop))).shape == (1, 40 * hop)
@@ -173,7 +173,7 @@ def test_half_as_many_frames_are_made_twice_as_many_before_a_core_that_is_shared
     net = generator(finer_frames=8)
     before = net(OWN.mel(voice(20 * 256)))
     half = net.for_mel(of_rate(24000, 1920, 480))
-    assert half.layers.core.spectrum is net.layers.core.spectrum
+    assert half.layers.core.spectrum.trunk is net.layers.core.spectrum.trunk
     assert half.layers.core.finer.needed
     assert not net.layers.core.finer.needed
     assert torch.equal(net(OWN.mel(voice(20 * 256))), before)
@@ -279,6 +279,69 @@ def test_a_convention_ends_where_the_nets_own_does_or_tells_of_all(changes, ends
     if told > 480 and ends - told > 10:  # as of a resampler
         assert (heard[told + 4 : ends].diff() < 0).all()
         assert heard[ends] / heard[told - 8] < 10 ** (-50 / 20)
+
+
+TO_THE_END = replace(OWN, fmax=11025.0, floor=1e-4)
+
+
+def logs_of(mel: torch.Tensor) -> torch.Tensor:
+    """As the spectrum is given them."""
+    return MelInverse(TO_THE_END, 1024, beyond=OWN)(mel).clamp_min(AMPLITUDE_FLOOR).log()
+
+
+def test_the_top_is_as_loud_as_a_convention_says_that_tells_of_it():
+    """`default` said -30 to -60 dB of a faint top that the mel told of, since its own convention told of none."""
+    spectrum = generator().for_mel(TO_THE_END).layers.core.spectrum
+    noise = torch.randn(1, 22050, generator=torch.Generator().manual_seed(0)) / 10
+    given = logs_of(TO_THE_END.mel(noise))
+    detail = torch.randn(513, generator=torch.Generator().manual_seed(1)) / 2
+    first, whole = round(0.92 * 371), slice(round(0.92 * 371) + 32, -17)
+    for level in (-5.0, 0.0, 3.0):
+        said = given.mean((0, 1)) + level + detail.expand(given.shape)
+        made = spectrum.top(given, said)
+        assert torch.equal(made[..., :first], said[..., :first])
+        loud, told = (logs.exp().unfold(2, 33, 1).mean(3)[..., whole] for logs in (made, given))
+        # Louder by what an inverse STFT loses, within what both differ by from bin to bin.
+        louder_db = 20 * (loud / told).log10()
+        assert louder_db.mean() == pytest.approx(2.3, abs=0.2)
+        assert louder_db.std() < 0.8
+        # Beside each other bins lie as the net says.
+        beside, own = (logs.diff(dim=2)[..., whole] for logs in (made, said))
+        assert (beside - own).abs().max() < 0.2
+        assert (made[..., first] - said[..., first]).abs().mean() < abs(level) / 8 + 0.1  # it begins softly
+
+
+def test_below_the_floor_of_a_convention_the_top_is_as_faint_as_the_net_says():
+    net = generator().for_mel(TO_THE_END)
+    given = logs_of(TO_THE_END.mel(torch.zeros(1, 22050)))
+    assert given[..., 450].mean() > -11  # the floor itself isn't silence
+    made = [net.layers.core.spectrum.top(given, given + louder) - given for louder in (-3.0, 3.0)]
+    assert (made[0] + 3).abs().max() < 0.01
+    assert made[1][..., 400:].abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [({}, False), ({"fmax": 7000.0}, False), ({"fmax": 9500.0}, False), ({"fmax": 11025.0}, True)],
+)
+def test_the_net_says_the_top_where_a_convention_tells_of_none(changes, told):
+    net = generator().for_mel(replace(OWN, **changes))
+    assert (net.layers.core.spectrum.top is not None) == told
+    assert net.for_mel(OWN).layers.core.spectrum.top is None
+
+
+def test_noise_above_the_own_convention_comes_out_as_loud_as_it_was():
+    """Through the sound: a head that says a tenth of what is told."""
+    noise = torch.randn(1, 4 * 22050, generator=torch.Generator().manual_seed(0)) / 10
+    levels = []
+    for quieter in (0.0, 2.3):
+        net = generator().for_mel(TO_THE_END)
+        net.layers.core.spectrum.trunk.head.bias.data[340:513] -= quieter
+        with torch.no_grad():
+            made = net.eval()(TO_THE_END.mel(noise))
+        top = parts(made, 1024, 256)[0].unflatten(1, (2, 513))[..., 380:500]
+        levels.append(10 * top.square().sum(1).mean().log10().item())
+    assert levels[1] == pytest.approx(levels[0], abs=0.1)
 
 
 def test_what_a_convention_doesnt_tell_of_falls_by_two_decibels_a_kilohertz():

@@ -6,6 +6,7 @@ frequency, 0 in the bins that the convention never saw. A convention is then no 
 layer, without a weight, and another one may be put in its place at any time. Nor does the net know the rate of its
 samples: frames of another rate or hop are to it those of a voice that speaks faster or slower, higher or lower, and the
 inverse STFT gives each as many samples as it lasts. Half as many frames are made twice as many by `FinerFrames`, first.
+Of how loud the bins are that only another convention tells of it learnt nothing; `TopAsTold` says it.
 
 What moves on from frame to frame, the phases of the partials of the lowest bins, a net that sees one frame like another
 cannot tell; `SinglePassPhases` follows them before the trunk, which hears them and turns its own phases by them, once
@@ -31,7 +32,15 @@ from torch import nn
 
 from gansound.generators.freev import FreeVGenerator
 from gansound.generators.universal_conventions import fitted, has_too_few
-from gansound.generators.universal_layers import After, Clicks, Inverse, LoudBins, SeenBins, Spectrum
+from gansound.generators.universal_layers import (
+    After,
+    Clicks,
+    Inverse,
+    LoudBins,
+    SeenBins,
+    Spectrum,
+    TopAsTold,
+)
 from gansound.generators.universal_weights import (
     PHASE_FEATURES,
     begin_as_filter_bank,
@@ -257,10 +266,13 @@ class UniversalGenerator(StreamingGenerator):
         istft, halved = fitted(mel, self.learnt_by, self.n_fft, finer="finer" in core)
         if "finer" in core:
             core = OrderedDict(core, finer=core["finer"].where(halved))  # type: ignore[operator]
+        inverse = Inverse(mel, self.n_fft, self.tones, self.learnt_by, istft.n_fft)
+        own_end = math.ceil(self.n_fft * self.learnt_by.fmax / self.learnt_by.sample_rate) - 1
+        top = TopAsTold.of(inverse, own_end)
+        core = OrderedDict(core, spectrum=core["spectrum"].where(top))  # type: ignore[operator]
         core = OrderedDict(
             core, istft=istft, bands=TwoBands(mel.sample_rate), beginnings=Beginnings(istft, mel.sample_rate)
         )
-        inverse = Inverse(mel, self.n_fft, self.tones, self.learnt_by, istft.n_fft)
         return OrderedDict(inverse=inverse, core=SharpOnsets(core))
 
     def _takes(self, mel: MelSpec) -> None:

@@ -1,5 +1,8 @@
 """Layers about the trunk of the universal vocoder: what it hears of amplitudes, and what it says as a spectrum."""
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -7,12 +10,22 @@ from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
 from gansound.nn.group_delay import GroupDelay
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Pointwise
-from gansound.precision import full_precision
+from gansound.precision import full_precision, no_autocast
 
 PHASE_RADIUS = 0.1
 """Of the two maps whose angle is the phase; within it the amplitude falls with them."""
 AT_ONCE = 5.0
 """Where a frame's sound comes at one moment, a click is added to those maps, so much louder than what they say."""
+LOUDEST = 7.0
+"""Of a logarithm: e^7 is louder than any full-scale frame of 2048 samples."""
+TOLD_FROM = 0.92
+"""Of the bins up to the end of the convention of training: where its last band falls off it tells little."""
+TOLD_AROUND = 16
+"""Bins on either side, with which a bin is as loud as the convention says: as wide as its bands are there."""
+TOLD_LOUDER_DB = 2.3
+"""So much an inverse STFT loses of a noise up there, whose phases don't agree from frame to frame."""
+_TOLD_FADE = 16  # bins
+_NOTHING = 1e-7  # of an amplitude; an ONNX exporter takes 1e-8 for nothing
 _SILENCE = 1e-20  # of a power, so that its root has a finite slope
 
 
@@ -69,6 +82,56 @@ class After(Pointwise):
         return given[..., self.bins :]
 
 
+class TopAsTold(nn.Module):
+    """The top bins as loud as a convention says that tells of them, where the one of training told of nothing.
+
+    Of how loud they are a net hardly learnt anything; how they lie beside each other stays as it says. What is at the
+    convention's floor may be as faint as the net says.
+
+    Args:
+        inverse: of the convention.
+        own_end: last bin that the one of training told of.
+
+    Shape: log-amplitudes as given and as the net says `(B, F, bins)` -> the latter, corrected.
+    """
+
+    around: Tensor
+    floor: Tensor
+    fade: Tensor
+
+    def __init__(self, inverse: MelInverse, own_end: int) -> None:
+        super().__init__()
+        bins = torch.arange(len(inverse.seen))
+        self.first = round(TOLD_FROM * own_end)
+        self.heard = self.first - TOLD_AROUND
+        apart = (bins[self.first :, None] - bins[self.heard :]).abs()
+        around = (apart <= TOLD_AROUND).float()
+        around /= around.sum(1, keepdim=True)
+        silence = inverse.mel.from_magnitude(torch.zeros(1, inverse.mel.n_mels, 1))
+        fade = (bins[: len(apart)] + 1) / _TOLD_FADE
+        # Constants of the convention, not weights: derived again at construction, so they aren't stored.
+        self.register_buffer("around", around, persistent=False)
+        self.register_buffer("floor", inverse(silence)[0, 0, self.heard :] @ around.T, persistent=False)
+        self.register_buffer("fade", fade.clamp(max=1), persistent=False)
+
+    @classmethod
+    def of(cls, inverse: MelInverse, own_end: int) -> Self | None:
+        """That of a convention, if it tells of more than that of training."""
+        return cls(inverse, own_end) if inverse.seen[own_end + 1 :].any() else None
+
+    def forward(self, given: Tensor, said: Tensor) -> Tensor:
+        with no_autocast(said):
+            told, own = (
+                full_precision(logs)[..., self.heard :].clamp(max=LOUDEST).exp() for logs in (given, said)
+            )
+            around = self.around.to(told.dtype).T
+            told, own, floor = told @ around, own @ around, self.floor.to(told.dtype)
+            above = (told - floor).clamp_min(_NOTHING) * 10 ** (TOLD_LOUDER_DB / 20)
+            wanted = torch.maximum(above, torch.minimum(own, floor))
+            louder = (wanted / own.clamp_min(_NOTHING)).clamp_min(_NOTHING).log() * self.fade.to(told.dtype)
+        return torch.cat([said[..., : self.first], said[..., self.first :] + louder], dim=-1)
+
+
 class Spectrum(Parallel):
     """The amplitudes corrected by the trunk, with the trunk's phase, turned by the phases and delays that it was given.
 
@@ -81,6 +144,7 @@ class Spectrum(Parallel):
 
     columns_dim = 1
     middle: Tensor
+    top: TopAsTold | None
 
     def __init__(
         self, trunk: nn.Module, bins: int, low: int, phases: nn.Module, delay: GroupDelay | None
@@ -91,8 +155,15 @@ class Spectrum(Parallel):
         self.trunk = trunk
         self.phases = phases
         self.delay = delay
+        self.register_module("top", None)
         # In the middle of a frame, whose phases are told from its start.
         self.register_buffer("middle", (-1.0) ** torch.arange(bins), persistent=False)
+
+    def where(self, top: TopAsTold | None) -> Self:
+        """The same, sharing its weights, of a convention that tells of the top, or of one that doesn't."""
+        other = copy.copy(self)
+        other._modules = self._modules | {"top": top}
+        return other
 
     def paths(self) -> list[nn.Module]:
         turns = [*([self.phases] if self.low else []), *([self.delay] if self.delay else [])]
@@ -105,8 +176,10 @@ class Spectrum(Parallel):
         if self.delay:
             share, *turn = self.delay.phases(turns[-1])
             real = real + AT_ONCE * share * self.middle
-        # exp() of an untrained net may overflow; e^7 is louder than any full-scale frame of 2048 samples.
-        amplitude = (given + correction).clamp(max=7.0).exp()
+        said = given + correction
+        if self.top is not None:
+            said = self.top(given, said)
+        amplitude = said.clamp(max=LOUDEST).exp()  # which of an untrained net may overflow
         scale = amplitude * torch.rsqrt(real.square() + imaginary.square() + PHASE_RADIUS**2)
         real, imaginary = scale * real, scale * imaginary
         if self.low:
