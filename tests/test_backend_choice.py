@@ -3,11 +3,12 @@
 import json
 import logging
 import os
+import sys
 import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +81,7 @@ def test_what_cannot_be_had_is_refused(backend, precision, device, said, monkeyp
     monkeypatch.setattr(backends, "missing", lambda backend: [])
     with pytest.raises(BackendUnavailable, match=said):
         check_backend(backend, precision, torch.device(device))
+    check_backend("auto", "bf16", torch.device("cuda"))  # which is eager there
 
 
 def test_the_environment_names_what_auto_takes(monkeypatch):
@@ -191,13 +193,38 @@ def test_what_is_compiled_behind_is_there_before_it_is_timed(purpose, in_a_row, 
     assert done[: in_a_row + 1] == ["step" if purpose == "stream" else "synthesize"] * in_a_row + ["settle"]
 
 
+@pytest.mark.parametrize("purpose, in_a_row, frames", [("stream", 8, 1), ("short", 1, 43), ("whole", 1, 256)])
+def test_a_figure_is_the_median_of_rounds_in_ms_without_the_first(purpose, in_a_row, frames, monkeypatch):
+    """In the first it compiles, and what streams runs the interior's net nearly all the time."""
+    runner, now, asked = EagerRunner(generator_of("freev")), [0.0], []
+    took = iter([s for s in (5.0, 0.002, 0.004, 0.009) for _ in range(in_a_row)])
+
+    def compute(mel, *_, **how):
+        now[0] += next(took)
+        asked.append((tuple(mel.shape), how))
+        return None, None
+
+    for name in ("step", "synthesize"):
+        monkeypatch.setattr(runner, name, compute)
+    monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(choice, "ROUNDS", 3)
+    assert choice.measure({"eager": runner}, {}, purpose) == {"eager": pytest.approx(4.0)}
+    assert next(took, None) is None
+    how = {"interior": True} if purpose == "stream" else {}
+    assert asked == [((1, runner.n_mels, frames), how)] * 4 * in_a_row
+
+
 def test_auto_measures_once_and_remembers(world, caplog):
     generator = generator_of("freev")
     with caplog.at_level(logging.INFO, "gansound"):
         first = make_runner(generator, "auto")
     assert first.name == "openvino"
     assert world.made == ["eager", "onnxruntime", "openvino"]  # what was measured is what runs
-    assert "backend openvino, the fastest here (a frame: openvino 1.00 ms" in caplog.text
+    assert "measuring eager, onnxruntime, openvino on this model" in caplog.text
+    said = (
+        "backend openvino, the fastest here (a frame: openvino 1.00 ms, onnxruntime 2.00 ms, eager 3.00 ms)"
+    )
+    assert said in caplog.text
     again = make_runner(generator, "auto")
     assert again.name == "openvino"
     assert world.made[3:] == ["openvino"]
@@ -388,6 +415,21 @@ def test_with_eager_alone_nothing_is_measured_or_written(world, cache_folder, mo
     assert make_runner(generator_of("freev")).name == "eager"
     assert not world.measured
     assert not cache_folder.exists()
+    assert not backends.would_measure(generator_of("freev"), "fp32", "short")
+
+
+def test_what_would_measure_is_known_beforehand(world, monkeypatch, caplog):
+    generator = generator_of("freev")
+    assert backends.would_measure(generator, "fp32", "short")
+    assert backends.would_measure(generator, "bf16", "short")  # of two
+    monkeypatch.setenv("GANSOUND_BACKEND", "onnxruntime")
+    assert not backends.would_measure(generator, "fp32", "short")
+    monkeypatch.delenv("GANSOUND_BACKEND")
+    with caplog.at_level(logging.INFO, "gansound"):
+        make_runner(generator, purpose="short")
+    assert "the fastest here (43 frames: openvino" in caplog.text
+    assert not backends.would_measure(generator, "fp32", "short")
+    assert backends.would_measure(generator, "fp32", "whole")
 
 
 # Graphs that are kept
@@ -414,23 +456,27 @@ def form_of(name="freev", seed=0, **kwargs):
     return InferenceForm(awake(name, False, torch.float32, seed=seed), graph=True, **kwargs)
 
 
-def test_a_graph_is_traced_once_for_the_same_net(traced):
+def test_a_graph_is_traced_once_for_the_same_net(traced, caplog):
+    caplog.set_level(logging.INFO, "gansound")
     first = step_graph.step_graph(form_of(), interior=True)
     assert step_graph.step_graph(form_of(), interior=True) == first
     assert len(traced) == 1
     assert step_graph.step_graph(form_of(), interior=False) != first
     assert step_graph.step_graph(form_of(seed=1), interior=True) != first
     assert len(traced) == 3
+    assert caplog.text.count("tracing the net for the runtime, once") == 3
 
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:3], lambda b: b[:-1], lambda b: b"x" + b[1:]])
-def test_a_damaged_graph_is_made_again(traced, cache_folder, damage):
+def test_a_damaged_graph_is_made_again(traced, cache_folder, damage, caplog):
+    caplog.set_level(logging.INFO, "gansound")
     step_graph.step_graph(form_of(), interior=True)
     [file] = (cache_folder / "graphs").iterdir()
     good = file.read_bytes()
     file.write_bytes(damage(good))
     again = step_graph.step_graph(form_of(), interior=True)
     assert len(traced) == 2
+    assert f"{file}: damaged, made again" in caplog.text
     assert step_graph.step_graph(form_of(), interior=True) == again
     assert len(traced) == 2
 
@@ -468,6 +514,79 @@ def test_old_graphs_go_and_never_the_one_in_use(traced, cache_folder, monkeypatc
     assert kept >= {"new.graph", ".now.tmp"}
     step_graph.step_graph(form_of(), interior=True)
     assert len(traced) == 1, made
+
+
+def test_a_graph_that_is_used_is_younger_than_one_that_isnt(traced, cache_folder, monkeypatch):
+    monkeypatch.setattr(step_graph, "KEPT_GRAPHS", 2)
+    used, idle, new = form_of(), form_of(seed=1), form_of(seed=2)
+    for age, form in ((200, used), (100, idle)):
+        before = set(cache_folder.glob("graphs/*"))
+        step_graph.step_graph(form, interior=True)
+        [made] = set(cache_folder.glob("graphs/*")) - before
+        os.utime(made, (made.stat().st_mtime - age,) * 2)
+    for form in (used, new, used):
+        step_graph.step_graph(form, interior=True)
+    assert len(traced) == 3
+    step_graph.step_graph(idle, interior=True)
+    assert len(traced) == 4
+
+
+def test_what_a_runtime_refuses_is_not_blamed_on_graphs_of_before(traced, cache_folder, caplog):
+    for _ in range(2):
+        step_graph.step_graph(form_of(), interior=True)  # taken from the cache by this thread
+
+    def refused():
+        raise RuntimeError("no such layer")
+
+    with pytest.raises(RuntimeError, match="no such layer"):
+        step_graph.from_cache(refused, lambda made: True)
+    assert len(list((cache_folder / "graphs").iterdir())) == 1
+    assert "wrong" not in caplog.text
+
+
+def test_nothing_half_written_is_left_where_a_file_cannot_be_put_in_place(cache_folder, monkeypatch, caplog):
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with caplog.at_level(logging.INFO, "gansound"):
+        step_graph.keep(cache_folder / "graphs" / "one.graph", b"graph")
+    assert list((cache_folder / "graphs").iterdir()) == []
+    assert "can't be kept" in caplog.text
+    monkeypatch.undo()
+    path = cache_folder / "graphs" / "one.graph"  # nor stands what a kill left in the way
+    path.with_name(f".one.graph.{os.getpid()}.{threading.get_ident()}.tmp").write_bytes(b"gra")
+    step_graph.keep(path, b"graph")
+    assert path.read_bytes() == b"graph"
+
+
+def test_the_cache_lies_where_the_system_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for said, folder in (("/elsewhere", Path("/elsewhere")), ("", tmp_path / ".cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", said)
+        assert step_graph.cache_folder() == folder / "gansound"
+
+
+@pytest.mark.parametrize("room", ["nn", "generators", "mel", "inference/export"])
+def test_graphs_of_other_code_are_other_graphs(room, tmp_path, monkeypatch):
+    for name in ("nn", "generators", "mel", "inference/export"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.py").write_text("1")
+    monkeypatch.setattr(step_graph.gansound, "__file__", str(tmp_path / "__init__.py"))
+    code = step_graph._code.__wrapped__
+    before = code()
+    assert code() == before
+    (tmp_path / room / "a.py").write_text("2")
+    assert code() != before
+
+
+def test_layers_of_ones_own_are_told_apart_by_their_source(tmp_path, monkeypatch):
+    file = tmp_path / "their_layers.py"
+    module = ModuleType("their_layers")
+    monkeypatch.setitem(sys.modules, "their_layers", module)
+    own = step_graph._own_code.__wrapped__
+    assert own("their_layers") != own("their_layers")  # typed in by hand
+    module.__file__ = str(file)
+    file.write_text("1")
+    assert own("their_layers") == own("their_layers") == b"1"
+    assert own("gansound.nn.conv") == own("torch.nn") == b""
 
 
 def test_threads_trace_one_net_after_the_other_and_the_same_once(monkeypatch, cache_folder):
@@ -537,7 +656,7 @@ def test_a_fingerprint_tells_nets_apart():
     assert fingerprint(long) == fingerprint(longer)
 
 
-def test_the_cache_is_its_users_alone(traced, cache_folder):
+def test_the_cache_is_its_users_alone(traced, cache_folder, tmp_path):
     before = os.umask(0)
     try:
         step_graph.step_graph(form_of(), interior=True)
@@ -552,10 +671,34 @@ def test_the_cache_is_its_users_alone(traced, cache_folder):
     step_graph.step_graph(form_of(), interior=True)
     assert len(traced) == 2
     assert file.stat().st_mode & 0o777 == 0o600
+    for count, mode in ((3, 0o620), (4, 0o602)):
+        file.chmod(mode)
+        step_graph.step_graph(form_of(), interior=True)
+        assert len(traced) == count
+    elsewhere = file.rename(tmp_path / "elsewhere.graph")
+    file.symlink_to(elsewhere)
+    step_graph.step_graph(form_of(), interior=True)
+    assert len(traced) == 5
+    assert not file.is_symlink()
+    if os.geteuid() == 0:
+        os.chown(file, 12345, -1)
+        step_graph.step_graph(form_of(), interior=True)
+        assert len(traced) == 6
     file.unlink()
     os.mkfifo(file)
+    made = len(traced)
     step_graph.step_graph(form_of(), interior=True)
-    assert len(traced) == 3
+    assert len(traced) == made + 1
+
+
+def test_a_cache_that_others_may_look_into_is_closed_to_them(traced, cache_folder, tmp_path):
+    tmp_path.chmod(0o755)  # which is the user's, for others too
+    for folder in (cache_folder, cache_folder / "graphs"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    step_graph.step_graph(form_of(), interior=True)
+    assert (cache_folder / "graphs").stat().st_mode & 0o777 == 0o700
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
 def of_another_net(graph: bytes) -> bytes:

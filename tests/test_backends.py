@@ -2,7 +2,8 @@
 
 import itertools
 import threading
-from functools import cache
+from functools import cache, partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,13 @@ from gansound.inference.backends import (
     make_runner,
 )
 from gansound.inference.backends.eager import GRID_FRAMES, EagerRunner, few_lengths
-from gansound.inference.backends.runner import PUSHED_FRAMES, STEP_FRAMES, Runner, step_lengths
+from gansound.inference.backends.runner import (
+    PUSHED_FRAMES,
+    STEP_FRAMES,
+    Runner,
+    computes_its_model,
+    step_lengths,
+)
 from gansound.inference.backends.step_graph import plain_graph
 from gansound.machine import cpuinfo
 from gansound.nn.conv import Conv1d
@@ -116,6 +123,39 @@ def test_a_chunk_is_of_what_layers_hand_on_and_not_of_weights_that_are_normed():
     generator = HiFiGANGenerator(N_MELS, 64, (8, 4), (64, 8))
     assert EagerRunner(generator.eval()).cached_frames() == 256
     assert EagerRunner(fold_parametrizations(generator)).cached_frames() == 256
+    for channels, frames in ((1792, 256), (1793, 128), (4096, 64)):  # 1.75 MiB of float32 at most
+        assert EagerRunner(Wide(channels)).cached_frames() == frames
+
+
+class Stepping(EagerRunner):
+    """In steps of a frame, as other runtimes take theirs."""
+
+    pieces = Runner.pieces
+    offline_frames = 1  # type: ignore[assignment]
+
+
+def test_pieces_are_never_empty_and_of_nothing_there_are_none():
+    generator = generator_of("melgan")
+    runner, mel = Stepping(generator), mels(9, torch.float32)
+    assert runner.lookahead_frames > 1
+    pieces = list(runner.pieces([mel[..., :4], mel[..., 4:4], mel[..., 4:]]))
+    assert all(piece.numel() for piece in pieces)
+    assert_close(runner, torch.cat(pieces, -1), generator(mel))
+    for nothing in ([], [mel[..., :0]]):
+        assert list(runner.pieces(nothing)) == []
+
+
+@pytest.mark.parametrize("precision, way", [("fp32", "init_state"), ("bf16", "whole_state")])
+def test_what_is_checked_is_what_computes_in_that_precision(precision, way, monkeypatch):
+    """A stream of OpenVINO's begins in fp32, of which bf16's sound says nothing."""
+    runner, asked = EagerRunner(generator_of("melgan"), precision), []
+    for name in ("init_state", "whole_state"):
+        begin = partial(EagerRunner.init_state, runner)
+        monkeypatch.setattr(
+            runner, name, lambda batch, name=name, begin=begin: asked.append(name) or begin(batch)
+        )
+    assert computes_its_model(runner)
+    assert set(asked) == {way}
 
 
 @pytest.mark.parametrize("overlap", [2, 27])
@@ -169,12 +209,55 @@ def test_onnx_runtime_takes_no_steps_for_a_short_utterance(name, monkeypatch):
     runner, generator = runner_of(name, "onnxruntime"), generator_of(name)
     stepped = []
     step = runner.step
-    monkeypatch.setattr(runner, "step", lambda *a, **how: stepped.append(1) or step(*a, **how))
+    monkeypatch.setattr(
+        runner, "step", lambda mel, *a, **how: stepped.append(mel.shape[::2]) or step(mel, *a, **how)
+    )
     for frames, plain in ((15, False), (16, True), (255, True), (256, False)):
         stepped.clear()
         mel = mels(frames, torch.float32, seed=frames, batch=2)
         assert_close(runner, runner.synthesize(mel), generator(mel))
         assert (not stepped) == plain, frames
+    rest = 256 + runner.lookahead_frames - runner.offline_frames
+    assert stepped[-1] == (2, rest if rest else runner.offline_frames)  # together, and no more than there is
+    stepped.clear()  # nor of several lengths, which the plain net knows nothing of
+    sound = runner.synthesize(mels(40, torch.float32, batch=2), torch.tensor([40, 20]))
+    assert stepped
+    assert not sound[1, 20 * runner.hop_length :].any()
+
+
+def test_onnx_runtime_runs_the_interior_by_its_own_net_where_that_is_promised(monkeypatch):
+    runner = runner_of("melgan", "onnxruntime")
+    ran = []
+    for name in ("_ends", "_interior"):
+        session = getattr(runner, name)
+        run = SimpleNamespace(run=lambda *a, name=name, session=session: ran.append(name) or session.run(*a))
+        monkeypatch.setattr(runner, name, run)
+    state = runner.init_state(1)
+    for interior in (False, True):
+        _, state = runner.step(mels(300, torch.float32), state, interior=interior)
+    assert ran == ["_ends"] * 2 + ["_interior"] * 2
+
+
+def test_onnx_runtime_refuses_int8_of_a_net_without_products_before_it_traces_it(monkeypatch):
+    for package in PACKAGES["onnxruntime"]:
+        pytest.importorskip(package)
+    from gansound.inference import export
+
+    monkeypatch.setattr(export, "onnx_model", None)
+    with pytest.raises(ValueError, match="int8"):
+        make_runner(MelGANGenerator(N_MELS, 16, (8,), (1,)), "onnxruntime", "int8")
+
+
+def test_a_net_that_has_no_plain_graph_goes_in_steps_in_onnx_runtime():
+    for package in PACKAGES["onnxruntime"]:
+        pytest.importorskip(package)
+    net = Wide().requires_grad_(False)
+    net.layers.insert(0, Odd())
+    runner, mel = (
+        make_runner(net, "onnxruntime"),
+        mels(41, torch.float32),
+    )  # of odd lengths it is the same in steps
+    assert_close(runner, runner.synthesize(mel), net(mel))
 
 
 class Followed(StreamingGenerator):
@@ -210,10 +293,10 @@ def test_what_goes_on_through_a_long_step_is_followed_to_its_beginning(backend):
 class Wide(StreamingGenerator):
     """A convolution over 73 columns, as HiFi-GAN V3 has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
         self.n_mels, self.hop_length = N_MELS, 1
-        self.layers = nn.Sequential(Conv1d(N_MELS, 1, 7, dilation=12))
+        self.layers = nn.Sequential(Conv1d(N_MELS, channels, 7, dilation=12))
 
 
 def test_open_vino_streams_a_wide_convolution():
@@ -284,7 +367,7 @@ def test_a_net_whose_forward_is_no_graph_has_none_and_is_asked_once(monkeypatch)
 def test_a_batch_of_several_lengths(name, backend, precision):
     runner, generator = runner_of(name, backend, precision), generator_of(name)
     long = 2 * runner.offline_frames + 2 * runner.interior_frames  # so that an end comes after an interior
-    frames = [long, 1, runner.interior_frames + 1, long - runner.offline_frames]
+    frames = [long, 1, runner.interior_frames + 1, long - runner.offline_frames, long - 3]
     mel = mels(long + 3, torch.float32, batch=len(frames))
     got = runner.synthesize(mel, torch.tensor(frames))
     assert got.shape == (len(frames), mel.shape[-1] * runner.hop_length)
@@ -298,14 +381,16 @@ def test_a_batch_of_several_lengths(name, backend, precision):
 @pytest.mark.parametrize("frames", [None, [300, 1, 40]])
 def test_what_compiles_for_each_size_is_given_one_utterance_at_a_time(frames):
     """In a server batches come in all sizes: OpenVINO took 100 MB for each."""
-    sizes = set()
+    sizes, columns = set(), set()
 
     class Compiling(EagerRunner):
         compiles_each_length = True
         pieces = Runner.pieces
+        offline_frames = 256  # type: ignore[assignment]
 
         def step(self, mel, state, *, interior=False):
             sizes.add(len(mel))
+            columns.add(mel.shape[-1])
             return super().step(mel, state, interior=interior)
 
     generator = generator_of("melgan")
@@ -317,6 +402,7 @@ def test_what_compiles_for_each_size_is_given_one_utterance_at_a_time(frames):
         assert float((sound[:end] - generator(item[None, :, :n])[0]).abs().max()) <= 1e-5
         assert not sound[end:].any()
     assert sizes == {1}
+    assert columns <= set(STEP_FRAMES)  # an odd rest is rounded up
 
 
 def serve(runner: Runner, utterances: list[Tensor], seed: int, lanes: int = 3) -> list[Tensor]:

@@ -106,7 +106,6 @@ def _session(graph: bytes) -> Any:
     onnxruntime.disable_telemetry_events()  # where it was imported before gansound
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

@@ -216,7 +216,7 @@ def _make_private(folder: Path) -> None:
         if not folder.parent.is_dir():
             _make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_relative_to(cache_folder()) and folder.stat().st_mode & 0o077:
+    if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
 
 

@@ -276,5 +276,5 @@ def _session(path: Path) -> Any:
 
     onnxruntime.disable_telemetry_events()  # where it was imported before gansound
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
