@@ -233,6 +233,7 @@ def test_vocos_from_its_folder(tmp_path, framing):
     mel = mels()
     expected = net(mel).detach()
     _, audio = heard(tmp_path / "out", mel)
+    assert expected.square().mean().sqrt() > 0.1
     # Of the last hop of a centred spectrum fewer frames are there; theirs leaves it out.
     length = min(expected.shape[-1], audio.shape[-1])
     assert length >= 22 * 16
@@ -468,6 +469,32 @@ def test_multi_band_melgan_by_its_configuration(shared, tmp_path, version, cutof
     assert described.init_args["pqmf_cutoff_ratio"] == cutoff
     elements = sum(p.numel() for p in load_model_folder(tmp_path / "out").generator.parameters())
     assert elements == published["_meta"]["n_params_weight_norm_folded"]
+
+
+@pytest.mark.parametrize("inside", ["state_dict", "model"])
+def test_discriminators_in_torchs_later_spelling_come_along_too(tmp_path, inside):
+    """As Coqui, and jik876's code on a later torch, save them: beside the generator in one state dict."""
+    judges = {"mpd": hifigan.PeriodDiscriminators(), "msd": hifigan.ScaleDiscriminators()}
+    later = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+    spectral = {"weight_orig": "parametrizations.weight.original", "weight_u": "parametrizations.weight.0._u",
+                "weight_v": "parametrizations.weight.0._v"}  # fmt: skip
+    net = loud(hifigan.Generator(**SIZES))
+    together = {f"model_g.{name}": value for name, value in net.state_dict().items()}
+    for judge, network in judges.items():
+        for name, value in network.state_dict().items():
+            stem, _, last = name.rpartition(".")
+            spelled = spectral if name.startswith("discriminators.0.") and judge == "msd" else later
+            together[f"model_d.{judge}.{stem}.{spelled.get(last, last)}"] = value
+    file = write(tmp_path / "in", "best_model.pth", {inside: together}, HIFIGAN)
+    import_checkpoint([file], tmp_path / "out")
+    apart = {name: network.state_dict() for name, network in judges.items()}
+    write(tmp_path / "apart", "g_1", {"generator": net.state_dict()}, HIFIGAN)
+    write(tmp_path / "apart", "do_1", apart)
+    import_checkpoint([tmp_path / "apart" / "g_1", tmp_path / "apart" / "do_1"], tmp_path / "beside")
+    state, expected = load_discriminators(tmp_path / "out"), load_discriminators(tmp_path / "beside")
+    assert {name.partition(".")[0] for name in state} == {"mpd", "msd"}
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
 
 
 def test_discriminators_come_along_for_fine_tuning(tmp_path):

@@ -29,6 +29,7 @@ from gansound.importers.project import Described, Project
 from gansound.importers.unsupported import another, makes_more
 from gansound.mel import MelSpec
 from gansound.model_folder import REPOSITORY, download, save_model_folder
+from gansound.nn.conv import older_name
 from gansound.nn.fold import fold_parametrizations
 from gansound.nn.generator import StreamingGenerator
 from gansound.recipe import RecipeError, build
@@ -260,7 +261,7 @@ def _discriminators(checkpoint: Checkpoint) -> dict[str, Tensor]:
             network = make()
         keys = keys_of(network)
         expected = network.state_dict()
-        theirs = {key.removeprefix("module."): value for key, value in theirs.items()}
+        theirs = {older_name(key.removeprefix("module.")): value for key, value in theirs.items()}
         unfit = [k for k, t in keys.items() if t not in theirs or theirs[t].shape != expected[k].shape]
         if unfit:
             log.warning(

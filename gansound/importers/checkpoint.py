@@ -310,8 +310,8 @@ def _tensors(content: Any) -> list[Tensor]:
 
 
 def _judges(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """Discriminators that lie beside the generator, or with it in one state dict, as of a Lightning module."""
-    together = content.get("state_dict")
+    """Discriminators that lie beside the generator, or with it in one state dict, as of a Lightning module or Coqui."""
+    together = next((content[name] for name in ("state_dict", "model") if name in content), None)
     found = {}
     for name in ("mpd", "msd"):
         if isinstance(content.get(name), Mapping):

@@ -4,6 +4,7 @@ A vocoder is a chain of these layers. Padding belongs to the layer, not to the m
 layer does at the two ends of an utterance is stated, and can be changed, in one place.
 """
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar, get_args
 
@@ -383,16 +384,19 @@ def published_keys(module: nn.Module, layers: Mapping[str, str]) -> dict[str, st
     Weight norm's pair is there called `weight_g`, `weight_v`, as torch did before it had parametrizations, and spectral
     norm's weight and vectors `weight_orig`, `weight_u`, `weight_v`.
     """
-    names = {
-        "parametrizations.weight.original0": "weight_g",
-        "parametrizations.weight.original1": "weight_v",
-        "parametrizations.weight.original": "weight_orig",
-        "parametrizations.weight.0.u": "weight_u",
-        "parametrizations.weight.0.v": "weight_v",
-    }
     keys = {}
     for key in module.state_dict():
         layer = next(name for name in layers if key.startswith(name + "."))
         tensor = key.removeprefix(layer + ".")
-        keys[key] = f"{layers[layer]}.{names.get(tensor, tensor)}"
+        keys[key] = f"{layers[layer]}.{older_name(tensor)}"
     return keys
+
+
+def older_name(name: str) -> str:
+    """What a parametrized weight was called before torch had parametrizations; any other name as it is."""
+    return re.sub(r"\bparametrizations\.weight\.(original[01]?|0\.[uv]|0\._[uv])$", _older, name)
+
+
+def _older(found: re.Match[str]) -> str:
+    names = {"original0": "weight_g", "original1": "weight_v", "original": "weight_orig"}
+    return names.get(found[1], f"weight_{found[1][-1]}")
