@@ -90,6 +90,10 @@ def test_the_environment_names_what_auto_takes(monkeypatch):
     assert make_runner(generator_of("freev"), "eager").name == "eager"  # asked for
     with pytest.raises(BackendUnavailable, match="'compile' computes in"):
         check_backend("auto", "int8", CPU)
+    monkeypatch.setattr(backends, "missing", lambda backend: [])
+    monkeypatch.setenv("GANSOUND_BACKEND", "onnxruntime")
+    with pytest.raises(BackendUnavailable, match="'onnxruntime' runs on the CPU here"):
+        check_backend("auto", "fp32", torch.device("cuda"))
     monkeypatch.setenv("GANSOUND_BACKEND", "tensorrt")
     with pytest.raises(BackendUnavailable, match="GANSOUND_BACKEND: got 'tensorrt', expected one of auto"):
         check_backend("auto", "fp32", CPU)
@@ -100,6 +104,8 @@ def test_an_unknown_backend_fails_before_loading(tmp_path):
         Vocoder.from_pretrained(tmp_path / "nothing", "cpu", backend="tensorrt")
     with pytest.raises(BackendUnavailable, match="int8"):
         Vocoder.from_pretrained(tmp_path / "nothing", "cpu", backend="eager", precision="int8")
+    with pytest.raises(BackendUnavailable, match="got backend 'tensorrt'"):
+        make_runner(generator_of("freev"), "tensorrt")
 
 
 class Own(nn.Module):
@@ -380,7 +386,7 @@ def test_auto_never_changes_the_precision(world):
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b"[]", b"\xff\xfe", b'{"backend": "rm"}', b'{"backend": ["eager"]}']
 )
-def test_a_damaged_choice_is_measured_again(world, cache_folder, damage):
+def test_a_damaged_choice_is_measured_again(world, cache_folder, damage, caplog):
     make_runner(generator_of("freev"))
     [file] = (cache_folder / "choices").iterdir()
     good = file.read_bytes()
@@ -390,6 +396,7 @@ def test_a_damaged_choice_is_measured_again(world, cache_folder, damage):
     assert file.read_bytes() == good
     file.write_bytes(json.dumps(json.loads(good) | {"backend": "compile"}).encode())  # not a candidate
     assert make_runner(generator_of("freev")).name == "openvino"
+    assert "fails now" not in caplog.text  # and none that was tried
 
 
 @pytest.mark.parametrize("when", ["breaks_when_made", "breaks_when_run"])
