@@ -192,7 +192,8 @@ class Runner(ABC):
             yield have[..., :0], frames
 
 
-_NEAR = {"fp32": 1e-2, "bf16": 0.5, "int8": 0.5}  # error over signal; another net's is about 1
+# Error over signal; another net's is about 1. In bf16 a noise's phases are others: of the trial's at 8 to 11 kHz, 0.58.
+_NEAR = {"fp32": 1e-2, "bf16": 0.7, "int8": 0.5}
 
 
 def computes_its_model(runner: Runner) -> bool:
