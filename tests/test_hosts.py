@@ -39,6 +39,17 @@ def of(package):
         pytest.skip(f"{package} doesn't load here: {error}")
 
 
+@torch.no_grad()
+def raise_to_speech(last, sound):
+    """Scale a net's last layer until its sound has an RMS of 0.1 to 0.2: as drawn, hardly anything comes through."""
+    gains = [p for name, p in last.named_parameters() if name.endswith(("original0", "weight_g"))]
+    for _ in range(100):
+        if sound().square().mean().sqrt() > 0.12:
+            return
+        for gain in gains:
+            gain.mul_(1.3)
+
+
 def test_torchaudio_s_bundle_speaks_through_it(vocoder):
     pipelines = of("torchaudio.pipelines")
     models = of("torchaudio.models")
@@ -83,14 +94,14 @@ def test_vocos_speaks_through_its_import(tmp_path, padding):
     torch.manual_seed(0)
     theirs = vocos.Vocos.from_hparams(str(folder / "config.yaml")).eval()
     with torch.no_grad():
-        theirs.head.out.bias[:129] += 2  # as drawn, hardly anything comes through
+        theirs.head.out.bias[:129] += 4.5  # as drawn, hardly anything comes through
     torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
     import_checkpoint([folder], tmp_path / "ours")
     ours = Vocoder.from_pretrained(tmp_path / "ours", "cpu", backend="eager").as_module("vocos")
     audio = torch.randn(2, 4000, generator=torch.Generator().manual_seed(1)) / 10
     mel = theirs.feature_extractor(audio)
     sound = theirs.decode(mel)
-    assert sound.square().mean().sqrt() > 0.01
+    assert sound.square().mean().sqrt() > 0.1
     torch.testing.assert_close(ours.decode(mel), sound, rtol=0, atol=1e-5)
     theirs.decode = ours.decode  # inside Vocos's own copy synthesis
     torch.testing.assert_close(theirs(audio), sound, rtol=0, atol=1e-5)
@@ -166,9 +177,7 @@ def test_coqui_s_own_hifigan_sounds_the_same_imported(coqui):
     config.audio.update({"signal_norm": False, "log_func": "np.log", "spec_gain": 1.0})
     torch.manual_seed(1)
     theirs = of("TTS.vocoder.models").setup_model(config)
-    with torch.no_grad():
-        for parameter in theirs.model_g.parameters():
-            parameter.mul_(2.5 if parameter.ndim == 3 and parameter.shape[1:] == (1, 1) else 1.0)
+    raise_to_speech(theirs.model_g.conv_post, lambda: theirs.model_g(torch.randn(1, 80, 20) - 5))
     (folder / "vocoder").mkdir()
     config.save_json(folder / "vocoder" / "config.json")
     torch.save({"model": theirs.state_dict()}, folder / "vocoder" / "model.pth")
@@ -177,7 +186,7 @@ def test_coqui_s_own_hifigan_sounds_the_same_imported(coqui):
     )
     heard = []
     expected = spoken_by_coqui(synthesizer, heard)
-    assert expected.square().mean().sqrt() > 1e-3
+    assert expected.square().mean().sqrt() > 0.1
     import_checkpoint([folder / "vocoder"], folder / "ours")
     ours = Vocoder.from_pretrained(folder / "ours", "cpu", backend="eager")
     padded = torch.nn.functional.pad(heard[0], (5, 5), mode="replicate")  # docs/hosts.md, Coqui's padding
@@ -257,17 +266,15 @@ def test_nemo_s_hifigan_sounds_the_same_imported(tmp_path):
     }
     config = {"preprocessor": preprocessor, "generator": generator, "train_ds": corpus}
     theirs = models.HifiGanModel(of("omegaconf").OmegaConf.create(config)).eval()
-    with torch.no_grad():
-        for parameter in theirs.generator.parameters():
-            parameter.mul_(1.5 if parameter.ndim == 3 and parameter.shape[1:] == (1, 1) else 1.0)
+    mel = torch.randn(2, 80, 31) * 1.5 - 5
+    raise_to_speech(theirs.generator.conv_post, lambda: theirs.convert_spectrogram_to_audio(spec=mel))
     theirs.save_to(str(tmp_path / "theirs.nemo"))
     import_checkpoint([tmp_path / "theirs.nemo"], tmp_path / "ours")
     ours = Vocoder.from_pretrained(tmp_path / "ours", "cpu", backend="eager")
     module = ours.as_module("nemo")
-    mel = torch.randn(2, 80, 31) * 1.5 - 5
     with torch.no_grad():
         expected = theirs.convert_spectrogram_to_audio(spec=mel)
-        assert expected.square().mean().sqrt() > 1e-3
+        assert expected.square().mean().sqrt() > 0.1
         torch.testing.assert_close(module.convert_spectrogram_to_audio(spec=mel), expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(module(spec=mel), theirs(spec=mel), rtol=0, atol=1e-5)
         audio = torch.randn(1, 256 * 40) / 10
@@ -337,8 +344,8 @@ def test_sherpa_onnx_speaks_through_it_and_refuses_the_step_of_a_stream(vocoder,
     done = said(whole)
     assert done.returncode == 0, done.stderr
     expected = vocoder(mel, warn=False)[0].numpy()
-    assert np.sqrt((expected**2).mean()) > 0.01
-    np.testing.assert_allclose(np.load(tmp_path / "sound.npy"), expected, atol=1e-5)
+    assert np.sqrt((expected**2).mean()) > 0.02
+    np.testing.assert_allclose(np.load(tmp_path / "sound.npy"), expected, atol=2e-6)
     done = said(step)
     assert done.returncode == 1, f"ended with {done.returncode}"  # a crash is a signal's number
     assert "RuntimeError" in done.stderr
@@ -353,8 +360,9 @@ def test_xtts_s_decoder_sounds_the_same_imported_whole_streamed_and_inside_it(tm
     torch.manual_seed(0)
     theirs = HifiDecoder(decoder_input_dim=20).eval()
     voice, latents = torch.randn(1, 512, 1), torch.randn(1, 25, 20)
+    raise_to_speech(theirs.waveform_decoder.conv_post, lambda: theirs(latents, g=voice))
     expected = theirs(latents, g=voice).flatten()
-    assert expected.square().mean().sqrt() > 1e-3
+    assert expected.square().mean().sqrt() > 0.1
     state = {f"hifigan_decoder.{name}": value for name, value in theirs.state_dict().items()}
     torch.save({"model": state, "config": XttsConfig()}, tmp_path / "model.pth")
     torch.save({"speaker_embedding": voice}, tmp_path / "voice.pth")
