@@ -1,6 +1,7 @@
 """`gansound bench`: what it counts, compares and reports. Nothing here looks at how long anything took."""
 
 import dataclasses
+import importlib
 import json
 import math
 import os
@@ -229,6 +230,52 @@ def test_a_bench_holds_every_case_of_every_contestant(tiny, tiny_plan, slow_mach
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
+THEIRS = """
+import time
+import their_net
+
+def synthesize(mel):
+    time.sleep(0.05)
+    return their_net.sound(mel).numpy()[:, None]
+"""
+
+
+def test_whole_utterances_are_compared_with_the_code_of_the_model_s_own_project(
+    tiny, tiny_plan, slow_machine, tmp_path, monkeypatch
+):
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    (tmp_path / "their_net.py").write_text("sound = None")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(importlib.import_module("their_net"), "sound", tiny)
+    plan = dataclasses.replace(tiny_plan, own_code=str(tmp_path / "theirs.py"))
+    result = measured(tiny, plan)
+    names = [record["backend"] for record in result["offline"]]
+    assert names == ["plain eager", "own code", "eager"] * 2
+    plain, own, ours = result["offline"][:3]
+    assert own["max_abs_error"] == 0
+    assert own["times_rival_median"] == 1
+    for quick in (plain, ours):  # each beside the own code, which takes its time
+        assert quick["times_rival_median"] > 2
+        assert quick["times_rival_median"] == pytest.approx(
+            quick["x_real_time_median"] / own["x_real_time_median"], rel=0.5
+        )
+    assert "own code" not in {record["backend"] for record in result["streaming"]}
+    shown = [table.columns[0]._cells for table in bench_tables(result | {"memory": []})]
+    assert "own code fp32" in [str(cell) for cell in shown[0]]
+
+
+def test_own_code_that_is_none_or_says_another_length_ends_the_bench(tiny, tiny_plan, slow_machine, tmp_path):
+    file = tmp_path / "theirs.py"
+    plan = dataclasses.replace(tiny_plan, own_code=str(file))
+    file.write_text("def vocode(mel): ...")
+    with pytest.raises(ValueError, match=r"theirs.py: has no function synthesize"):
+        measured(tiny, plan)
+    file.write_text("def synthesize(mel): return mel[:, :1, :-1]")
+    with pytest.raises(ValueError, match="gave samples of shape"):
+        measured(tiny, plan)
+
+
 def test_figures_fit_together(tiny, tiny_plan, slow_machine):
     result = measured(tiny, tiny_plan)
     gmac = result["generator"]["gmac_per_audio_s"]
@@ -411,6 +458,7 @@ def command(monkeypatch, capsys):
         (["--model", "default", "--rounds", "2"], "3 or more"),
         (["--model", "default", "--json", "no/such/folder.json"], "folder that exists"),
         (["--model", "default", "--picture", "."], "expected a file"),
+        (["--model", "default", "--own-code", "none.py"], "--own-code none.py: there is no such file"),
         (["--model", "default", "--generator", "x.Y"], "not allowed with"),
         ([], "required"),
         (["--generator", "os.path.Generator"], "refused"),

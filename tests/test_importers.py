@@ -16,6 +16,7 @@ import yaml
 
 import gansound
 from gansound.cli import main
+from gansound.discriminators.multi_resolution import MultiResolutionDiscriminator
 from gansound.importers import ImportFailed, import_checkpoint
 from gansound.importers.checkpoint import folded
 from gansound.mel import MelSpec
@@ -517,6 +518,32 @@ def test_discriminators_come_along_for_fine_tuning(tmp_path):
     assert all(
         torch.equal(value, state[name]) for name, value in load_discriminators(tmp_path / "out3").items()
     )
+
+
+def test_bigvgan_s_multi_resolution_discriminator_comes_along(tmp_path, caplog):
+    torch.manual_seed(0)
+    net, theirs = loud(hifigan.Generator(**SIZES)), bigvgan.ResolutionDiscriminators()
+    judges = {"mpd": hifigan.PeriodDiscriminators().state_dict(), "mrd": theirs.state_dict()}
+    write(tmp_path / "in", "g_1", {"generator": net.state_dict()}, HIFIGAN)
+    write(tmp_path / "in", "do_1", judges)
+    import_checkpoint([tmp_path / "in" / "g_1", tmp_path / "in" / "do_1"], tmp_path / "out")
+    state = load_discriminators(tmp_path / "out")
+    assert {name.partition(".")[0] for name in state} == {"mpd", "mrd"}
+    ours = MultiResolutionDiscriminator()
+    ours.load_state_dict(
+        {name.removeprefix("mrd."): value for name, value in state.items() if name[:3] == "mrd"}
+    )
+    audio = torch.randn(2, 4000, generator=torch.Generator().manual_seed(1)) / 10
+    with torch.no_grad():
+        for found, expected in zip(ours.judge(audio), theirs(audio), strict=True):
+            assert expected.std() > 0.01
+            torch.testing.assert_close(found[-1], expected, atol=1e-5, rtol=1e-5)
+    # BigVGAN 2 saves another kind by the same name.
+    judges["mrd"] = {f"{name}s": value for name, value in judges["mrd"].items()}
+    write(tmp_path / "in", "do_1", judges)
+    import_checkpoint([tmp_path / "in" / "g_1", tmp_path / "in" / "do_1"], tmp_path / "out2")
+    assert {name.partition(".")[0] for name in load_discriminators(tmp_path / "out2")} == {"mpd"}
+    assert "discriminator mrd isn't BigVGAN's first" in caplog.text
 
 
 class _Bomb:

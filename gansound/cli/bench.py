@@ -26,6 +26,7 @@ takes some minutes, a large net half an hour."""
 EXAMPLES = """examples:
   gansound bench --model default --quick
   gansound bench --model runs/first/model --json bench.json --picture bench.png
+  gansound bench --model runs/imported --own-code theirs.py --backends eager,onnxruntime
   gansound bench --generator gansound.generators.melgan.MelGANGenerator --threads 1"""
 _DRAWN_PRESET = "hifigan"  # the convention of a generator that has no model folder
 
@@ -40,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_allow_argument(parser)
     add_mel_argument(parser)
+    parser.add_argument(
+        "--own-code",
+        metavar="FILE",
+        type=Path,
+        help="Python file whose function synthesize(mel) makes a mel (1, M, F) a sound by the code of the model's own "
+        "project: it is run, and whole utterances are compared with it",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures as one JSON object")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="write a picture of them (PNG)")
     parser.add_argument(
@@ -71,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(f"--backends, --precisions: {error}") from None
     with _model(args) as model:
-        plan = Plan(model, contestants, threads=threads, allow=tuple(args.allow))
+        own = None if args.own_code is None else str(args.own_code.absolute())
+        plan = Plan(model, contestants, threads=threads, own_code=own, allow=tuple(args.allow))
         plan = plan.quick() if args.quick else plan
         plan = plan.with_rounds(args.rounds) if args.rounds is not None else plan
         with _progress(steps(plan), quiet=args.quiet) as on_step:
@@ -85,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.rounds is not None and args.rounds < 3:
         raise UsageError(f"--rounds: got {args.rounds}, expected 3 or more, for a median means little below")
+    if args.own_code is not None and not args.own_code.is_file():
+        raise UsageError(f"--own-code {args.own_code}: there is no such file")
     if args.picture is not None:
         require("--picture", "matplotlib")
     for name in ("json", "picture"):

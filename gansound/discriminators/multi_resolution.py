@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gansound.discriminators.waveform import WaveformDiscriminator
-from gansound.nn.conv import weight_norm
+from gansound.nn.conv import published_keys, weight_norm
 from gansound.nn.conv2d import Conv2d
 from gansound.precision import no_autocast
 
@@ -139,3 +139,19 @@ class MultiResolutionDiscriminator(WaveformDiscriminator):
 
     def judge(self, audio: Tensor) -> list[list[Tensor]]:
         return [resolution(audio) for resolution in self.resolutions]
+
+
+def bigvgan_keys(discriminator: MultiResolutionDiscriminator) -> dict[str, str]:
+    """Our state-dict keys and, for each, the key that NVIDIA/BigVGAN uses for the same tensor.
+
+    `resolutions.i.layers.j` is `discriminators.i.convs.j`, `resolutions.i.last` is `discriminators.i.conv_post`.
+    """
+    layers: dict[str, str] = {}
+    for i, resolution in enumerate(discriminator.resolutions):
+        assert isinstance(resolution, ResolutionDiscriminator)
+        layers |= {
+            f"resolutions.{i}.layers.{j}": f"discriminators.{i}.convs.{j}"
+            for j in range(len(resolution.layers))
+        }
+        layers[f"resolutions.{i}.last"] = f"discriminators.{i}.conv_post"
+    return published_keys(discriminator, layers)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gansound.discriminators import multi_period, multi_scale
+from gansound.discriminators import multi_period, multi_resolution, multi_scale
 from gansound.importers.checkpoint import (
     DESCRIPTIONS,
     STATISTICS,
@@ -249,11 +249,15 @@ def _sides(tensor: Tensor) -> list[int]:
 _JUDGES: Mapping[str, tuple[Any, Any]] = {
     "mpd": (multi_period.MultiPeriodDiscriminator, multi_period.hifigan_keys),
     "msd": (multi_scale.HiFiGANMultiScaleDiscriminator, multi_scale.hifigan_keys),
+    "mrd": (multi_resolution.MultiResolutionDiscriminator, multi_resolution.bigvgan_keys),
 }
 
 
 def _discriminators(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """HiFi-GAN's, named as in the recipe `hifigan_v1_ljspeech`; one that doesn't fit is left out, with a warning."""
+    """HiFi-GAN's and BigVGAN's, named as in the recipes `hifigan_v1_ljspeech` and `bigvgan_24khz`.
+
+    One that doesn't fit is left out, with a warning, as that of BigVGAN 2 on constant-Q transforms, saved as `mrd` too.
+    """
     state: dict[str, Tensor] = {}
     for name, theirs in checkpoint.judges.items():
         make, keys_of = _JUDGES[name]
@@ -265,7 +269,11 @@ def _discriminators(checkpoint: Checkpoint) -> dict[str, Tensor]:
         unfit = [k for k, t in keys.items() if t not in theirs or theirs[t].shape != expected[k].shape]
         if unfit:
             log.warning(
-                "%s: discriminator %s isn't HiFi-GAN's (%s) and is left out", checkpoint.path, name, unfit[0]
+                "%s: discriminator %s isn't %s (%s) and is left out",
+                checkpoint.path,
+                name,
+                "BigVGAN's first" if name == "mrd" else "HiFi-GAN's",
+                unfit[0],
             )
             continue
         state |= {f"{name}.{ours}": theirs[their] for ours, their in keys.items()}

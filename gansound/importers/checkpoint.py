@@ -313,7 +313,7 @@ def _judges(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     """Discriminators that lie beside the generator, or with it in one state dict, as of a Lightning module or Coqui."""
     together = next((content[name] for name in ("state_dict", "model") if name in content), None)
     found = {}
-    for name in ("mpd", "msd"):
+    for name in ("mpd", "msd", "mrd"):
         if isinstance(content.get(name), Mapping):
             found[name] = dict(content[name])
         elif isinstance(together, Mapping):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = dict[str, Any]
-RIVALS = ("plain eager", "context recomputed")
+RIVALS = ("plain eager", "own code", "context recomputed")
 
 
 def bench_tables(bench: Record) -> list[Table]:

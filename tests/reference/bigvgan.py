@@ -124,3 +124,52 @@ class Generator(nn.Module):
             x = sum(block(x) for block in blocks) / self.branches
         x = self.conv_post(self.activation_post(x))
         return torch.tanh(x) if self.tanh else torch.clamp(x, -1.0, 1.0)
+
+
+# --- the multi-resolution discriminator (Jang et al., "UnivNet", arXiv 2106.07889, section 2.3)
+
+
+class ImageConv(nn.Module):
+    """A convolution over an image, as wide before as behind, with weight = g * v / ||v||."""
+
+    def __init__(self, ins, outs, kernel, stride=1):
+        super().__init__()
+        v = torch.randn(outs, ins, *kernel) * (ins * math.prod(kernel)) ** -0.5
+        self.bias = nn.Parameter(torch.randn(outs) / 10)
+        self.weight_g = nn.Parameter(v.pow(2).sum((1, 2, 3), keepdim=True).sqrt())
+        self.weight_v = nn.Parameter(v)
+        self.stride, self.sides = (1, stride), tuple(width // 2 for width in kernel)
+
+    def forward(self, x):
+        weight = self.weight_v * (self.weight_g / self.weight_v.pow(2).sum((1, 2, 3), keepdim=True).sqrt())
+        return F.conv2d(x, weight, self.bias, self.stride, self.sides)
+
+
+class ResolutionNet(nn.Module):
+    def __init__(self, n_fft, hop, window):
+        super().__init__()
+        self.n_fft, self.hop, self.window = n_fft, hop, window
+        sizes = [(1, (3, 9), 1), (32, (3, 9), 2), (32, (3, 9), 2), (32, (3, 9), 2), (32, (3, 3), 1)]
+        self.convs = nn.ModuleList(ImageConv(ins, 32, kernel, stride) for ins, kernel, stride in sizes)
+        self.conv_post = ImageConv(32, 1, (3, 3))
+
+    def forward(self, audio):
+        side = (self.n_fft - self.hop) // 2
+        padded = F.pad(audio[:, None], (side, side), mode="reflect")[:, 0]
+        window = torch.ones(self.window)
+        x = torch.stft(
+            padded, self.n_fft, self.hop, self.window, window, center=False, return_complex=True
+        ).abs()[:, None]
+        for conv in self.convs:
+            x = F.leaky_relu(conv(x), 0.1)
+        return self.conv_post(x)
+
+
+class ResolutionDiscriminators(nn.Module):
+    def __init__(self):
+        super().__init__()
+        sizes = [(1024, 120, 600), (2048, 240, 1200), (512, 50, 240)]
+        self.discriminators = nn.ModuleList(ResolutionNet(*size) for size in sizes)
+
+    def forward(self, audio):
+        return [net(audio) for net in self.discriminators]

@@ -5,13 +5,21 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from gansound.frames import FrameSpec
 from gansound.inference.backends import Purpose, make_runner
 from gansound.inference.backends.runner import Runner
-from gansound.inference.bench.rivals import PLAIN, RECOMPUTED, RecomputedStream, plain_eager
+from gansound.inference.bench.rivals import (
+    OWN_CODE,
+    PLAIN,
+    RECOMPUTED,
+    RecomputedStream,
+    own_code,
+    plain_eager,
+)
 from gansound.inference.streaming import StreamingVocoder
 from gansound.model_folder import LoadedModel
 from gansound.nn.generator import StreamingGenerator
@@ -21,11 +29,17 @@ log = logging.getLogger(__name__)
 Contestant = tuple[str, str]  # backend or rival, precision
 Stream = StreamingVocoder | RecomputedStream
 OFFLINE_RIVAL: Contestant = (PLAIN, "fp32")
+OWN_RIVAL: Contestant = (OWN_CODE, "fp32")
 STREAMING_RIVAL: Contestant = (RECOMPUTED, "fp32")
 
 
 class Contestants:
     """Makes the runners of one model, each once.
+
+    Args:
+        model: what they run.
+        pairs: of backend and precision.
+        own: a file with the code of the model's own project, see `own_code`.
 
     Attributes:
         generator: as it was loaded, for the rivals.
@@ -35,7 +49,7 @@ class Contestants:
         ValueError: a generator that doesn't stream.
     """
 
-    def __init__(self, model: LoadedModel, pairs: Sequence[Contestant]) -> None:
+    def __init__(self, model: LoadedModel, pairs: Sequence[Contestant], own: str | None = None) -> None:
         if not isinstance(model.generator, StreamingGenerator):
             raise ValueError(
                 f"{model.path}: {type(model.generator).__name__} doesn't stream. Derive it from "
@@ -45,14 +59,18 @@ class Contestants:
         self.frame_spec: FrameSpec = model.frame_spec
         self.not_measured: list[dict[str, str]] = []
         self._pairs = list(pairs)
+        self._own = None if own is None else own_code(Path(own))
         self._runners: dict[tuple[Contestant, Purpose], Runner] = {}
 
     def offline(self) -> dict[Contestant, Callable[[Tensor], Tensor]]:
-        """What turns a whole mel into sound, the rival first."""
+        """What turns a whole mel into sound, the rivals first."""
         runners = self._made("whole")
-        return {OFFLINE_RIVAL: partial(plain_eager, self.generator)} | {
-            contestant: runner.synthesize for contestant, runner in runners.items()
+        rivals: dict[Contestant, Callable[[Tensor], Tensor]] = {
+            OFFLINE_RIVAL: partial(plain_eager, self.generator)
         }
+        if self._own is not None:
+            rivals[OWN_RIVAL] = self._own
+        return rivals | {contestant: runner.synthesize for contestant, runner in runners.items()}
 
     def streams(self) -> dict[Contestant, Stream]:
         """New streams, the rival first."""
@@ -72,7 +90,7 @@ class Contestants:
         try:
             yield
         except Exception as error:
-            if contestant in (OFFLINE_RIVAL, STREAMING_RIVAL):
+            if contestant in (OFFLINE_RIVAL, STREAMING_RIVAL, OWN_RIVAL):
                 raise
             log.debug("%s failed", contestant, exc_info=error)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

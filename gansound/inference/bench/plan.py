@@ -26,6 +26,8 @@ class Plan:
         case_seconds: a case that takes longer gets fewer rounds, at least 3; None for as many rounds as were said.
         whole_seconds: of audio, streamed frame by frame from the first push to the flush.
         memory_seconds: of audio, whose memory is measured; 0 for not at all.
+        own_code: a Python file, which is run: its `synthesize` calls the code of the model's own project, the rival of
+            whole utterances then.
         allow: packages besides gansound whose generator classes the model may name.
     """
 
@@ -39,6 +41,7 @@ class Plan:
     case_seconds: float | None = 45.0
     whole_seconds: float = 1.0
     memory_seconds: float = 30.0
+    own_code: str | None = None
     allow: tuple[str, ...] = ()
 
     def quick(self) -> Self:

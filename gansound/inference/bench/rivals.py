@@ -1,6 +1,9 @@
 """What gansound is measured against: how a vocoder is run without it."""
 
+import runpy
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 from gansound.nn.generator import StreamingGenerator
 
 PLAIN = "plain eager"  # the whole mel through the generator's own modules in one call
+OWN_CODE = "own code"  # of the project that the model comes from
 RECOMPUTED = (
     "context recomputed"  # each chunk with its whole context around it, as servers do for want of a state
 )
@@ -19,6 +23,28 @@ def plain_eager(generator: nn.Module, mel: Tensor) -> Tensor:
     with torch.inference_mode():
         audio: Tensor = generator(mel)
     return audio
+
+
+def own_code(path: Path) -> Callable[[Tensor], Tensor]:
+    """The `synthesize` of a file, which is run: a mel `(1, M, F)` in, its sound in any shape out, as `(1, T)`.
+
+    What stands beside the file can be imported by it.
+
+    Raises:
+        ValueError: the file has no such function.
+    """
+    sys.path.insert(0, str(path.absolute().parent))
+    synthesize = runpy.run_path(str(path)).get("synthesize")
+    if not callable(synthesize):
+        raise ValueError(
+            f"{path}: has no function synthesize. Expected one that makes a mel (1, M, F) its sound"
+        )
+
+    def plain(mel: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return torch.as_tensor(synthesize(mel)).reshape(1, -1)
+
+    return plain
 
 
 class RecomputedStream:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gansound.counts import counted
 from gansound.inference.bench.contestants import (
     OFFLINE_RIVAL,
+    OWN_RIVAL,
     STREAMING_RIVAL,
     Contestant,
     Contestants,
@@ -51,7 +52,7 @@ class Bench:
         self.plan = plan
         self.on_case = on_case
         self.threads = torch.get_num_threads()
-        self.contestants = Contestants(model, plan.contestants)
+        self.contestants = Contestants(model, plan.contestants, plan.own_code)
         self.generator = self.contestants.generator
         self.frame_spec = model.frame_spec
         self.frame_seconds = model.frame_spec.hop_length / model.frame_spec.sample_rate
@@ -101,12 +102,13 @@ class Bench:
                 count = repetitions_for(timed(work, 1)[0], self.plan.sample_seconds, MOST_REPETITIONS)
                 ready[contestant] = partial(timed, work, count)
         means = _means(self._interleave(ready))
+        rival = OFFLINE_RIVAL if self.plan.own_code is None else OWN_RIVAL
         audio_s = mel.shape[-1] * self.frame_seconds
         return [
             self._about(contestant)
             | {"audio_s": audio_s}
             | _speed([audio_s / seconds for seconds in own])
-            | spread("times_rival", paired_ratio(means[OFFLINE_RIVAL], own))
+            | spread("times_rival", paired_ratio(means[rival], own))
             | spread("compute_s", Spread.of(own))
             | errors[contestant]
             for contestant, own in means.items()
