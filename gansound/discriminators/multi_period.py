@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansound.discriminators.waveform import WaveformDiscriminator
+from gansound.discriminators.waveform import WaveformDiscriminator, published_nets
 from gansound.nn import images
-from gansound.nn.conv import published_keys, reflect_pad, weight_norm
+from gansound.nn.conv import reflect_pad, weight_norm
 
 NEGATIVE_SLOPE = 0.1
 KERNEL_SIZE, LAST_KERNEL_SIZE = 5, 3
@@ -118,11 +118,4 @@ def hifigan_keys(discriminator: MultiPeriodDiscriminator) -> dict[str, str]:
 
     `periods.i.layers.j` is `discriminators.i.convs.j`, `periods.i.last` is `discriminators.i.conv_post`.
     """
-    layers: dict[str, str] = {}
-    for i, period in enumerate(discriminator.periods):
-        assert isinstance(period, PeriodDiscriminator)
-        layers |= {
-            f"periods.{i}.layers.{j}": f"discriminators.{i}.convs.{j}" for j in range(len(period.layers))
-        }
-        layers[f"periods.{i}.last"] = f"discriminators.{i}.conv_post"
-    return published_keys(discriminator, layers)
+    return published_nets(discriminator, "periods")

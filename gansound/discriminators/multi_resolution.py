@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gansound.discriminators.waveform import WaveformDiscriminator
-from gansound.nn.conv import published_keys, weight_norm
+from gansound.discriminators.waveform import WaveformDiscriminator, published_nets
+from gansound.nn.conv import weight_norm
 from gansound.nn.conv2d import Conv2d
 from gansound.precision import no_autocast
 
@@ -146,12 +146,4 @@ def bigvgan_keys(discriminator: MultiResolutionDiscriminator) -> dict[str, str]:
 
     `resolutions.i.layers.j` is `discriminators.i.convs.j`, `resolutions.i.last` is `discriminators.i.conv_post`.
     """
-    layers: dict[str, str] = {}
-    for i, resolution in enumerate(discriminator.resolutions):
-        assert isinstance(resolution, ResolutionDiscriminator)
-        layers |= {
-            f"resolutions.{i}.layers.{j}": f"discriminators.{i}.convs.{j}"
-            for j in range(len(resolution.layers))
-        }
-        layers[f"resolutions.{i}.last"] = f"discriminators.{i}.conv_post"
-    return published_keys(discriminator, layers)
+    return published_nets(discriminator, "resolutions")

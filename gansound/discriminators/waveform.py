@@ -1,9 +1,11 @@
-"""What discriminators of waveforms share: a least length, and what is said of a sound that is shorter."""
+"""What discriminators of waveforms share: a least length, what is said of a shorter sound, and published names."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
+
+from gansound.nn.conv import published_keys
 
 
 class WaveformDiscriminator(nn.Module, ABC):
@@ -37,3 +39,16 @@ class WaveformDiscriminator(nn.Module, ABC):
     @abstractmethod
     def judge(self, audio: Tensor) -> list[list[Tensor]]:
         """As `forward`, of audio that it can judge."""
+
+
+def published_nets(discriminator: nn.Module, nets: str) -> dict[str, str]:
+    """Our state-dict keys of equal nets with `layers` and a `last` one, and for each the key in HiFi-GAN's manner.
+
+    Net i is `discriminators.i`, its layers `convs.j`, the last `conv_post`.
+    """
+    layers: dict[str, str] = {}
+    for i, net in enumerate(discriminator.get_submodule(nets).children()):
+        depth = sum(1 for _ in net.get_submodule("layers").children())
+        layers |= {f"{nets}.{i}.layers.{j}": f"discriminators.{i}.convs.{j}" for j in range(depth)}
+        layers[f"{nets}.{i}.last"] = f"discriminators.{i}.conv_post"
+    return published_keys(discriminator, layers)

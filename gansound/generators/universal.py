@@ -268,10 +268,12 @@ class UniversalGenerator(StreamingGenerator):
             core = OrderedDict(core, finer=core["finer"].where(halved))  # type: ignore[operator]
         inverse = Inverse(mel, self.n_fft, self.tones, self.learnt_by, istft.n_fft)
         own_end = math.ceil(self.n_fft * self.learnt_by.fmax / self.learnt_by.sample_rate) - 1
-        top = TopAsTold.of(inverse, own_end)
-        core = OrderedDict(core, spectrum=core["spectrum"].where(top))  # type: ignore[operator]
         core = OrderedDict(
-            core, istft=istft, bands=TwoBands(mel.sample_rate), beginnings=Beginnings(istft, mel.sample_rate)
+            core,
+            spectrum=core["spectrum"].where(TopAsTold.of(inverse, own_end)),  # type: ignore[operator]
+            istft=istft,
+            bands=TwoBands(mel.sample_rate),
+            beginnings=Beginnings(istft, mel.sample_rate),
         )
         return OrderedDict(inverse=inverse, core=SharpOnsets(core))
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gansound.mel.inverse import AMPLITUDE_FLOOR, MelInverse
+from gansound.nn.finer_frames import LOUDEST
 from gansound.nn.group_delay import GroupDelay
 from gansound.nn.residual import Parallel
 from gansound.nn.streaming import Pointwise
@@ -16,8 +17,6 @@ PHASE_RADIUS = 0.1
 """Of the two maps whose angle is the phase; within it the amplitude falls with them."""
 AT_ONCE = 5.0
 """Where a frame's sound comes at one moment, a click is added to those maps, so much louder than what they say."""
-LOUDEST = 7.0
-"""Of a logarithm: e^7 is louder than any full-scale frame of 2048 samples."""
 TOLD_FROM = 0.92
 """Of the bins up to the end of the convention of training: where its last band falls off it tells little."""
 TOLD_AROUND = 16

@@ -25,6 +25,7 @@ import gansound
 from gansound.audio import read, resample
 from gansound.importers import import_checkpoint
 from gansound.inference.backends import BACKENDS, missing
+from gansound.mel import MelSpec
 from tests.reference.exactness import RECORDINGS, streamed
 
 WEIGHTS = ("generator_universal", "generator_LJSpeech")
@@ -54,6 +55,12 @@ def code_of(folder: Path) -> ModuleType:
     return models
 
 
+def loud_mel(path: Path, spec: MelSpec) -> Tensor:
+    samples, rate = read(path)
+    audio = resample(samples, rate, spec.sample_rate)[: SECONDS * spec.sample_rate]
+    return spec.mel(torch.from_numpy(0.95 * audio / np.abs(audio).max())[None])
+
+
 def next_numbers(mel: Tensor, seed: int) -> Tensor:
     """Each value as the number beside it, above or below by the toss of a coin."""
     up = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
@@ -80,9 +87,7 @@ def compare(folder: Path) -> dict[str, list[float]]:
             }
         spec = ours["eager"].mel_spec
         for path in tqdm(RECORDINGS, desc=weights):
-            samples, rate = read(path)
-            audio = resample(samples, rate, spec.sample_rate)[: SECONDS * spec.sample_rate]
-            mel = spec.mel(torch.from_numpy(0.95 * audio / np.abs(audio).max())[None])
+            mel = loud_mel(path, spec)
             with torch.inference_mode():
                 own = theirs(mel).flatten(1)
                 true = exact(mel.double()).flatten(1)
